@@ -1,0 +1,38 @@
+"""m3rag: retrieval-augmented generation on BGE-M3's three representations.
+
+    from m3rag import KnowledgeBase
+
+    kb = KnowledgeBase("my-index")
+    kb.ingest("papers/")
+    answer = kb.ask("Who proved it first?")
+
+Names load on first use, so that importing m3rag costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from m3rag._version import __version__
+
+if TYPE_CHECKING:
+    from m3rag.encoder.encoder import M3Encoder
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.output import M3Output
+    from m3rag.types import Answer, Chunk, Citation, Document, Hit
+
+__all__ = ["Answer", "Chunk", "Citation", "Document", "Hit", "KnowledgeBase", "M3Encoder", "M3Output", "__version__"]
+
+_HOMES = {
+    "KnowledgeBase": "m3rag.knowledge_base",
+    "M3Encoder": "m3rag.encoder.encoder",
+    "M3Output": "m3rag.output",
+    **dict.fromkeys(("Answer", "Chunk", "Citation", "Document", "Hit"), "m3rag.types"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
