@@ -1,0 +1,127 @@
+"""The three scores of M3 and their weighted sum, brute force, in numpy.
+
+The definitions of section 3 of the M3-Embedding paper (arXiv 2402.03216). Stores compute the same
+scores on their own engines; these are the reference they are tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from m3rag.errors import ConfigurationError
+from m3rag.output import FloatArray, M3Output
+from m3rag.types import LEGS, Leg
+
+ScoreMatrix = npt.NDArray[np.float32]
+
+
+def dense_scores(queries: M3Output, passages: M3Output) -> ScoreMatrix:
+    """Inner products of the dense vectors: `(queries, passages)` float32 in [-1, 1]."""
+    scores: ScoreMatrix = queries.dense @ passages.dense.T
+    return scores
+
+
+def lexical_scores(queries: M3Output, passages: M3Output) -> ScoreMatrix:
+    """Sums over shared tokens of the product of weights: `(queries, passages)` float32, >= 0."""
+    scores: ScoreMatrix = (queries.lexical @ passages.lexical.T).toarray().astype(np.float32)
+    return scores
+
+
+def max_similarities(query: FloatArray, passage: FloatArray) -> npt.NDArray[np.float32]:
+    """For each query token the best cosine among the passage's tokens: `(query tokens,)` float32.
+
+    A passage without tokens has nothing to align with: every similarity is 0.
+    """
+    if len(passage) == 0:
+        return np.zeros(len(query), np.float32)
+    similarities = query.astype(np.float32) @ passage.astype(np.float32).T
+    best: npt.NDArray[np.float32] = similarities.max(axis=1)
+    return best
+
+
+def colbert_scores(queries: M3Output, passages: M3Output) -> ScoreMatrix:
+    """Mean over query tokens of the best cosine in the passage: `(queries, passages)` float32."""
+    scores = np.zeros((len(queries), len(passages)), np.float32)
+    filled = np.flatnonzero(np.diff(passages.offsets))
+    if not len(filled):
+        return scores
+    vectors = passages.colbert.astype(np.float32)
+    for q in range(len(queries)):
+        tokens = queries.colbert_of(q).astype(np.float32)
+        if len(tokens):
+            similarities = tokens @ vectors.T  # (query tokens, all passage tokens)
+            best = np.maximum.reduceat(similarities, passages.offsets[filled], axis=1)
+            scores[q, filled] = best.mean(axis=0)
+    return scores
+
+
+LEG_SCORES = MappingProxyType({"dense": dense_scores, "lexical": lexical_scores, "colbert": colbert_scores})
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights of the three legs in the fused score `dense*d + lexical*l + colbert*c`."""
+
+    dense: float = 1.0
+    lexical: float = 0.3
+    colbert: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.dense, self.lexical, self.colbert) < 0 or self.dense + self.lexical + self.colbert <= 0:
+            raise ConfigurationError(f"weights must be >= 0 and not all 0, got {self}")
+
+    def of(self, leg: Leg) -> float:
+        """The weight of one leg."""
+        weight: float = getattr(self, leg)
+        return weight
+
+    @classmethod
+    def parse(cls, value: Weights | str) -> Weights:
+        """Weights from a preset's name (`miracl`, `mldr`) or from `"1/0.3/1"`.
+
+        Raises:
+            ConfigurationError: If the text is neither.
+        """
+        if isinstance(value, Weights):
+            return value
+        if value in PRESETS:
+            return PRESETS[value]
+        try:
+            dense, lexical, colbert = (float(part) for part in value.split("/"))
+        except ValueError:
+            raise ConfigurationError(
+                f"unknown weights {value!r}: give dense/lexical/colbert such as 1/0.3/1, or one of {', '.join(PRESETS)}"
+            ) from None
+        return cls(dense, lexical, colbert)
+
+
+PRESETS: Mapping[str, Weights] = MappingProxyType(
+    {
+        "miracl": Weights(1.0, 0.3, 1.0),
+        "mkqa": Weights(1.0, 0.3, 1.0),
+        "mldr": Weights(0.15, 0.5, 0.35),
+    }
+)
+"""Weights by the paper's task (section 4); `miracl` is the default for passages."""
+
+
+def fuse(scores: Mapping[Leg, npt.NDArray[np.floating]], weights: Weights) -> npt.NDArray[np.float64]:
+    """The weighted sum over the legs given, divided by the sum of their weights.
+
+    Dividing keeps a fused score on the scale of its legs whatever the mode, and never changes an
+    order; it is what FlagEmbedding's `compute_score` returns.
+
+    Raises:
+        ConfigurationError: If the weights of all the legs given are 0.
+    """
+    legs = [leg for leg in LEGS if leg in scores]
+    total = sum(weights.of(leg) for leg in legs)
+    if total <= 0:
+        raise ConfigurationError(f"the legs {', '.join(legs)} all have weight 0 in {weights}")
+    fused = sum(np.asarray(scores[leg], np.float64) * weights.of(leg) for leg in legs)
+    return np.asarray(fused) / total
