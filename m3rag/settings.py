@@ -1,0 +1,128 @@
+"""Settings: from the command line, the environment, `.env`, `m3rag.toml`, then the defaults below."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from platformdirs import user_config_path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from m3rag.errors import ConfigurationError
+
+FILE_NAME = "m3rag.toml"
+
+
+class LLMSettings(BaseModel):
+    """Which language model writes answers; without `model`, answers are quoted sentences.
+
+    Attributes:
+        model: As the server names it, such as `gpt-5-mini` or `llama3.2`.
+        base_url: Of any server that speaks OpenAI's protocol; OpenAI's own if not set.
+        api_key: Never shown. A server on this machine needs none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    timeout: float = Field(default=60.0, gt=0, description="seconds")
+
+
+class Settings(BaseSettings):
+    """All settings of m3rag. `M3RAG_TOP_K=5` in the environment sets `top_k`, `M3RAG_LLM__MODEL` `llm.model`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="M3RAG_",
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    index: Annotated[Path, BeforeValidator(lambda v: Path(v).expanduser())] = Path("m3rag-index")
+    model: str | None = Field(default=None, description="the index's own model, `mini` for a new index")
+    device: str | None = None
+    max_length: int | None = None
+    batch_tokens: int = Field(default=8192, ge=1)
+    chunk_tokens: int = Field(default=256, ge=8)
+    overlap_tokens: int = Field(default=32, ge=0)
+    max_file_mb: float = Field(default=200.0, gt=0)
+    top_k: int = Field(default=10, ge=1)
+    mode: str = "all"
+    weights: str = "miracl"
+    answer_threshold: float | None = None
+    answer_passages: int = Field(default=5, ge=1)
+    llm: LLMSettings = LLMSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Sources, the first wins."""
+        if isinstance(dotenv_settings, DotEnvSettingsSource):
+            # A .env belongs to the whole project: what is not ours in it is none of our business.
+            ours = {k: v for k, v in dotenv_settings.env_vars.items() if k.startswith("m3rag_")}
+            dotenv_settings.env_vars = ours
+        found = find_file(Path.cwd())
+        toml = (TomlConfigSettingsSource(settings_cls, found),) if found else ()
+        return (init_settings, env_settings, dotenv_settings, *toml)
+
+
+def find_file(start: Path) -> Path | None:
+    """The `m3rag.toml` that applies in a folder: here, in a parent up to the one with `.git`, or the user's."""
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+        if (folder / ".git").exists():
+            break
+    users = user_config_path("m3rag", appauthor=False) / FILE_NAME
+    return users if users.is_file() else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings of this folder and environment; overrides that are None are left out.
+
+    Raises:
+        ConfigurationError: If a setting is unknown or malformed; it names the setting and, for an
+            unknown one, the nearest that exists.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(e)) for e in error.errors())) from error
+    except ValueError as error:
+        raise ConfigurationError(f"the settings cannot be read: {error}") from error
+
+
+def unknown_variables() -> list[str]:
+    """Environment variables named `M3RAG_...` that no setting reads."""
+    known = {f"M3RAG_{name.upper()}" for name in Settings.model_fields} | {"M3RAG_CACHE"}
+    known |= {f"M3RAG_LLM__{name.upper()}" for name in LLMSettings.model_fields}
+    return sorted(v for v in os.environ if v.upper().startswith("M3RAG_") and v.upper() not in known)
+
+
+def _explain(error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"]).removeprefix("m3rag_")
+    if error["type"] != "extra_forbidden":
+        shown = "" if "key" in name else f", got {error['input']!r}"
+        return f"setting {name}: {error['msg']}{shown}"
+    known = [*Settings.model_fields, *(f"llm.{field}" for field in LLMSettings.model_fields)]
+    near = get_close_matches(name, known, n=1)
+    return f"unknown setting {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from m3rag.errors import ConfigurationError
+from m3rag.settings import load_settings, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of its own, so that no setting of this machine counts."""
+    (tmp_path / ".git").mkdir()
+    work = tmp_path / "sub"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path
+
+
+def test_order_of_sources(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().top_k == 10
+    users = folder / "config" / "m3rag"
+    users.mkdir(parents=True)
+    (users / "m3rag.toml").write_text("top_k = 1\n")
+    assert load_settings().top_k == 1
+    (folder / "m3rag.toml").write_text("top_k = 2\n[llm]\nmodel = 'from-file'\n")
+    assert load_settings().top_k == 2
+    Path(".env").write_text("M3RAG_TOP_K=3\n")
+    assert load_settings().top_k == 3
+    monkeypatch.setenv("M3RAG_TOP_K", "4")
+    monkeypatch.setenv("M3RAG_LLM__BASE_URL", "http://localhost:1")
+    settings = load_settings()
+    assert (settings.top_k, settings.llm.model, settings.llm.base_url) == (4, "from-file", "http://localhost:1")
+    assert load_settings(top_k=5, mode=None).top_k == 5
+
+
+def test_the_search_for_a_file_ends_at_the_repository(folder: Path) -> None:
+    (folder / "sub" / ".git").mkdir()
+    (folder / "m3rag.toml").write_text("top_k = 2\n")
+    assert load_settings().top_k == 10
+
+
+def test_unknown_settings_get_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m3rag.toml").write_text("chunk_token = 3\n")
+    with pytest.raises(ConfigurationError, match="unknown setting chunk_token: did you mean chunk_tokens"):
+        load_settings()
+    Path("m3rag.toml").write_text("[llm]\nmodle = 'x'\n")
+    with pytest.raises(ConfigurationError, match=r"unknown setting llm\.modle: did you mean llm\.model"):
+        load_settings()
+    Path("m3rag.toml").unlink()
+    Path(".env").write_text("M3RAG_TOPK=3\n")
+    with pytest.raises(ConfigurationError, match="unknown setting topk: did you mean top_k"):
+        load_settings()
+
+
+def test_what_belongs_to_others_in_env_files_is_ignored() -> None:
+    Path(".env").write_text("OPENAI_API_KEY=secret\nM3RAG_TOP_K=3\n")
+    assert load_settings().top_k == 3
+
+
+def test_malformed_values_and_files_are_named() -> None:
+    Path("m3rag.toml").write_text("top_k = 'many'\n")
+    with pytest.raises(ConfigurationError, match="setting top_k: .* got 'many'"):
+        load_settings()
+    Path("m3rag.toml").write_text("top_k = = 2\n")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_settings()
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_LLM__API_KEY", "sk-secret")
+    settings = load_settings()
+    assert settings.llm.api_key is not None
+    assert settings.llm.api_key.get_secret_value() == "sk-secret"
+    assert "sk-secret" not in f"{settings!r} {settings}"
+
+
+def test_unknown_variables_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_TOPK", "3")
+    monkeypatch.setenv("M3RAG_TOP_K", "3")
+    assert "M3RAG_TOPK" in unknown_variables()
+    assert "M3RAG_TOP_K" not in unknown_variables()
