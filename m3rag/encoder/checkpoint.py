@@ -1,0 +1,166 @@
+"""From a model's name to a checkpoint folder that holds everything the encoder needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from m3rag.encoder.mini import ensure_mini
+from m3rag.errors import ModelError
+
+Pooling = Literal["cls", "mean", "last_token"]
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
+SHIPPED_HEADS = "heads.safetensors"
+RECIPE = "m3rag.json"
+HUB_PATTERNS = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*.safetensors",
+    "pytorch_model.bin",
+    "tokenizer.json",
+    *HEAD_FILES,
+    SHIPPED_HEADS,
+    RECIPE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a checkpoint wants to be used; the defaults are those of BAAI/bge-m3.
+
+    Attributes:
+        pooling: What becomes the dense vector.
+        query_prefix: Put before each question; ends in a blank, or is empty.
+        document_prefix: Put before each passage; likewise.
+        max_length: Tokens, specials included, that a text may have; None for the model's limit.
+    """
+
+    pooling: Pooling = "cls"
+    query_prefix: str = ""
+    document_prefix: str = ""
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model found on disk: the name it was asked for by, its folder, its recipe."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+
+    @classmethod
+    def find(cls, model: str, *, cache_folder: str | None = None, local_files_only: bool = False) -> Checkpoint:
+        """Find a model by name, fetching or converting it when that is allowed and needed.
+
+        Args:
+            model: `mini`, `mini-en`, a folder, or the id of a model on the hub such as BAAI/bge-m3.
+            cache_folder: Where models fetched from the hub are kept; the hub's default if None.
+            local_files_only: Never ask the hub; `HF_HUB_OFFLINE=1` does the same.
+
+        Raises:
+            ModelError: If the model is unknown, cannot be had, or lacks a file.
+        """
+        folder = _locate(model, cache_folder=cache_folder, local_files_only=local_files_only)
+        checkpoint = cls(model, folder, _read_recipe(folder))
+        checkpoint._require_files()
+        return checkpoint
+
+    def config(self) -> dict[str, Any]:
+        """The contents of `config.json`."""
+        config: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return config
+
+    @property
+    def has_shipped_heads(self) -> bool:
+        """Whether the heads stand in one safetensors file, as m3rag ships them."""
+        return (self.folder / SHIPPED_HEADS).is_file()
+
+    def fingerprint(self) -> str:
+        """A hash that changes whenever the model's numbers would.
+
+        Small files are hashed whole; of the weights 64 blocks spread over the file, since hashing
+        gigabytes at every start would cost seconds and any training step changes them all.
+        """
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.iterdir()):
+            if path.name not in HUB_PATTERNS and not path.match("model-*.safetensors"):
+                continue
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            with path.open("rb") as file:
+                step = max(size // 64, 1 << 16)
+                for start in range(0, size, step):
+                    file.seek(start)
+                    digest.update(file.read(1 << 16))
+        return digest.hexdigest()[:16]
+
+    def _require_files(self) -> None:
+        def missing(what: str, remedy: str) -> ModelError:
+            return ModelError(f"the model {self.name!r} has no {what} in {self.folder}: {remedy}")
+
+        if not (self.folder / "config.json").is_file():
+            raise missing("config.json", "give the folder of a checkpoint")
+        if not (
+            any((self.folder / f).is_file() for f in WEIGHT_FILES) or list(self.folder.glob("model-*.safetensors"))
+        ):
+            raise missing(" or ".join(WEIGHT_FILES), "fetch the weights completely")
+        if not (self.folder / "tokenizer.json").is_file():
+            raise missing("tokenizer.json", "save the tokenizer with transformers' AutoTokenizer(...).save_pretrained")
+        if not self.has_shipped_heads:
+            for file in HEAD_FILES:
+                if not (self.folder / file).is_file():
+                    raise missing(
+                        file,
+                        "an M3 model needs both heads; without them it is a dense-only model, which m3rag is not for",
+                    )
+
+
+def _locate(model: str, *, cache_folder: str | None, local_files_only: bool) -> Path:
+    if not model.strip():
+        raise ModelError("the model's name is empty: give mini, BAAI/bge-m3, or the folder of a checkpoint")
+    if model == "mini":
+        return ensure_mini()
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        return _fetch(model, cache_folder=cache_folder, local_files_only=local_files_only)
+    raise ModelError(f"unknown model {model!r}: give mini, a hub id such as BAAI/bge-m3, or an existing folder")
+
+
+def _fetch(model: str, *, cache_folder: str | None, local_files_only: bool) -> Path:
+    def fetch(local: bool) -> str:
+        patterns = list(HUB_PATTERNS)
+        return str(snapshot_download(model, cache_dir=cache_folder, local_files_only=local, allow_patterns=patterns))
+
+    try:
+        return Path(fetch(local_files_only))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"the model {model!r} is neither on this machine nor to be had from the hub ({type(error).__name__}). "
+            f"Fetch it once with `hf download {model}` where there is a network, give the folder of a copy, "
+            'or choose the embedded model with model="mini" (--model mini)'
+        ) from error
+
+
+def _read_recipe(folder: Path) -> Recipe:
+    path = folder / RECIPE
+    if not path.is_file():
+        return Recipe()
+    try:
+        recipe = Recipe(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a recipe of m3rag: {error}") from error
+    if recipe.pooling not in get_args(Pooling):
+        raise ModelError(f"{path}: pooling is {recipe.pooling!r}, must be one of {', '.join(get_args(Pooling))}")
+    return recipe

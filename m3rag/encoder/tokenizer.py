@@ -1,0 +1,127 @@
+"""The checkpoint's tokenizer: ids for the model, character spans for chunks and highlights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Backend
+
+from m3rag.errors import ModelError
+
+Ids = npt.NDArray[np.int64]
+Spans = npt.NDArray[np.int64]
+
+# Half of a UTF-16 pair is no character and cannot be tokenised; one for one, so that spans hold.
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+PADDING, UNKNOWN = ("<pad>", "[PAD]"), ("<unk>", "[UNK]")
+
+
+class Tokenizer:
+    """A `tokenizer.json` with one special token before and one after each text.
+
+    Attributes:
+        max_length: Tokens, specials included, beyond which a text is cut.
+        pad_id: Fills the shorter rows of a batch.
+        unused_ids: The ids that never carry a lexical weight: both specials, padding, unknown.
+    """
+
+    def __init__(self, path: Path, *, max_length: int) -> None:
+        self._backend = Backend.from_file(str(path))
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        specials = self._backend.encode("").ids
+        if len(specials) != 2:
+            raise ModelError(f"{path} puts {len(specials)} special tokens around a text; an M3 tokenizer puts 2")
+        self._first, self._last = specials
+        self.max_length = max_length
+        self.pad_id = self._id_of(PADDING, path)
+        self.unused_ids = np.unique([self._first, self._last, self.pad_id, self._id_of(UNKNOWN, path)])
+
+    def _id_of(self, names: Sequence[str], path: Path) -> int:
+        for name in names:
+            found: int | None = self._backend.token_to_id(name)
+            if found is not None:
+                return found
+        raise ModelError(f"{path} has none of the tokens {', '.join(names)}")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def token(self, token_id: int) -> str:
+        """The readable token, its leading `▁` or `##` kept, since 'B' and '▁B' are two tokens."""
+        return str(self._backend.id_to_token(token_id) or f"<{token_id}>")
+
+    def prefix_length(self, prefix: str) -> int:
+        """How many tokens a prefix ending in a blank becomes, whatever follows it."""
+        return len(self._backend.encode(prefix, add_special_tokens=False).ids) if prefix else 0
+
+    def encode(self, texts: Sequence[str], *, prefix: str = "") -> list[Ids]:
+        """Token ids of each text with its specials, cut to `max_length`."""
+        encodings = self._backend.encode_batch_fast([prefix + _clean(t) for t in texts], add_special_tokens=False)
+        room = self.max_length - 2
+        return [np.array([self._first, *e.ids[:room], self._last], np.int64) for e in encodings]
+
+    def token_spans(self, text: str, *, prefix: str = "") -> Spans:
+        """Character spans of the tokens of `encode([text])`, without the first special and prefix.
+
+        Returns:
+            `(tokens, 2)` int64; the last row is the closing special token, an empty span.
+        """
+        encoding = self._backend.encode(prefix + _clean(text), add_special_tokens=False)
+        kept = encoding.offsets[: self.max_length - 2][self.prefix_length(prefix) :]
+        spans = _trim(np.array([*kept, (len(prefix), len(prefix))], np.int64), prefix + text) - len(prefix)
+        return np.maximum(spans, 0)
+
+    def word_spans(self, text: str) -> Spans:
+        """Character spans of all tokens of a text of any length: `(tokens, 2)` int64.
+
+        A token without characters of its own (the second of two that one character became) has an
+        empty span: it still takes room in the model.
+
+        Line by line, since no token crosses a line and one huge string would cost the tokenizer
+        hundreds of bytes a character.
+        """
+        starts, lines, at = [], [], 0
+        for line in _clean(text).splitlines(keepends=True):
+            starts.append(at)
+            lines.append(line)
+            at += len(line)
+        encodings: list[Encoding] = self._backend.encode_batch(lines, add_special_tokens=False)
+        rows = [np.array(e.offsets, np.int64) + start for e, start in zip(encodings, starts, strict=True) if e.offsets]
+        if not rows:
+            return np.zeros((0, 2), np.int64)
+        spans = _trim(np.concatenate(rows), text)
+        # One character may become several tokens (NFKC): only the first of them counts its span.
+        ends = np.maximum.accumulate(np.concatenate([[0], spans[:-1, 1]]))
+        spans[:, 0] = np.maximum(spans[:, 0], ends)
+        return spans
+
+
+def _clean(text: str) -> str:
+    return LONE_SURROGATES.sub("\ufffd", text)
+
+
+def _trim(spans: Spans, text: str) -> Spans:
+    """Shrink spans so that they neither start nor end in white space."""
+    if not len(spans):
+        return spans
+    blank = np.fromiter((c.isspace() for c in text), bool, len(text))
+    if not blank.any():
+        return spans
+    positions = np.arange(len(text) + 1)
+    solid = np.concatenate([~blank, [True]])
+    following = np.minimum.accumulate(np.where(solid, positions, len(text))[::-1])[::-1]
+    past_previous = np.concatenate([[0], np.maximum.accumulate(np.where(~blank, positions[1:], 0))])
+    start = following[spans[:, 0]]
+    end = past_previous[spans[:, 1]]
+    empty = start >= end
+    trimmed = np.stack([np.where(empty, spans[:, 0], start), np.where(empty, spans[:, 0], end)], axis=1)
+    return trimmed

@@ -1,0 +1,72 @@
+"""What all tests share: where the real data lies, and small real checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout."""
+    if not DATA.is_dir():
+        pytest.skip("the real data (../shared/data) is not on this machine")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def multilingual_texts(shared_data: Path) -> list[str]:
+    """Real paragraphs and questions in six languages, 33 of each kind and language at most."""
+    texts: list[str] = []
+    for language in ("en", "de", "es", "ru", "ar", "zh"):
+        for name, count in (("corpus", 16), ("queries", 17)):
+            path = shared_data / "retrieval" / "xquad" / "mono" / language / f"{name}.jsonl"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            texts += [json.loads(line)["text"] for line in lines[:: len(lines) // count][:count]]
+    return texts
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random M3 checkpoint in the layout of BAAI/bge-m3, with the real XLM-R vocabulary."""
+    torch = pytest.importorskip("torch")
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+    from m3rag.encoder.mini import ensure_mini
+
+    folder = tmp_path_factory.mktemp("tiny-m3")
+    torch.manual_seed(7)
+    config = XLMRobertaConfig(
+        vocab_size=250002,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=8194,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        layer_norm_eps=1e-5,
+        initializer_range=0.5,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    for name, outputs in (("sparse_linear.pt", 1), ("colbert_linear.pt", 64)):
+        torch.save(torch.nn.Linear(64, outputs).half().state_dict(), folder / name)
+    specials = {
+        "bos": "<s>",
+        "cls": "<s>",
+        "eos": "</s>",
+        "sep": "</s>",
+        "pad": "<pad>",
+        "unk": "<unk>",
+        "mask": "<mask>",
+    }
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(ensure_mini() / "tokenizer.json"), **{f"{k}_token": v for k, v in specials.items()}
+    ).save_pretrained(folder)
+    return folder

