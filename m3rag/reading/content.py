@@ -1,0 +1,37 @@
+"""What a reader of one format gives, before the registry makes a `Document` of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from m3rag.types import Heading, Metadata, Page
+
+READING_VERSION = 1
+"""Raised whenever the same bytes would give another text, so that documents are read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The text of a file and what stands where in it.
+
+    Attributes:
+        text: Without hidden characters (see `hygiene`); pages and headings are spans of it.
+        title: The format's own title; empty where it has none.
+        pages: In order, those without text as empty spans; empty for formats without pages.
+        headings: In order of position.
+        metadata: JSON values.
+        warnings: What could not be taken over.
+    """
+
+    text: str
+    title: str = ""
+    pages: tuple[Page, ...] = ()
+    headings: tuple[Heading, ...] = ()
+    metadata: Metadata = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+Reader: TypeAlias = Callable[[bytes], Content]
+"""Bytes in, `Content` out; raises `ReadError` with what is wrong and the remedy, without the path."""

@@ -1,0 +1,135 @@
+"""Bytes to text: by byte order mark, by declaration, as UTF-8, and only then by guessing."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+
+from charset_normalizer import from_bytes
+
+from m3rag.errors import ReadError
+
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# What pages call by these names are the larger sets, as every browser assumes (WHATWG Encoding).
+ALIASES = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+    "tis-620": "cp874",
+}
+SAMPLE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Text with line feeds as line ends, the encoding it was in, and what was doubtful about it."""
+
+    text: str
+    encoding: str
+    warnings: tuple[str, ...] = ()
+
+
+def decode(data: bytes, *, declared: str | None = None) -> Decoded:
+    """Decode a file's bytes.
+
+    Args:
+        data: The whole file.
+        declared: The encoding that the file claims for itself, as in HTML's `<meta charset>`.
+
+    Returns:
+        The text, with a warning where the encoding was guessed or characters were lost.
+
+    Raises:
+        ReadError: The bytes are not text in any known encoding.
+    """
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return _lossy(data[len(mark) :], encoding)
+    wide = _wide(data)
+    if wide:
+        return _lossy(data, wide)
+    if _is_binary(data):
+        raise ReadError("is binary data, not text; give it its right suffix or leave it out")
+    for name in filter(None, (_known(declared), "utf-8")):
+        try:
+            return Decoded(_lines(data.decode(name)), name)
+        except UnicodeDecodeError:
+            continue
+    return _nearly_utf8(data) or _guess(data)
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _known(declared: str | None) -> str | None:
+    if not declared:
+        return None
+    try:
+        name = codecs.lookup(declared).name
+    except LookupError:
+        return None
+    # A declaration that could be read as ASCII cannot be in a two-byte encoding.
+    return "utf-8" if name.startswith(("utf-16", "utf-32")) else ALIASES.get(name, name)
+
+
+def _lossy(data: bytes, encoding: str, *warnings: str) -> Decoded:
+    try:
+        return Decoded(_lines(data.decode(encoding)), encoding, warnings)
+    except UnicodeDecodeError:
+        text = data.decode(encoding, errors="replace")
+    lost = f"{text.count(chr(0xFFFD))} places could not be decoded as {encoding} and read \ufffd"
+    return Decoded(_lines(text), encoding, (*warnings, lost))
+
+
+def _wide(data: bytes) -> str | None:
+    """UTF-16 without a mark shows as zeros in every other byte (of the ASCII part, at least blanks)."""
+    sample = data[:SAMPLE]
+    half = len(sample) // 2
+    if not half or not sample.count(0):
+        return None
+    even, odd = sample[0::2].count(0) / half, sample[1::2].count(0) / half
+    if max(odd, even) < 0.2 or min(odd, even) > 0.02:
+        return None
+    encoding = "utf-16-le" if odd > even else "utf-16-be"
+    text = sample[: 2 * half].decode(encoding, errors="replace")
+    return encoding if sum(c < " " and not c.isspace() for c in text) <= half // 100 else None
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether control bytes are more than strays; escape (27) is left out, ISO-2022-JP is full of it."""
+    sample = data[:SAMPLE]
+    controls = len(sample) - len(sample.translate(None, bytes([*range(7), *range(14, 27), *range(28, 32)])))
+    return controls > len(sample) // 100
+
+
+def _nearly_utf8(data: bytes) -> Decoded | None:
+    """UTF-8 with a few broken bytes, which a guess would turn into another script altogether."""
+    text = data.decode("utf-8", errors="replace")
+    broken = text.count("\ufffd")
+    sound = sum(1 for c in text if c > "\x7f") - broken
+    return _lossy(data, "utf-8") if sound > 9 * broken else None
+
+
+def _guess(data: bytes) -> Decoded:
+    matches = from_bytes(data[:SAMPLE])
+    match = matches.best()
+    if match is None:
+        raise ReadError("is in no text encoding that can be recognised; save it as UTF-8")
+    # Western text is often as plausible in a rarer table; among equals the commonest is meant.
+    equals = {m.encoding for m in matches if (m.chaos, m.coherence) == (match.chaos, match.coherence)}
+    found = "cp1252" if "cp1252" in equals else match.encoding
+    encoding = ALIASES.get(codecs.lookup(found).name, found)
+    return _lossy(data, encoding, f"not UTF-8: read as {encoding}, which is a guess; save it as UTF-8 to be sure")

@@ -1,0 +1,164 @@
+"""HTML: what a person sees of a page, with headings and table rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from m3rag.errors import ReadError
+from m3rag.reading.content import Content
+from m3rag.reading.decoding import decode
+from m3rag.reading.hygiene import strip_hidden
+from m3rag.reading.layout import Layout
+
+
+def _tags(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+UNSEEN = _tags(
+    "head script style template noscript iframe object embed svg canvas audio video select datalist dialog nav aside"
+)
+PARAGRAPHS = _tags(
+    "p ul ol dl table pre blockquote section article main header footer figure hr form fieldset details address body"
+)
+LINES = _tags("div li dt dd tr br caption figcaption legend summary option center td th thead tbody tfoot")
+HEADINGS = {f"h{level}": level for level in range(1, 7)}
+# A header or footer within one of these is a part of the text, not of the site around it.
+SECTIONING = frozenset({"article", "main", "section", "blockquote", "figure"})
+OWN_WORDS = 200  # characters outside links that make a page's header more than a banner
+
+_CHARSET = re.compile(rb"""(?:charset|<\?xml[^>]*encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_INVISIBLE = re.compile(
+    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?:\.0*)?(?![.\d]))",
+    re.IGNORECASE,
+)
+
+Event = Literal["open", "close", "text"]
+
+
+def read_html(data: bytes) -> Content:
+    """Read a web page: blocks as lines and paragraphs, table rows as `a | b`.
+
+    Left out: scripts and styles, navigation, asides, the page's own header and footer, and every
+    node that is hidden (`hidden`, `aria-hidden`, `display:none` and their like).
+
+    Args:
+        data: The file's bytes; their encoding is that of the byte order mark, the declaration, or
+            a guess.
+
+    Returns:
+        The visible text; `text[start:end]` of a heading is its text.
+
+    Raises:
+        ReadError: The bytes are not text, or nothing of the page is visible.
+    """
+    declared = _CHARSET.search(data[:4096])
+    decoded = decode(data, declared=declared.group(1).decode("ascii") if declared else None)
+    tree = LexborHTMLParser(decoded.text)
+    title = tree.css_first("head > title")
+    layout = Layout()
+    if tree.body is not None:
+        _lay_out(tree.body, layout, _page_tables(tree))
+    if not layout.text and decoded.text.strip():
+        raise ReadError("shows no text: all of it is navigation, script or hidden; save the page as it is displayed")
+    return Content(
+        layout.text,
+        title=" ".join(strip_hidden(title.text()).split()) if title else "",
+        headings=tuple(layout.headings),
+        metadata={"encoding": decoded.encoding},
+        warnings=decoded.warnings,
+    )
+
+
+def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> None:
+    rows, preformatted = 0, 0
+    for event, node in _walk(body):
+        tag = node.tag or ""
+        if event == "text":
+            layout.add(strip_hidden(node.text_content or ""), preformatted=preformatted > 0)
+            continue
+        opening = event == "open"
+        if tag == "tr" and _table(node) not in page_tables:
+            rows += 1 if opening else -1
+            (layout.open_row if opening else layout.close_row)()
+        elif tag in ("td", "th") and rows:
+            if opening:
+                layout.open_cell()
+        elif tag in PARAGRAPHS:
+            layout.end_block(2)
+        elif tag in LINES:
+            layout.end_block(1)
+        if tag in ("pre", "textarea"):
+            preformatted += 1 if opening else -1
+        if tag in HEADINGS:
+            (layout.open_heading if opening else layout.close_heading)(HEADINGS[tag])
+
+
+def _walk(root: LexborNode) -> Iterator[tuple[Event, LexborNode]]:
+    """The visible nodes in order, each element opened and closed; without recursion, pages nest deep."""
+    path: list[LexborNode] = []
+    inside = 0  # how many of the open elements make a header a part of the text
+    node: LexborNode | None = root
+    while node is not None:
+        descended = None
+        if node.is_text_node:
+            yield "text", node
+        elif node.is_element_node and not _hidden(node, banner=not inside):
+            yield "open", node
+            descended = node.child
+            path.append(node)
+            inside += _keeps_headers(node)
+        following = descended
+        while following is None and path:
+            if path[-1].mem_id != node.mem_id:
+                following = node.next
+            if following is None:
+                node = path.pop()
+                inside -= _keeps_headers(node)
+                yield "close", node
+                if path:
+                    following = node.next
+        node = following
+
+
+def _keeps_headers(node: LexborNode) -> bool:
+    return node.tag in SECTIONING or node.tag == "header"
+
+
+def _hidden(node: LexborNode, *, banner: bool) -> bool:
+    if node.tag in UNSEEN:
+        return True
+    attributes = node.attributes
+    if "hidden" in attributes or (attributes.get("aria-hidden") or "").strip().lower() == "true":
+        return True
+    if _INVISIBLE.search(attributes.get("style") or ""):
+        return True
+    return banner and (node.tag == "footer" or (node.tag == "header" and not _has_own_words(node)))
+
+
+def _has_own_words(header: LexborNode) -> bool:
+    linked = sum(len(a.text(strip=True)) for a in header.css("a, nav, button, script, style"))
+    return len(header.text(strip=True)) - linked > OWN_WORDS
+
+
+def _page_tables(tree: LexborHTMLParser) -> set[int]:
+    """Tables that lay out a page, whose cells hold headings or tables and so are not one line."""
+    found: set[int] = set()
+    for inner in tree.css("table table, table h1, table h2, table h3, table h4, table h5, table h6"):
+        node = inner.parent
+        while node is not None and not (node.tag == "table" and node.mem_id in found):
+            if node.tag == "table":
+                found.add(node.mem_id)
+            node = node.parent
+    return found
+
+
+def _table(row: LexborNode) -> int:
+    node = row.parent
+    while node is not None and node.tag != "table":
+        node = node.parent
+    return node.mem_id if node is not None else 0

@@ -1,0 +1,109 @@
+import time
+
+import pytest
+
+from m3rag.errors import ReadError
+from m3rag.reading.html import read_html
+
+from .files import check, real_files
+
+
+def text_of(body):
+    return read_html(f"<!doctype html><meta charset=utf-8><body>{body}".encode()).text
+
+
+@pytest.mark.parametrize("entry", real_files(".html"))
+def test_real_files(entry):
+    document = check(entry)
+    assert "className=" not in document.text
+    assert all(document.text[h.start : h.end] == h.text for h in document.headings)
+
+
+def test_blocks_lines_and_inline():
+    assert (
+        text_of("<p>One <b>bo</b>ld\n word</p><p>Two<br>lines<ul><li>a<li>b</ul>")
+        == "One bold word\n\nTwo\nlines\n\na\nb"
+    )
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<script>x</script>",
+        "<style>x</style>",
+        "<nav>x</nav>",
+        "<aside>x</aside>",
+        "<header>x</header>",
+        "<footer>x</footer>",
+        "<template>x</template>",
+        "<!-- x -->",
+        "<p hidden>x",
+        "<p aria-hidden='TRUE'>x",
+        "<p style='color:red;DISPLAY : none'>x",
+        "<p style='visibility:hidden'>x",
+        "<p style='font-size:0px'>x",
+        "<div hidden><p>deep <b>x</b></p></div>",
+    ],
+)
+def test_what_is_not_seen_is_not_read(hidden):
+    assert text_of(f"<p>before</p>{hidden}</p><div>after</div>") == "before\n\nafter"
+
+
+def test_a_header_within_an_article_or_with_a_text_of_its_own_stays():
+    assert text_of("<article><header><h1>Title</h1></header>Text</article>") == "Title\n\nText"
+    assert text_of(f"<header><h2>Preamble</h2><p>{'Whereas ' * 40}</p></header>").startswith("Preamble\n\nWhereas")
+    assert text_of(f"<header><a href=x>{'Menu ' * 90}</a></header>ok") == "ok"
+
+
+def test_headings_are_spans():
+    content = read_html(b"<body>x<h1>A <i>b</i><br>c</h1><h2></h2><p>t</p><h3>D</h3>")
+    assert content.text == "x\n\nA b c\n\nt\n\nD"
+    assert [(h.text, h.level, content.text[h.start : h.end]) for h in content.headings] == [
+        ("A b c", 1, "A b c"),
+        ("D", 3, "D"),
+    ]
+
+
+def test_table_rows_are_lines():
+    rows = "<table><tr><th>Name<th>Price<tr><td><p>Tea</p><p>green</p><td>3<tr><td><td>5<tr><td></table>after"
+    assert text_of(rows) == "Name | Price\nTea green | 3\n| 5\n\nafter"
+
+
+def test_a_table_that_lays_out_the_page_keeps_blocks():
+    page = "<table><tr><td><h1>T</h1><p>one</p><p>two</p><table><tr><td>a<td>b</table></table>"
+    assert text_of(page) == "T\n\none\n\ntwo\n\na | b"
+
+
+def test_preformatted_text_keeps_its_lines():
+    assert text_of("<p>x</p><pre>a\n  b\n</pre><p>y</p>") == "x\n\na\n  b\n\n\ny"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "<meta charset=windows-1251><p>Привет".encode("cp1251"),
+        "<?xml version='1.0' encoding='koi8-r'?><p>Привет".encode("koi8-r"),
+        "<meta charset=latin-1><p>Привет".encode("utf-8-sig"),
+        "<meta charset=utf-16><p>Привет".encode(),
+        "<p>Привет".encode("utf-16"),
+    ],
+)
+def test_encodings(data):
+    assert read_html(data).text == "Привет"
+
+
+def test_hidden_characters_go_and_the_title_is_read():
+    content = read_html("<title> A &amp;\n b\u200b </title><p>pass&#x200b;word &zwnj;".encode())
+    assert (content.title, content.text) == ("A & b", "password")
+
+
+def test_a_page_without_visible_text_is_refused():
+    with pytest.raises(ReadError, match="shows no text"):
+        read_html(b"<script>document.write('x')</script>")
+
+
+@pytest.mark.parametrize("opening", ["<div>", "<b>", "<table><tr><td>", "<header>", "<li>"])
+def test_deep_nesting_is_no_matter(opening):
+    begun = time.perf_counter()
+    assert "end" in text_of("<article>" + opening * 5_000 + "end")
+    assert time.perf_counter() - begun < 20

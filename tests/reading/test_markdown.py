@@ -1,0 +1,88 @@
+import time
+
+import pytest
+
+from m3rag.reading.markdown import read_markdown
+
+from .files import check, real_files
+
+SOURCE = """# Guide to **M3** { #guide }
+
+Intro.
+
+```python
+# not a heading
+```
+
+Second
+title
+------
+
+~~~~
+## nor this
+~~~
+~~~~
+
+    # code by indentation
+
+### Third `x` [link](https://a.b) ###
+#no heading
+- item
+---
+####### seven
+
+Last
+==="""
+
+
+def found(source):
+    content = read_markdown(source.encode())
+    return content, [(h.level, h.text, content.text[h.start : h.end]) for h in content.headings]
+
+
+@pytest.mark.parametrize("entry", real_files(".md"))
+def test_real_files(entry):
+    document = check(entry)
+    assert document.headings
+    assert document.title
+    assert "{ #" not in "".join(h.text for h in document.headings)
+
+
+def test_headings_of_both_kinds_outside_code():
+    content, headings = found(SOURCE)
+    assert content.text == SOURCE
+    assert headings == [
+        (1, "Guide to M3", "# Guide to **M3** { #guide }"),
+        (2, "Second title", "Second\ntitle\n------"),
+        (3, "Third x link", "### Third `x` [link](https://a.b) ###"),
+        (1, "Last", "Last\n==="),
+    ]
+
+
+def test_front_matter_gives_the_title_and_no_heading():
+    content, headings = found('---\ntitle: "Body"\ntags: [a]\n---\n\n# Real\n')
+    assert content.title == "Body"
+    assert [h[1] for h in headings] == ["Real"]
+
+
+def test_a_rule_at_the_top_is_not_front_matter():
+    assert [h[1] for h in found("---\n\n# One\n\n---\n\n# Two\n")[1]] == ["One", "Two"]
+
+
+def test_an_open_fence_runs_to_the_end():
+    assert found("# A\n```\n# B\n")[1] == [(1, "A", "# A")]
+
+
+def test_comments_go_where_they_are_hidden_and_stay_in_code():
+    content, headings = found("a <!-- ignore\n# all --> b `<!-- c -->`\n```\n<!-- d -->\n```\n<!-- open\n")
+    assert content.text == "a  b `<!-- c -->`\n```\n<!-- d -->\n```\n<!-- open\n"
+    assert not headings
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<!--" * 250_000, "`" * 1_000_000, "a\n" * 500_000, "[" * 1_000_000, "---\na:\n" * 90_000]
+)
+def test_hostile_text_takes_linear_time(hostile):
+    begun = time.perf_counter()
+    read_markdown(hostile.encode())
+    assert time.perf_counter() - begun < 10
