@@ -72,8 +72,9 @@ class Weights:
     colbert: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.dense, self.lexical, self.colbert) < 0 or self.dense + self.lexical + self.colbert <= 0:
-            raise ConfigurationError(f"weights must be >= 0 and not all 0, got {self}")
+        each = np.array([self.dense, self.lexical, self.colbert])
+        if not (np.isfinite(each).all() and (each >= 0).all() and each.any()):
+            raise ConfigurationError(f"weights must be finite, >= 0 and not all 0, got {self}")
 
     def of(self, leg: Leg) -> float:
         """The weight of one leg."""

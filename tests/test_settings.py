@@ -62,7 +62,7 @@ def test_what_belongs_to_others_in_env_files_is_ignored() -> None:
 
 def test_malformed_values_and_files_are_named() -> None:
     Path("m3rag.toml").write_text("top_k = 'many'\n")
-    with pytest.raises(ConfigurationError, match="setting top_k: .* got 'many'"):
+    with pytest.raises(ConfigurationError, match=r"setting top_k: .* got 'many'"):
         load_settings()
     Path("m3rag.toml").write_text("top_k = = 2\n")
     with pytest.raises(ConfigurationError, match="cannot be read"):

@@ -1,0 +1,37 @@
+"""Stores: chunks with their three representations, searched and scored.
+
+Engines are loaded on first use, so that naming a type costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3rag.store.protocol import FORMAT, DocumentRecord, Filter, Manifest, Scalar, Store
+
+if TYPE_CHECKING:
+    from m3rag.store.memory import MemoryStore
+    from m3rag.store.qdrant_edge import QdrantEdgeStore
+
+__all__ = [
+    "FORMAT",
+    "DocumentRecord",
+    "Filter",
+    "Manifest",
+    "MemoryStore",
+    "QdrantEdgeStore",
+    "Scalar",
+    "Store",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "MemoryStore":
+        from m3rag.store.memory import MemoryStore
+
+        return MemoryStore
+    if name == "QdrantEdgeStore":
+        from m3rag.store.qdrant_edge import QdrantEdgeStore
+
+        return QdrantEdgeStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

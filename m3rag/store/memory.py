@@ -1,0 +1,182 @@
+"""MemoryStore: brute force in numpy, the oracle that every other store is tested against."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m3rag._version import __version__
+from m3rag.errors import InputError, StoreError
+from m3rag.output import M3Output
+from m3rag.scoring import LEG_SCORES
+from m3rag.store.filters import matches
+from m3rag.store.parts import check_k, check_query, checked_parts
+from m3rag.store.payload import chunk_from_payload, chunk_to_payload, record_from_payload, record_to_payload
+from m3rag.store.protocol import DocumentRecord, Filter, Manifest
+from m3rag.types import Chunk, Leg, ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    record: DocumentRecord
+    chunks: tuple[Chunk, ...]
+    output: M3Output
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """All that is stored at one moment; readers work on it without a lock."""
+
+    documents: dict[str, _Stored]
+    chunks: tuple[Chunk, ...]
+    output: M3Output
+    rows: dict[str, int]
+
+
+class MemoryStore:
+    """A store that lives as long as the process and computes every score by brute force.
+
+    Exact in every leg, which makes it the reference for the other stores and enough for a few
+    thousand chunks.
+
+    Args:
+        model: The model whose representations will be stored.
+    """
+
+    def __init__(self, model: ModelInfo) -> None:
+        self._manifest = Manifest(model=model, m3rag_version=__version__)
+        self._writing = threading.RLock()
+        self._closed = False
+        self._state = self._snapshot({})
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model, format and m3rag version this collection was made with."""
+        return self._manifest
+
+    def put_document(self, document: DocumentRecord, parts: Iterable[tuple[Sequence[Chunk], M3Output]]) -> None:
+        """Write a document with all its chunks, replacing an older version of it.
+
+        Raises:
+            InputError: If the parts are not what the record promises; the older version stays.
+        """
+        with self._writing:
+            chunks: list[Chunk] = []
+            outputs = [self._no_output()]
+            # Through the stored form and back, so that nothing is kept that no other store could
+            # keep, and nothing the caller may change later.
+            record = record_from_payload(record_to_payload(document))
+            for part, output in checked_parts(document, parts, model=self._manifest.model):
+                chunks += [chunk_from_payload(chunk_to_payload(chunk)) for chunk in part]
+                outputs.append(output)
+            others = {id_: stored for id_, stored in self._open.documents.items() if id_ != document.id}
+            for chunk in chunks:
+                row = self._open.rows.get(chunk.id)
+                if row is not None and self._open.chunks[row].document_id != document.id:
+                    raise InputError(f"chunk {chunk.id!r} is already stored with another document")
+            stored = _Stored(record, tuple(chunks), M3Output.concatenate(outputs))
+            self._state = self._snapshot({**others, document.id: stored})
+
+    def delete_documents(self, document_ids: Sequence[str]) -> int:
+        """Remove documents with their chunks; returns how many there were."""
+        with self._writing:
+            before = self._open.documents
+            kept = {id_: stored for id_, stored in before.items() if id_ not in set(document_ids)}
+            self._state = self._snapshot(kept)
+            return len(before) - len(kept)
+
+    def documents(self) -> list[DocumentRecord]:
+        """All documents, ordered by id."""
+        return sorted((stored.record for stored in self._open.documents.values()), key=lambda record: record.id)
+
+    def document(self, document_id: str) -> DocumentRecord | None:
+        """One document's record, None if it is not stored."""
+        stored = self._open.documents.get(document_id)
+        return stored.record if stored else None
+
+    def chunks_of(self, document_id: str) -> list[Chunk]:
+        """All chunks of a document, in order of position; empty if it is not stored."""
+        stored = self._open.documents.get(document_id)
+        return sorted(stored.chunks, key=lambda chunk: (chunk.start, chunk.id)) if stored else []
+
+    def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
+        """Chunks by id, in the order asked for; ids that are not stored are left out."""
+        state = self._open
+        return [state.chunks[state.rows[id_]] for id_ in chunk_ids if id_ in state.rows]
+
+    def count(self, *, filter: Filter | None = None) -> int:
+        """Number of chunks that pass the filter."""
+        return sum(matches(chunk, filter or {}) for chunk in self._open.chunks)
+
+    def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
+        """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
+
+        `lexical` gives only chunks that share a token with the query, `colbert` only chunks with
+        tokens (and nothing for a query without any).
+
+        Raises:
+            InputError: If `k` is below 1 or the query is not the output of one text of this model.
+        """
+        check_k(k)
+        check_query(query, leg, self._manifest.model)
+        state = self._open
+        scores = LEG_SCORES[leg](query, state.output)[0]
+        possible = np.ones(len(scores), bool)
+        if leg == "lexical":
+            possible = scores > 0
+        elif leg == "colbert":
+            possible = (np.diff(state.output.offsets) > 0) & (len(query.colbert) > 0)
+        found = [
+            (chunk.id, float(score))
+            for chunk, score, kept in zip(state.chunks, scores, possible, strict=True)
+            if kept and matches(chunk, filter or {})
+        ]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:k]
+
+    def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
+        """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
+
+        Raises:
+            InputError: If the query is not the output of one text of this model.
+        """
+        check_query(query, leg, self._manifest.model)
+        state = self._open
+        stored = [id_ for id_ in dict.fromkeys(chunk_ids) if id_ in state.rows]
+        scores = LEG_SCORES[leg](query, state.output[[state.rows[id_] for id_ in stored]])[0]
+        return dict(zip(stored, scores.tolist(), strict=True))
+
+    def representations(self, chunk_ids: Sequence[str]) -> M3Output:
+        """The stored representations, in the order asked for.
+
+        Raises:
+            InputError: If a chunk is not stored (the rows could not be told apart).
+        """
+        state = self._open
+        missing = [id_ for id_ in chunk_ids if id_ not in state.rows]
+        if missing:
+            raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
+        return state.output[[state.rows[id_] for id_ in chunk_ids]]
+
+    def close(self) -> None:
+        """Forget everything; using the store afterwards is an error. Closing twice is not."""
+        with self._writing:
+            self._closed = True
+            self._state = self._snapshot({})
+
+    @property
+    def _open(self) -> _Snapshot:
+        if self._closed:
+            raise StoreError("the store is closed: make a new MemoryStore")
+        return self._state
+
+    def _snapshot(self, documents: dict[str, _Stored]) -> _Snapshot:
+        chunks = tuple(chunk for stored in documents.values() for chunk in stored.chunks)
+        output = M3Output.concatenate([self._no_output(), *(stored.output for stored in documents.values())])
+        return _Snapshot(documents, chunks, output, {chunk.id: row for row, chunk in enumerate(chunks)})
+
+    def _no_output(self) -> M3Output:
+        model = self._manifest.model
+        return M3Output.empty(dense_dim=model.dense_dim, vocab_size=model.vocab_size, colbert_dim=model.colbert_dim)

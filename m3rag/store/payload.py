@@ -1,0 +1,105 @@
+"""Chunks and document records as JSON objects, the form in which stores keep them.
+
+Metadata is kept as JSON text: numbers of any size, key order and odd keys come back exactly,
+whatever an engine does to nested objects, and no key of a user can collide with one of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from m3rag.errors import InputError
+from m3rag.store.filters import terms
+from m3rag.store.protocol import DocumentRecord
+from m3rag.types import Chunk, Metadata
+
+Payload = dict[str, Any]
+
+
+def chunk_to_payload(chunk: Chunk) -> Payload:
+    """A chunk as a JSON object, with the keywords that filters match under `terms`.
+
+    Raises:
+        InputError: If the metadata is not JSON, or a text is not valid Unicode.
+    """
+    _check_unicode(f"chunk {chunk.id!r}", chunk.id, chunk.document_id, chunk.text, *chunk.headings)
+    return {
+        "id": chunk.id,
+        "document_id": chunk.document_id,
+        "text": chunk.text,
+        "start": chunk.start,
+        "end": chunk.end,
+        "page": chunk.page,
+        "headings": list(chunk.headings),
+        "metadata": _metadata_json(chunk.metadata, f"chunk {chunk.id!r}"),
+        "terms": terms(chunk.metadata),
+    }
+
+
+def chunk_from_payload(payload: Mapping[str, Any]) -> Chunk:
+    """The chunk that `chunk_to_payload` was given."""
+    return Chunk(
+        id=payload["id"],
+        document_id=payload["document_id"],
+        text=payload["text"],
+        start=payload["start"],
+        end=payload["end"],
+        page=payload["page"],
+        headings=tuple(payload["headings"]),
+        metadata=json.loads(payload["metadata"]),
+    )
+
+
+def record_to_payload(record: DocumentRecord) -> Payload:
+    """A document's record as a JSON object.
+
+    Raises:
+        InputError: If the metadata is not JSON, or a text is not valid Unicode.
+    """
+    _check_unicode(f"document {record.id!r}", record.id, record.title, record.version, record.source)
+    return {
+        "id": record.id,
+        "title": record.title,
+        "version": record.version,
+        "chunks": record.chunks,
+        "source": record.source,
+        "page_starts": list(record.page_starts),
+        "metadata": _metadata_json(record.metadata, f"document {record.id!r}"),
+    }
+
+
+def record_from_payload(payload: Mapping[str, Any]) -> DocumentRecord:
+    """The record that `record_to_payload` was given."""
+    return DocumentRecord(
+        id=payload["id"],
+        title=payload["title"],
+        version=payload["version"],
+        chunks=payload["chunks"],
+        source=payload["source"],
+        page_starts=tuple(payload["page_starts"]),
+        metadata=json.loads(payload["metadata"]),
+    )
+
+
+def _metadata_json(metadata: Metadata, owner: str) -> str:
+    try:
+        return json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{owner}: the metadata must be JSON values ({error}): {metadata!r:.200}") from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored: file names that are not UTF-8 arrive as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_unicode(owner: str, *texts: str) -> None:
+    for text in texts:
+        if not is_unicode(text):
+            raise InputError(f"{owner}: not valid Unicode in {text!r:.80}: rename the file or clean the text")

@@ -1,0 +1,23 @@
+"""Fakes and conformance suites, for m3rag's own tests and for those of its users.
+
+`StoreSuite` needs pytest; it is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3rag.testing.encoder import HashEncoder
+
+if TYPE_CHECKING:
+    from m3rag.testing.store_suite import StoreSuite
+
+__all__ = ["HashEncoder", "StoreSuite"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "StoreSuite":
+        from m3rag.testing.store_suite import StoreSuite
+
+        return StoreSuite
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,170 @@
+"""The half of the store suite about search: candidates, scores, filters, threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from m3rag.errors import InputError
+from m3rag.output import M3Output
+from m3rag.store.memory import MemoryStore
+from m3rag.store.protocol import Filter, Store
+from m3rag.testing.data import MODEL, Example, random_document, random_output, random_query
+from m3rag.testing.store_fixtures import TOLERANCE, StoreFixtures
+from m3rag.types import LEGS, Leg
+
+FILTERS: list[Filter] = [
+    {"lang": "de"},
+    {"lang": ["de", "zh"]},
+    {"lang": []},
+    {"lang": "de", "draft": True},
+    {"year": 2001},
+    {"year": 2001.0},
+    {"year": "2001"},
+    {"year": [2001, 2003]},
+    {"score": 1.5},
+    {"flag": True},
+    {"flag": 1},
+    {"flag": [1, True]},
+    {"draft": 0},
+    {"tags": "common"},
+    {"tags": ["tag 1", "tag 2"]},
+    {"tags": 3},
+    {"tags": True},
+    {"document_id": "b.md"},
+    {"document_id": ["a.md", "日本/c.md", "absent"]},
+    {"document_id": 1},
+    {"document_id": []},
+    {"document_id": ["\udcff", "a.md"]},
+    {"lang": "\udcff"},
+    {"no such key": "de"},
+    {"none": "None"},
+    {"nested": "fr"},
+    {"nested.lang": "fr"},
+    {'odd "key".[0]': "odd value"},
+    {"metadata": "x"},
+    {"text": "x"},
+    {},
+]
+
+
+class StoreSearchTests(StoreFixtures):
+    """Candidates and scores are those of the oracle."""
+
+    # Search
+
+    @pytest.mark.parametrize("leg", LEGS)
+    def test_candidates_equal_the_oracle(
+        self, filled: Store, oracle: MemoryStore, rng: np.random.Generator, leg: Leg
+    ) -> None:
+        for k in (1, 7, 1000) * 5:
+            query = random_query(rng)
+            self._same(filled.candidates(query, leg, k=k), oracle.candidates(query, leg, k=k), leg)
+
+    def test_filters_equal_the_oracle(self, filled: Store, oracle: MemoryStore, rng: np.random.Generator) -> None:
+        query = random_query(rng)
+        for one in FILTERS:
+            assert filled.count(filter=one) == oracle.count(filter=one), one
+            for leg in LEGS:
+                found = filled.candidates(query, leg, k=100, filter=one)
+                self._same(found, oracle.candidates(query, leg, k=100, filter=one), leg)
+
+    def test_the_filters_above_tell_chunks_apart(self, oracle: MemoryStore) -> None:
+        counts = [oracle.count(filter=one) for one in FILTERS]
+        assert sum(0 < count < 62 for count in counts) >= 13
+        assert oracle.count(filter={"flag": 1}) + oracle.count(filter={"flag": True}) == 62
+
+    def test_a_filter_that_makes_no_sense_is_refused(self, filled: Store, rng: np.random.Generator) -> None:
+        for value in (None, {"gt": 3}, [None], float("nan"), b"de"):
+            bad: Any = {"lang": value}
+            with pytest.raises(InputError, match="lang"):
+                filled.count(filter=bad)
+            with pytest.raises(InputError, match="lang"):
+                filled.candidates(random_query(rng), "dense", k=3, filter=bad)
+
+    @pytest.mark.parametrize("leg", LEGS)
+    def test_scores_are_exact(
+        self, filled: Store, oracle: MemoryStore, corpus: list[Example], rng: np.random.Generator, leg: Leg
+    ) -> None:
+        ids = [chunk.id for example in corpus for chunk in example.chunks]
+        asked = [str(id_) for id_ in rng.permutation(ids)[:40]]
+        for _ in range(5):
+            query = random_query(rng)
+            expected = oracle.score(query, leg, asked)
+            found = filled.score(query, leg, [*asked, "absent", asked[0]])
+            assert found.keys() == set(asked)
+            assert found == pytest.approx(expected, abs=TOLERANCE[leg])
+        assert filled.score(query, leg, []) == {}
+
+    def test_a_query_without_tokens(self, filled: Store, corpus: list[Example], rng: np.random.Generator) -> None:
+        empty = replace(
+            random_query(rng),
+            lexical=csr_array(np.zeros((1, MODEL.vocab_size), np.float32)),
+            colbert=np.zeros((0, MODEL.colbert_dim), np.float16),
+            offsets=np.zeros(2, np.int64),
+        )
+        ids = [chunk.id for chunk in corpus[0].chunks]
+        legs: tuple[Leg, ...] = ("lexical", "colbert")
+        for leg in legs:
+            assert filled.candidates(empty, leg, k=5) == []
+            assert filled.score(empty, leg, ids) == dict.fromkeys(ids, 0.0)
+        assert len(filled.candidates(empty, "dense", k=5)) == 5
+
+    def test_ties_are_broken_by_id(self, store: Store, rng: np.random.Generator) -> None:
+        example = random_document(rng, "a.md", chunks=20)
+        same = M3Output.concatenate([random_query(rng)] * 20)
+        order = [int(i) for i in rng.permutation(20)]
+        store.put_document(example.record, [([example.chunks[i] for i in order], same)])
+        for leg in LEGS:
+            found = [id_ for id_, _ in store.candidates(same[0], leg, k=20)]
+            assert found == sorted(chunk.id for chunk in example.chunks)
+
+    def test_bad_queries_are_refused(self, filled: Store, rng: np.random.Generator) -> None:
+        query = random_query(rng)
+        other = random_query(rng, model=replace(MODEL, colbert_dim=9))
+        for k in (0, -1):
+            with pytest.raises(InputError, match="k must be"):
+                filled.candidates(query, "dense", k=k)
+        refused: list[tuple[M3Output, Any]] = [(query, "sparse"), (random_output(rng, 2), "dense"), (other, "colbert")]
+        for bad, leg in refused:
+            with pytest.raises(InputError):
+                filled.candidates(bad, leg, k=3)
+            with pytest.raises(InputError):
+                filled.score(bad, leg, ["a"])
+
+    def test_representations_come_back(self, filled: Store, corpus: list[Example], rng: np.random.Generator) -> None:
+        all_chunks = [chunk.id for example in corpus for chunk in example.chunks]
+        all_output = M3Output.concatenate([example.output for example in corpus])
+        rows = [*rng.permutation(len(all_chunks))[:30].tolist(), 3, 3]
+        found, expected = filled.representations([all_chunks[row] for row in rows]), all_output[rows]
+        assert np.array_equal(found.dense, expected.dense)
+        assert np.array_equal(found.lexical.toarray(), expected.lexical.toarray())
+        assert np.array_equal(found.offsets, expected.offsets)
+        assert np.abs(found.colbert.astype(np.float32) - expected.colbert).max() <= TOLERANCE["colbert"]
+        with pytest.raises(InputError, match="absent"):
+            filled.representations([all_chunks[0], "absent"])
+
+    def test_threads(self, filled: Store, corpus: list[Example], rng: np.random.Generator) -> None:
+        queries = [random_query(rng) for _ in range(20)]
+        versions = [random_document(rng, "b.md", chunks=6, version=f"v{i}") for i in range(2, 8)]
+        others = [random_document(rng, f"t{i}.md", chunks=4) for i in range(6)]
+        allowed = {40, *(len(example.chunks) for example in versions)}
+
+        def search(query: M3Output) -> None:
+            for leg in LEGS:
+                ids = [id_ for id_, _ in filled.candidates(query, leg, k=500, filter={"document_id": "b.md"})]
+                assert len({id_.split("#")[0] for id_ in ids}) <= 1, "two versions of a document in one result"
+            assert filled.count(filter={"document_id": "b.md"}) in allowed
+
+        with ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(filled.put_document, e.record, e.parts()) for e in [*versions, *others]]
+            jobs += [pool.submit(search, query) for query in queries * 3]
+            for job in jobs:
+                job.result()
+        assert len(filled.documents()) == 3 + 6
+        assert filled.count() == 17 + 6 + 5 + 24

@@ -1,0 +1,372 @@
+"""QdrantEdgeStore passes the suite, and survives kills, locks and damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import m3rag.store.qdrant_edge as module
+from m3rag.errors import IndexLockedError, IndexMismatchError, IndexMissingError, InputError, StoreError
+from m3rag.output import M3Output
+from m3rag.store import FORMAT, MemoryStore, QdrantEdgeStore
+from m3rag.store.edge_folder import MANIFEST, PARTIAL_MANIFEST, PARTIAL_SHARD, SHARD
+from m3rag.testing import StoreSuite
+from m3rag.testing.data import MODEL, random_document, random_query
+from m3rag.types import LEGS, Chunk, ModelInfo
+
+
+class TestQdrantEdgeStore(StoreSuite):
+    persistent = True
+
+    def make_store(self, path: Path, model: ModelInfo) -> QdrantEdgeStore:
+        return QdrantEdgeStore.create(path, model)
+
+    def reopen_store(self, path: Path, model: ModelInfo) -> QdrantEdgeStore:
+        return QdrantEdgeStore.open(path, model)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "docs.index"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+# A kill at any moment
+
+CHILD = """
+import os, signal, sys
+import numpy as np
+import m3rag.store.qdrant_edge as module
+from m3rag.store import QdrantEdgeStore
+from m3rag.testing.data import MODEL, random_document
+
+path, moment = sys.argv[1:]
+rng = np.random.default_rng(3)
+store = QdrantEdgeStore.create(path, MODEL)
+for name in ("a.md", "b.md", "c.md"):
+    example = random_document(rng, name, chunks=8)
+    store.put_document(example.record, example.parts())
+
+left = int(moment.split()[1])
+update = QdrantEdgeStore._update
+
+def counted(self, operation):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    update(self, operation)
+
+QdrantEdgeStore._update = counted
+if moment.startswith("put"):
+    example = random_document(rng, "b.md", chunks=8, version="v2")
+    store.put_document(example.record, example.parts())
+elif moment.startswith("new"):
+    example = random_document(rng, "new.md", chunks=8)
+    store.put_document(example.record, example.parts())
+else:
+    store.delete_documents(["a.md", "b.md"])
+print("done", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# Writes of the engine: put = pending, three parts, record, old chunks, pending; delete = pending,
+# records, then chunks and pending of each. The last moment of each is a kill after the return.
+MOMENTS = [f"put {n}" for n in range(8)] + [f"new {n}" for n in (1, 3, 5, 7)] + [f"delete {n}" for n in (1, 2, 4, 6)]
+COMMITTED_FROM = {"put": 5, "new": 5, "delete": 2}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_leaves_every_document_whole_or_absent(path: Path, moment: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path), moment], capture_output=True, text=True, check=False
+    )
+    kind, n = moment.split()
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert ("done" in child.stdout) == (moment in ("put 7", "new 7", "delete 6"))
+    rng = np.random.default_rng(3)
+    examples = {name: random_document(rng, name, chunks=8) for name in ("a.md", "b.md", "c.md")}
+    half = random_document(
+        rng, "new.md" if kind == "new" else "b.md", chunks=8, version="v1" if kind == "new" else "v2"
+    )
+    if int(n) >= COMMITTED_FROM[kind]:
+        if kind == "delete":
+            del examples["a.md"], examples["b.md"]
+        else:
+            examples[half.record.id] = half
+    oracle = MemoryStore(MODEL)
+    for example in examples.values():
+        oracle.put_document(example.record, example.parts())
+    with QdrantEdgeStore.open(path, MODEL) as store:
+        assert store.documents() == oracle.documents()
+        assert store.count() == oracle.count()
+        for example in examples.values():
+            ids = [chunk.id for chunk in example.chunks]
+            assert store.get(ids) == list(example.chunks)
+            assert np.array_equal(store.representations(ids).dense, example.output.dense)
+        # And the change can be made again.
+        store.put_document(half.record, half.parts())
+        assert store.chunks_of(half.record.id) == list(half.chunks)
+
+
+def test_a_rollback_leaves_no_points(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=9)
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        with pytest.raises(InputError, match="9 chunks"):
+            store.put_document(example.record, example.parts()[:2])
+        with store._engine() as shard:
+            assert shard.info().points_count == 0
+
+
+def test_a_rollback_that_fails_is_made_up_for_at_the_next_open(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = random_document(rng, "a.md", chunks=3), random_document(rng, "a.md", chunks=9, version="v2")
+    store = QdrantEdgeStore.create(path, MODEL)
+    store.put_document(old.record, old.parts())
+
+    def broken() -> Iterator[tuple[Sequence[Chunk], M3Output]]:
+        yield new.parts()[0]
+        monkeypatch.setattr(QdrantEdgeStore, "_update", fails)
+        raise KeyboardInterrupt
+
+    def fails(self: QdrantEdgeStore, operation: Any) -> None:
+        raise StoreError("the disk is gone")
+
+    with pytest.raises(StoreError, match="the disk is gone"):
+        store.put_document(new.record, broken())
+    assert store.count() == 3
+    store.close()
+    monkeypatch.undo()
+    with QdrantEdgeStore.open(path, MODEL) as again:
+        assert again.documents() == [old.record]
+        assert again.chunks_of("a.md") == list(old.chunks)
+
+
+# Locks
+
+OPENER = """
+import sys
+from m3rag.errors import IndexLockedError
+from m3rag.store import QdrantEdgeStore
+try:
+    QdrantEdgeStore.open(sys.argv[1])
+except IndexLockedError as error:
+    print(error)
+"""
+
+
+def test_a_second_process_is_refused(path: Path) -> None:
+    command = [sys.executable, "-c", OPENER, str(path)]
+    with QdrantEdgeStore.create(path, MODEL):
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f"the index at {path} is in use by another process" in told
+        with pytest.raises(IndexLockedError, match="in use"):
+            QdrantEdgeStore.open(path)
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_readers_wait_for_no_encoder(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=6)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[tuple[Sequence[Chunk], M3Output]]:
+        yield example.parts()[0]
+        reached.set()
+        assert go_on.wait(30)
+        yield example.parts()[1]
+
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        writer = threading.Thread(target=store.put_document, args=(example.record, slow()))
+        writer.start()
+        assert reached.wait(30)
+        assert store.count() == 0
+        assert store.documents() == []
+        go_on.set()
+        writer.join()
+        assert store.count() == 6
+
+
+# The folder
+
+
+def test_open_needs_an_index(path: Path) -> None:
+    assert not QdrantEdgeStore.exists(path)
+    with pytest.raises(IndexMissingError, match=rf"{path}.*m3rag ingest"):
+        QdrantEdgeStore.open(path)
+    path.mkdir()
+    with pytest.raises(IndexMissingError):
+        QdrantEdgeStore.open(path, MODEL)
+
+
+def test_open_or_create(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=2)
+    for _ in range(2):
+        with QdrantEdgeStore.open_or_create(path, MODEL) as store:
+            store.put_document(example.record, example.parts())
+            assert store.count() == 2
+            assert store.path == path
+    assert QdrantEdgeStore.exists(path)
+    with pytest.raises(InputError, match="already an index"):
+        QdrantEdgeStore.create(path, MODEL)
+    with pytest.raises(IndexMismatchError):
+        QdrantEdgeStore.open_or_create(path, replace(MODEL, fingerprint="other"))
+
+
+def test_a_finished_folder_holds_a_manifest_and_a_shard(path: Path) -> None:
+    QdrantEdgeStore.create(path, MODEL).close()
+    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SHARD]
+    written = json.loads((path / MANIFEST).read_text())
+    assert written["format"] == FORMAT
+    assert written["model"]["name"] == "random"
+
+
+def test_foreign_files_are_never_touched(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+    for make in (QdrantEdgeStore.create, QdrantEdgeStore.open_or_create):
+        with pytest.raises(InputError, match=r"thesis\.txt"):
+            make(path, MODEL)
+    assert [entry.name for entry in path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="is a file"):
+        QdrantEdgeStore.open_or_create(path / "thesis.txt", MODEL)
+
+
+@pytest.mark.parametrize("left", ["folder", "partial shard", "partial manifest", "manifest"])
+def test_an_interrupted_creation_is_finished(path: Path, rng: np.random.Generator, left: str) -> None:
+    if left == "manifest":
+        QdrantEdgeStore.create(path, MODEL).close()
+        (path / SHARD).rename(path / PARTIAL_SHARD)
+    else:
+        path.mkdir()
+    if left.startswith("partial"):
+        (path / PARTIAL_SHARD / "segments").mkdir(parents=True)
+        (path / PARTIAL_SHARD / "segments" / "half").write_text("half")
+    if left == "partial manifest":
+        (path / PARTIAL_MANIFEST).write_text('{"mod')
+    example = random_document(rng, "a.md", chunks=2)
+    with QdrantEdgeStore.open_or_create(path, MODEL) as store:
+        store.put_document(example.record, example.parts())
+    with QdrantEdgeStore.open(path) as store:
+        assert store.manifest.model == MODEL
+        assert store.count() == 2
+    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SHARD]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x"}', '{"format": 1, "model": {"name": "x"}}'])
+def test_a_damaged_manifest_is_named(path: Path, content: str) -> None:
+    QdrantEdgeStore.create(path, MODEL).close()
+    (path / MANIFEST).write_text(content)
+    with pytest.raises(StoreError, match=rf"{MANIFEST} is damaged .*ingest again"):
+        QdrantEdgeStore.open(path, MODEL)
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    QdrantEdgeStore.create(path, MODEL).close()
+    written = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps({**written, "format": FORMAT + 1, "model": {"of": "tomorrow"}}))
+    with pytest.raises(IndexMismatchError, match="upgrade"):
+        QdrantEdgeStore.open(path, MODEL)
+
+
+def test_missing_parts_are_named_and_nothing_is_deleted(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=2)
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        store.put_document(example.record, example.parts())
+    manifest = (path / MANIFEST).read_bytes()
+    (path / MANIFEST).unlink()
+    with pytest.raises(StoreError, match=rf"{MANIFEST} is missing"):
+        QdrantEdgeStore.open_or_create(path, MODEL)
+    (path / MANIFEST).write_bytes(manifest)
+    with QdrantEdgeStore.open(path, MODEL) as store:
+        assert store.count() == 2
+    shutil.rmtree(path / SHARD)
+    with pytest.raises(StoreError, match=rf"{SHARD} is missing"):
+        QdrantEdgeStore.open_or_create(path, MODEL)
+
+
+def test_a_damaged_shard_is_named(path: Path) -> None:
+    QdrantEdgeStore.create(path, MODEL).close()
+    shutil.rmtree(path / SHARD / "segments")
+    (path / SHARD / "edge_config.json").write_text("{")
+    with pytest.raises(StoreError, match=f"{path} cannot be opened") as caught:
+        QdrantEdgeStore.open(path, MODEL)
+    assert not isinstance(caught.value, IndexLockedError)
+    assert caught.value.__cause__ is not None
+
+
+# Search
+
+
+def test_approximate_dense_candidates_have_exact_scores(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EXACT_UP_TO", 0)
+    example = random_document(rng, "a.md", chunks=300)
+    oracle = MemoryStore(MODEL)
+    oracle.put_document(example.record, example.parts(size=100))
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        store.put_document(example.record, example.parts(size=100))
+        for _ in range(5):
+            query = random_query(rng)
+            found = store.candidates(query, "dense", k=20)
+            assert len(found) == 20
+            assert dict(found) == pytest.approx(oracle.score(query, "dense", [id_ for id_, _ in found]), abs=1e-5)
+
+
+def test_optimizing_and_flushing_change_no_result(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_EVERY", 1)
+    monkeypatch.setattr("m3rag.store.edge_points.INDEXING_THRESHOLD_KB", 10)
+    oracle = MemoryStore(MODEL)
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        for i in range(3):
+            example = random_document(rng, f"{i}.md", chunks=400)
+            for target in (store, oracle):
+                target.put_document(example.record, example.parts(size=200))
+        with store._engine() as shard:
+            assert shard.info().indexed_vectors_count > 1200, "no graph was built, the test tests nothing"
+        assert not store.optimize(), "put_document had left something to optimize"
+        assert store.delete_documents(["1.md", "2.md"]) == oracle.delete_documents(["1.md", "2.md"])
+        query = random_query(rng)
+        for leg in LEGS:
+            found, expected = (s.candidates(query, leg, k=50) for s in (store, oracle))
+            assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=2e-3)
+    with QdrantEdgeStore.open(path) as store:
+        assert store.count() == 400
+        assert store.documents() == oracle.documents()
+
+
+def test_a_chunk_of_the_longest_text(path: Path, rng: np.random.Generator) -> None:
+    model = replace(MODEL, colbert_dim=1024)
+    vectors = rng.standard_normal((8192, 1024)).astype(np.float16)
+    example = random_document(rng, "a.md", chunks=1, model=model)
+    output = replace(example.output, colbert=vectors, offsets=np.array([0, 8192]))
+    with QdrantEdgeStore.create(path, model) as store:
+        store.put_document(example.record, [(example.chunks, output)])
+        assert np.array_equal(store.representations([example.chunks[0].id]).colbert, vectors)
+
+
+def test_errors_of_the_engine_are_store_errors(path: Path) -> None:
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        with pytest.raises(StoreError, match=f"{path} failed") as caught, store._engine() as shard:
+            shard.retrieve(["no uuid"])
+        assert caught.value.__cause__ is not None
