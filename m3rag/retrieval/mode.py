@@ -1,0 +1,39 @@
+"""Mode: which legs a search looks at."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from m3rag.errors import ConfigurationError
+from m3rag.types import LEGS, Leg
+
+
+class Mode(str, Enum):
+    """Which of the three representations find and order the hits.
+
+    A mode is also its string, `Mode.ALL == "all"`, so either can be given wherever one is asked for.
+    """
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    COLBERT = "colbert"
+    DENSE_LEXICAL = "dense+lexical"
+    ALL = "all"
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The legs the mode scores, in the order of `m3rag.types.LEGS`."""
+        return LEGS if self is Mode.ALL else tuple(leg for leg in LEGS if leg in self.value.split("+"))
+
+    @classmethod
+    def parse(cls, value: Mode | str) -> Mode:
+        """A mode from its name.
+
+        Raises:
+            ConfigurationError: If there is no such mode; the message names those there are.
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            names = ", ".join(mode.value for mode in cls)
+            raise ConfigurationError(f"unknown mode {value!r}: choose one of {names}") from None
