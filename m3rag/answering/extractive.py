@@ -1,0 +1,251 @@
+"""Answers without a language model: the sentences that the question's tokens align with best."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from m3rag.answering.citations import PageOf, quotation, without_marks
+from m3rag.answering.protocol import AnswerEvent, check_question, refusal
+from m3rag.answering.sentences import Span, sentence_spans
+from m3rag.encoder.protocol import Encoder
+from m3rag.errors import ConfigurationError, IndexMismatchError
+from m3rag.output import FloatArray
+from m3rag.store.protocol import Store
+from m3rag.types import Answer, Chunk, Hit
+
+DEFAULT_THRESHOLD = 0.5
+"""Least support of an answer. Its value is set by benchmarks/threshold.py for the default model;
+other models put unrelated texts at other cosines and need their own."""
+
+PASSAGE_WEIGHT = 0.5
+"""Weight of the passage's own MaxSim beside its sentence's: a sentence is believed more when what
+stands around it is about the question too."""
+
+MARGIN = 0.02
+"""How far below the best sentence a further one may score and still be shown."""
+
+LONGEST = 400
+"""Characters beyond which a sentence is cut to the words around what matched."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A sentence that may be quoted."""
+
+    support: float
+    chunk: Chunk
+    span: Span  # in the chunk's text
+
+    @property
+    def start(self) -> int:
+        return self.chunk.start + self.span[0]
+
+    @property
+    def end(self) -> int:
+        return self.chunk.start + self.span[1]
+
+    def repeats(self, other: _Candidate) -> bool:
+        """Whether both show the same words: in overlapping chunks, or in two documents."""
+        if self.chunk.document_id == other.chunk.document_id and self.start < other.end and other.start < self.end:
+            return True
+        return self.folded() == other.folded()
+
+    def contains(self, other: _Candidate) -> bool:
+        """Whether the other stands within this one, in the same document; each contains itself."""
+        same = self.chunk.document_id == other.chunk.document_id
+        return same and self.start <= other.start and other.end <= self.end
+
+    def folded(self) -> str:
+        return " ".join(self.chunk.text[self.span[0] : self.span[1]].casefold().split())
+
+
+class Extractive:
+    """An `Answerer` that quotes the sentences of the passages that support an answer best.
+
+    The support of a sentence is `(s + p / 2) / 1.5`: s is the mean over the question's tokens of
+    the best cosine in the sentence (MaxSim), p the same over the whole passage. Both are taken
+    from the token vectors that the store keeps, so that only the question is encoded. It is a mean
+    of cosines, in [-1, 1].
+
+    Tokens of the question without a letter or digit are left out, and p is computed here rather
+    than taken from `Hit.scores`: support is then the same whatever mode found the passage.
+
+    Args:
+        encoder: The model that filled the store.
+        store: Where the passages' token vectors are.
+        threshold: Least support of an answer; None means `DEFAULT_THRESHOLD`.
+        max_sentences: Most sentences in an answer.
+        page_of: Looks up the page of a quote; without it a quote has the page its chunk starts on.
+
+    Raises:
+        ConfigurationError: If `max_sentences` is below 1.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        store: Store,
+        *,
+        threshold: float | None = None,
+        max_sentences: int = 2,
+        page_of: PageOf | None = None,
+    ) -> None:
+        if max_sentences < 1:
+            raise ConfigurationError(f"max_sentences must be at least 1, got {max_sentences}")
+        self.encoder = encoder
+        self.store = store
+        self.threshold = DEFAULT_THRESHOLD if threshold is None else threshold
+        self.max_sentences = max_sentences
+        self.page_of = page_of
+
+    def answer(self, question: str, hits: Sequence[Hit]) -> Answer:
+        """Answer with the best sentences, or say that the documents do not answer.
+
+        Args:
+            question: As the user asked it.
+            hits: The passages found, best first.
+
+        Returns:
+            Sentences word for word, each followed by its mark; footnote numbers of the source that
+            look like marks are left out of `text` and kept in the quotes. `support` is the best
+            sentence's, also in a refusal; None without any sentence.
+
+        Raises:
+            InputError: If the question is blank, or a hit's chunk is no longer stored.
+            IndexMismatchError: If the store was filled by another model.
+        """
+        check_question(question)
+        candidates = self._candidates(question, hits) if hits else []
+        if not candidates:
+            return refusal(hits)
+        support = candidates[0].support
+        if support < self.threshold:
+            return refusal(hits, support=support)
+        chosen = self._choose(candidates)
+        citations = tuple(
+            quotation(c.chunk, c.span, number=n, page_of=self.page_of) for n, c in enumerate(chosen, start=1)
+        )
+        # The quote is verbatim; the text reads on over the line breaks of its source.
+        text = " ".join(f"{' '.join(without_marks(c.quote).split())} [{c.number}]" for c in citations)
+        return Answer(text=text, citations=citations, hits=tuple(hits), answered=True, support=support)
+
+    def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
+        """As `answer`: the whole text in one piece, then the `Answer`."""
+        answer = self.answer(question, hits)
+        return iter((answer.text, answer))
+
+    def _choose(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+        """The best, then those nearly as good that say something else."""
+        chosen: list[_Candidate] = []
+        for candidate in candidates:
+            if len(chosen) == self.max_sentences or candidate.support < candidates[0].support - MARGIN:
+                break
+            # Where a chunk begins within a sentence, the chunk before it has the whole of it.
+            whole = max((c for c in candidates if c.contains(candidate)), key=lambda c: c.end - c.start)
+            if not any(whole.repeats(other) for other in chosen):
+                chosen.append(whole)
+        return chosen
+
+    def _candidates(self, question: str, hits: Sequence[Hit]) -> list[_Candidate]:
+        """All sentences of all passages, best first, ties in the order of the passages."""
+        query = self._content_vectors(question)
+        chunks = [hit.chunk for hit in hits]
+        stored = self.store.representations([chunk.id for chunk in chunks])
+        found = [c for i, chunk in enumerate(chunks) for c in self._score(query, chunk, stored.colbert_of(i))]
+        return sorted(found, key=lambda c: -c.support)
+
+    def _content_vectors(self, question: str) -> FloatArray:
+        """The question's token vectors `(q, c)`, specials and punctuation left out if words remain."""
+        vectors = self.encoder.encode_queries([question]).colbert_of(0).astype(np.float32)
+        spans = self.encoder.token_spans(question)
+        if len(spans) != len(vectors):  # a model that puts another prefix before questions, cut at its limit
+            return vectors
+        counts = np.cumsum([0, *(char.isalnum() for char in question)])
+        content = counts[spans[:, 1]] > counts[spans[:, 0]]
+        return vectors[content] if content.any() else vectors
+
+    def _score(self, query: FloatArray, chunk: Chunk, vectors: FloatArray) -> list[_Candidate]:
+        """The sentences of one passage that own tokens, with their support."""
+        spans = self.encoder.token_spans(chunk.encoded_text)
+        if len(spans) != len(vectors):
+            raise IndexMismatchError(
+                f"chunk {chunk.id!r} is stored with {len(vectors)} token vectors, but the model "
+                f"{self.encoder.info.name!r} makes {len(spans)} of its text: rebuild the index (m3rag rebuild)"
+            )
+        if not len(vectors) or not len(query):
+            return []
+        spans = spans - len(chunk.context)
+        sentences = np.array(sentence_spans(chunk.text), np.int64).reshape(-1, 2)
+        similarities = query @ vectors.astype(np.float32).T  # (q, tokens)
+        tokens, owners = _owners(spans, sentences)
+        if not len(tokens):
+            return []
+        owned = similarities[:, tokens]
+        first = np.flatnonzero(np.diff(owners, prepend=-1))
+        last = [*first[1:].tolist(), len(owners)]
+        # A sentence's columns stand together, since tokens and sentences are in order.
+        best = np.maximum.reduceat(owned, first, axis=1).mean(axis=0)
+        support = (best + PASSAGE_WEIGHT * similarities.max(axis=1).mean()) / (1 + PASSAGE_WEIGHT)
+        candidates = []
+        for value, a, b in zip(support.tolist(), first.tolist(), last, strict=True):
+            sentence = (int(sentences[owners[a], 0]), int(sentences[owners[a], 1]))
+            if sentence[1] - sentence[0] > LONGEST:
+                sentence = window(chunk.text, sentence, owned[:, a:b], spans[tokens[a:b]])
+            candidates.append(_Candidate(value, chunk, sentence))
+        return candidates
+
+
+def _owners(
+    tokens: npt.NDArray[np.int64], sentences: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which sentence each token belongs to, by the token's last character.
+
+    Returns:
+        The rows of the tokens that stand in a sentence, and the sentence's row for each.
+    """
+    if not len(sentences):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = tokens[:, 1] - 1
+    owner = np.searchsorted(sentences[:, 0], at, side="right") - 1
+    inside = (tokens[:, 0] < tokens[:, 1]) & (owner >= 0) & (at < sentences[owner, 1])
+    rows = np.flatnonzero(inside)
+    return rows, owner[rows]
+
+
+def window(text: str, sentence: Span, similarities: FloatArray, tokens: npt.NDArray[np.int64]) -> Span:
+    """Cut an overlong sentence to the part where the question's tokens find their best match.
+
+    Args:
+        text: The passage.
+        sentence: Its span in the text.
+        similarities: `(q, t)` of the question's tokens and the sentence's.
+        tokens: `(t, 2)` spans of the sentence's tokens in the text.
+
+    Returns:
+        A span inside the sentence of at most `LONGEST` characters. It begins and ends between
+        words; between tokens in scripts that do not set words apart.
+    """
+    best = similarities.argmax(axis=1)
+    weights = similarities.max(axis=1)
+    starts = tokens[best, 0]
+    ends = tokens[best, 1]
+    # Row i: which matches a window that begins at match i would hold.
+    held = (starts[None, :] >= starts[:, None]) & (ends[None, :] <= starts[:, None] + LONGEST)
+    chosen = held[int((held * weights).sum(axis=1).argmax())]
+    if not chosen.any():
+        chosen[int(weights.argmax())] = True
+    first, last = int(starts[chosen].min()), int(ends[chosen].max())
+    slack = max(0, LONGEST - (last - first)) // 2
+    start = min(max(first - slack, sentence[0]), max(sentence[1] - LONGEST, sentence[0]))
+    end = min(start + LONGEST, sentence[1])
+    words = np.array([(m.start(), m.end()) for m in re.finditer(r"\S+", text[sentence[0] : sentence[1]])]) + sentence[0]
+    for pieces in (words, tokens):
+        inside = pieces[(pieces[:, 0] >= start) & (pieces[:, 1] <= end)]
+        if len(inside) and inside[0, 0] <= first and inside[-1, 1] >= last:
+            return int(inside[0, 0]), int(inside[-1, 1])
+    return start, end

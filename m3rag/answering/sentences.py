@@ -1,0 +1,133 @@
+"""Sentences of a text in any language, by rules: no model, no download, exact spans."""
+
+from __future__ import annotations
+
+import re
+
+Span = tuple[int, int]
+
+# Unicode's Sentence_Terminal characters that end a sentence whatever follows them.
+STRONG = "。！？｡．।॥۔؟។៕၊။።፧፨։‼⁇⁈⁉"
+# These also stand inside sentences (abbreviations, decimals, quoted questions): context decides.
+WEAK = ".!?…‥"
+CLOSERS = "\"'”’»›)]}」』】〉》〕）］｝｣"
+
+# “ and « close a quotation in German and open one elsewhere: closing only where a blank follows.
+# French sets » off by a blank.
+# A reference such as [12] right behind the stop belongs to the sentence it supports.
+REFERENCES = r"(?:\[\d{1,3}\])*"
+END = re.compile(
+    rf"[{re.escape(STRONG + WEAK)}]+{REFERENCES}[{re.escape(CLOSERS)}]*"
+    rf"(?:(?:[“«]|[ \u00a0\u202f]»)(?=\s|$))?{REFERENCES}"
+)
+BLOCK = re.compile(
+    r"(?:\n[^\S\n]*(?:\n|(?=(?:[-*•‣·▪–+|>]|\d{1,3}[.)]|\#{1,6})[ \t]))|[\f\u2029])\s*"  # before a block
+    r"|(?:(?<=\n)|\A)(?:\#{1,6}[ \t]|\|)[^\n]*(?P<line>\n)\s*"  # behind a Markdown heading or table row
+)
+# Thai, Lao and Khmer put blanks between clauses rather than words: the nearest thing to a stop.
+SPACED = "\u0e00-\u0eff\u1780-\u17ff"
+CLAUSE_END = re.compile(rf"(?<=[{SPACED}])\s+(?=[{SPACED}])")
+SHORTEST_CLAUSE = 24
+
+WORD_BEFORE = re.compile(r"[^\s()\[\]\"'“„«‘]*$")
+DOTTED = re.compile(r"(?:\w\.)+\w")
+ABBREVIATIONS_BY_LANGUAGE = {
+    "en": "dr mr mrs ms prof st jr sr gen col capt lt sgt rev hon pres gov sen rep fig figs eq eqs sec ch vol no nos "
+    "pp ed eds cf vs viz approx al dept est",
+    "de": "nr bzw bspw vgl abs hr fr frl dipl ing ca evtl ggf inkl sog str tel abb aufl hrsg bd kap",
+    "fr, es, pt, it": "mme mlle mgr av sra srta dra ud uds pág núm art ej sig sigg dott avv",
+    "ru": "ул им стр рис см гг тыс млн руб",
+}
+ABBREVIATIONS = frozenset(word for words in ABBREVIATIONS_BY_LANGUAGE.values() for word in words.split())
+ONLY_BEFORE_NUMBERS = frozenset({"no", "nos", "art", "см", "ed", "ch", "str", "est", "abs", "tel"})
+GERMAN_ORDINAL = re.compile(
+    r"\d{1,2}\.\s+(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|Jahrhundert)"
+)
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """Split a text into sentences.
+
+    Args:
+        text: Any text, Markdown and hard-wrapped lines included. A single line break inside a
+            paragraph ends nothing; blank lines, headings, list items and table rows do.
+
+    Returns:
+        Half-open character spans, in order, without overlap, trimmed of white space. Together they
+        hold every character of the text that is not white space.
+    """
+    spans: list[Span] = []
+    for start, end in _pieces(text, 0, len(text), _block_cuts(text)):
+        for first, last in _pieces(text, start, end, _stop_cuts(text, start, end)):
+            spans += _pieces(text, first, last, _clause_cuts(text, first, last))
+    return spans
+
+
+def _pieces(text: str, start: int, end: int, cuts: list[int]) -> list[Span]:
+    """The trimmed, non-empty spans between cuts."""
+    pieces = []
+    for a, b in zip([start, *cuts], [*cuts, end], strict=True):
+        piece = text[a:b]
+        first = a + len(piece) - len(piece.lstrip())
+        last = a + len(piece.rstrip())
+        if first < last:
+            pieces.append((first, last))
+    return pieces
+
+
+def _block_cuts(text: str) -> list[int]:
+    return [m.start("line") if m["line"] else m.end() for m in BLOCK.finditer(text)]
+
+
+def _stop_cuts(text: str, start: int, end: int) -> list[int]:
+    return [m.end() for m in END.finditer(text, start, end) if m.end() < end and _ends_sentence(text, m, start, end)]
+
+
+def _ends_sentence(text: str, stop: re.Match[str], start: int, end: int) -> bool:
+    following = text[stop.end()]
+    marks = stop[0].rstrip(CLOSERS + "“«")
+    if "．" in marks and following.isdigit():  # a full-width decimal
+        return False
+    if any(mark in STRONG for mark in marks):
+        return True
+    if not following.isspace():
+        return False
+    rest = text[stop.end() : end].lstrip()
+    if rest[:1].islower():
+        return False
+    return stop[0] != "." or not _is_abbreviation(text, stop, start, rest)
+
+
+def _is_abbreviation(text: str, stop: re.Match[str], start: int, rest: str) -> bool:
+    """Whether the single full stop belongs to the word before it."""
+    # No abbreviation is longer than this; a bound keeps a text without blanks linear.
+    before = text[max(start, stop.start() - 24) : stop.start()]
+    found = WORD_BEFORE.search(before)
+    word = found[0] if found else ""
+    if len(word) == 1 and word.isalpha() and word.isupper():  # an initial
+        return True
+    if DOTTED.fullmatch(word) and not word.replace(".", "").isdigit():
+        return True
+    if word.isdigit():
+        return _is_enumerator(before, word) or GERMAN_ORDINAL.match(word + ". " + rest[:12]) is not None
+    folded = word.casefold()
+    return folded in ABBREVIATIONS and (folded not in ONLY_BEFORE_NUMBERS or rest[:1].isdigit())
+
+
+def _is_enumerator(before: str, number: str) -> bool:
+    """Whether a number opens its sentence, as in `2. Second item`, rather than ends one."""
+    ahead = before.removesuffix(number).strip("#>-* \t\n")
+    if not ahead or len(number) > 3:
+        return not ahead
+    word = WORD_BEFORE.search(ahead[:-1])
+    return ahead[-1] in STRONG + WEAK and not (word and word[0].casefold() in ABBREVIATIONS)
+
+
+def _clause_cuts(text: str, start: int, end: int) -> list[int]:
+    cuts: list[int] = []
+    last = start
+    for match in CLAUSE_END.finditer(text, start, end):
+        if match.start() - last >= SHORTEST_CLAUSE and end - match.end() >= SHORTEST_CLAUSE:
+            cuts.append(match.end())
+            last = match.end()
+    return cuts
