@@ -1,0 +1,280 @@
+"""KnowledgeBase: the one object that holds encoder, store and settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat
+from m3rag.chunking import CONTEXT_TOKENS, Chunker
+from m3rag.encoder.protocol import Encoder
+from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
+from m3rag.ingest import FileResult, Ingestor, IngestReport, Progress
+from m3rag.reading import SUPPORTED_SUFFIXES, find_files
+from m3rag.retrieval import Fusion, HybridRetriever, Mode, TokenMatch, top_tokens
+from m3rag.scoring import Weights
+from m3rag.settings import LLMSettings, Settings, load_settings
+from m3rag.store import DocumentRecord, Filter, Manifest, QdrantEdgeStore
+from m3rag.types import Answer, Hit
+
+DEFAULT_MODEL = "mini"
+
+
+ROOM_TOKENS = CONTEXT_TOKENS + 8
+"""What a chunk needs beyond its own tokens: its headings, the specials, a prefix."""
+
+
+class KnowledgeBase:
+    """Files in, hits and cited answers out, kept in a folder.
+
+    Example:
+        >>> kb = KnowledgeBase("my-index")
+        >>> report = kb.ingest("papers/")
+        >>> answer = kb.ask("Who proved it first?")
+        >>> [(c.document_id, c.page, c.quote) for c in answer.citations]
+
+    The index is opened when first needed, and the model when a text is first encoded: listing and
+    removing load no model. Usable from several threads, and as a context manager.
+
+    Args:
+        path: The index's folder; created by the first `ingest`. By default the setting `index`.
+        model: `mini`, `BAAI/bge-m3` or a checkpoint folder. By default the one the index was made
+            with, or `mini` for a new index.
+        settings: By default those of this folder and environment.
+        encoder: An encoder already loaded, to share it; `model` is then its own.
+        llm: Writes the answers. By default the one of the settings; without any, answers are
+            sentences quoted from the documents.
+
+    Raises:
+        ConfigurationError: If a setting is unknown or malformed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        model: str | None = None,
+        settings: Settings | None = None,
+        encoder: Encoder | None = None,
+        llm: LLM | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.path = Path(path) if path is not None else self.settings.index
+        self._model = model or self.settings.model
+        self._encoder = encoder
+        self._llm = llm
+        self._own_llm: OpenAIChat | None = None
+        self._store: QdrantEdgeStore | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def store(self) -> QdrantEdgeStore:
+        """The index.
+
+        Raises:
+            IndexMissingError: If there is none at the path.
+            IndexLockedError: If another process holds it.
+        """
+        with self._lock:
+            if self._store is None:
+                self._store = QdrantEdgeStore.open(self.path)
+            return self._store
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model, loaded on first use.
+
+        Raises:
+            ModelError: If it cannot be had.
+            IndexMismatchError: If the index was made with another one.
+        """
+        with self._lock:
+            manifest = self.manifest
+            if self._encoder is None:
+                # Imported here: torch takes seconds, and listing or removing needs no model.
+                from m3rag.encoder.checkpoint import Checkpoint  # noqa: PLC0415
+                from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415
+
+                name = self._model or (manifest.model.name if manifest else DEFAULT_MODEL)
+                if manifest is not None:
+                    self._require_same_model(manifest, name, Checkpoint.find(name).fingerprint())
+                self._encoder = M3Encoder(
+                    name,
+                    device=self.settings.device,
+                    max_length=self.settings.max_length,
+                    batch_tokens=self.settings.batch_tokens,
+                )
+            elif manifest is not None:
+                self._require_same_model(manifest, self._encoder.info.name, self._encoder.info.fingerprint)
+            return self._encoder
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the index says of itself, None where there is no index yet."""
+        with self._lock:
+            return self.store.manifest if self._store or QdrantEdgeStore.exists(self.path) else None
+
+    def _require_same_model(self, manifest: Manifest, name: str, fingerprint: str) -> None:
+        made = manifest.model
+        if made.fingerprint != fingerprint:
+            told = f"another version of {name}" if made.name == name else f"the model {made.name}, not {name}"
+            raise IndexMismatchError(
+                f"the index {self.path} was made with {told}; nothing was changed. Encode it again with "
+                f"`m3rag rebuild --index {self.path} --model {name}`"
+                + ("" if made.name == name else f", or use it with --model {made.name}")
+            )
+
+    def ingest(
+        self,
+        *paths: str | Path,
+        on_result: Callable[[FileResult], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> IngestReport:
+        """Read files and folders into the index, which is created if need be.
+
+        A file whose content is unchanged costs no encoding; a bad one is reported and the rest
+        goes on. When a result is handed out, that document is durable.
+
+        Raises:
+            InputError: If no path is given, one does not exist, or they hold no file to read.
+        """
+        if not paths:
+            raise InputError("nothing to ingest: give files or folders")
+        settings = self.settings
+        chunker = Chunker(chunk_tokens=settings.chunk_tokens, overlap_tokens=settings.overlap_tokens)
+        found = find_files(paths)
+        if not found.files:
+            raise InputError(
+                f"no file to read in {', '.join(map(str, paths))}: m3rag reads {', '.join(SUPPORTED_SUFFIXES)}"
+            )
+        with self._lock:
+            encoder = self.encoder
+            _require_room(encoder, chunker)
+            if self._store is None:
+                self._store = QdrantEdgeStore.open_or_create(self.path, encoder.info)
+        ingestor = Ingestor(self.store, encoder, chunker, max_bytes=int(settings.max_file_mb * 1e6))
+        return ingestor.run(found, on_result=on_result, on_progress=on_progress)
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int | None = None,
+        mode: Mode | str | None = None,
+        filter: Filter | None = None,
+        weights: Weights | str | None = None,
+        fusion: Fusion = "weighted",
+    ) -> list[Hit]:
+        """The best chunks for a question, best first.
+
+        Args:
+            query: The question.
+            k: Most hits to give.
+            mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`.
+            filter: Conditions on the chunks' metadata, see `m3rag.store.Filter`.
+            weights: A preset's name, `"1/0.3/1"`, or Weights.
+            fusion: `weighted` (the default) or `rrf`.
+
+        Raises:
+            InputError: If the query is empty.
+            IndexMissingError: If there is no index.
+        """
+        settings = self.settings
+        store = self.store  # before the encoder: a missing index should not cost loading a model
+        retriever = HybridRetriever(self.encoder, store, weights=Weights.parse(weights or settings.weights))
+        n = settings.top_k if k is None else k
+        return retriever.search(query, k=n, mode=mode or settings.mode, filter=filter, fusion=fusion)
+
+    def ask(
+        self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
+    ) -> Answer:
+        """Answer a question from the documents, with citations.
+
+        `answer.answered` is False when the documents do not answer it.
+        """
+        hits = self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
+        return self.answerer.answer(question, hits)
+
+    def stream(
+        self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
+    ) -> Iterator[AnswerEvent]:
+        """As `ask`, piece by piece: the text as it is written, then the Answer with its citations."""
+        hits = self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
+        return self.answerer.stream(question, hits)
+
+    @property
+    def answerer(self) -> Answerer:
+        """What turns hits into answers: the language model if there is one, else quotation."""
+        with self._lock:
+            if self._llm is None and self.settings.llm.model is not None:
+                self._llm = self._own_llm = _llm_of(self.settings.llm)
+        if self._llm is not None:
+            return Generative(self._llm, page_of=self._page_of)
+        threshold = self.settings.answer_threshold
+        return Extractive(self.encoder, self.store, threshold=threshold, page_of=self._page_of)
+
+    def _page_of(self, document_id: str, position: int) -> int | None:
+        # A chunk knows only the page it begins on; its document knows where every page begins.
+        record = self.store.document(document_id)
+        return record.page_of(position) if record else None
+
+    def explain(self, query: str, hits: Sequence[Hit], *, limit: int | None = 5) -> list[list[TokenMatch]]:
+        """For each hit the tokens it shares with the question, those that count most first.
+
+        Without a limit the contributions of a hit's tokens sum to `hit.scores.lexical`. Explaining
+        changes neither order nor scores.
+        """
+        if not hits:
+            return []
+        lexical = self.encoder.encode_queries([query]).lexical
+        passages = self.store.representations([hit.chunk.id for hit in hits])
+        return [top_tokens(lexical, passage.lexical, self.encoder.token, limit=limit) for passage in passages]
+
+    def documents(self) -> list[DocumentRecord]:
+        """All documents in the index, ordered by id."""
+        return self.store.documents()
+
+    def remove(self, document_ids: Sequence[str]) -> int:
+        """Remove documents with their chunks; returns how many there were.
+
+        Raises:
+            InputError: If one is not in the index; nothing is removed then.
+        """
+        unknown = [i for i in document_ids if self.store.document(i) is None]
+        if unknown:
+            raise InputError(f"not in the index {self.path}: {', '.join(unknown)}; `m3rag list` shows what is")
+        return self.store.delete_documents(document_ids)
+
+    def close(self) -> None:
+        """Release the index. Closing twice does nothing."""
+        with self._lock:
+            if self._own_llm is not None:
+                self._own_llm.close()
+                self._llm = self._own_llm = None
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def __enter__(self) -> KnowledgeBase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _llm_of(settings: LLMSettings) -> OpenAIChat:
+    model = settings.model or ""
+    return OpenAIChat(model, base_url=settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
+
+
+def _require_room(encoder: Encoder, chunker: Chunker) -> None:
+    most = encoder.max_length - ROOM_TOKENS
+    if chunker.chunk_tokens > most:
+        raise ConfigurationError(
+            f"chunk_tokens {chunker.chunk_tokens} does not fit the model {encoder.info.name}, whose texts have at most "
+            f"{encoder.max_length} tokens: set it to {most} or less"
+        )

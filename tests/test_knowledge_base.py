@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from m3rag.errors import ConfigurationError, IndexMismatchError, IndexMissingError, InputError, StoreError
+from m3rag.ingest import Progress
+from m3rag.knowledge_base import KnowledgeBase
+from m3rag.output import M3Output
+from m3rag.reading import read
+from m3rag.rebuild import rebuild
+from m3rag.settings import Settings
+from m3rag.store import QdrantEdgeStore
+from m3rag.testing import HashEncoder
+
+
+class CountingEncoder(HashEncoder):
+    """Counts the passages it encodes, and can be told to fail at one of them."""
+
+    def __init__(self, **dimensions: int) -> None:
+        super().__init__(**dimensions)
+        self.encoded = 0
+        self.fail_after: int | None = None
+
+    def encode_documents(self, texts: Sequence[str]) -> M3Output:
+        self.encoded += len(texts)
+        if self.fail_after is not None and self.encoded > self.fail_after:
+            raise KeyboardInterrupt
+        return super().encode_documents(texts)
+
+
+@pytest.fixture
+def encoder() -> CountingEncoder:
+    return CountingEncoder()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "ducks.md").write_text("# Ducks\n\nDucks swim on ponds.\n\n## Food\n\nDucks eat grass and worms.\n")
+    (folder / "sub" / "zebra.txt").write_text("The zebra has stripes. Nobody knows why 斑马 has them.")
+    return folder
+
+
+@pytest.fixture
+def kb(tmp_path: Path, encoder: CountingEncoder) -> Iterator[KnowledgeBase]:
+    with KnowledgeBase(tmp_path / "index", encoder=encoder, settings=Settings(answer_threshold=0.3)) as found:
+        yield found
+
+
+def test_files_in_hits_out(kb: KnowledgeBase, files: Path) -> None:
+    report = kb.ingest(files)
+    assert [(r.document_id, r.status) for r in report.results] == [("ducks.md", "added"), ("sub/zebra.txt", "added")]
+    hits = kb.search("Which animal has stripes?", k=1)
+    assert hits[0].chunk.document_id == "sub/zebra.txt"
+    assert None not in (hits[0].scores.dense, hits[0].scores.lexical, hits[0].scores.colbert)
+    assert [d.id for d in kb.documents()] == ["ducks.md", "sub/zebra.txt"]
+
+
+def test_citations_are_exact_spans_of_the_document(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    answer = kb.ask("What do ducks eat?")
+    assert answer.answered
+    assert answer.citations
+    for citation in answer.citations:
+        document = read(files / citation.document_id, root=files)
+        assert document.text[citation.start : citation.end] == citation.quote
+        assert f"[{citation.number}]" in answer.text
+    assert answer.citations[0].quote == "Ducks eat grass and worms."
+
+
+def test_a_citation_names_the_page_of_its_quote(kb: KnowledgeBase, shared_data: Path) -> None:
+    source = shared_data / "files" / "debian-faq" / "debian-faq.en.pdf"
+    kb.ingest(source)
+    document = read(source)
+    citation = kb.ask("Who founded the Debian Project?").citations[0]
+    assert document.text[citation.start : citation.end] == citation.quote
+    page = next(p for p in document.pages if p.start <= citation.start < p.end)
+    assert citation.page == page.number
+
+
+def test_streaming_ends_with_the_answer(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    *texts, answer = kb.stream("What do ducks eat?")
+    assert all(isinstance(text, str) for text in texts)
+    assert answer == kb.ask("What do ducks eat?")
+
+
+def test_what_is_unchanged_is_not_encoded_again(kb: KnowledgeBase, encoder: CountingEncoder, files: Path) -> None:
+    kb.ingest(files)
+    before = encoder.encoded
+    report = kb.ingest(files)
+    assert [r.status for r in report.results] == ["unchanged", "unchanged"]
+    assert encoder.encoded == before
+    (files / "ducks.md").write_text("# Ducks\n\nDucks fly.\n")
+    report = kb.ingest(files)
+    assert [r.status for r in report.results] == ["updated", "unchanged"]
+    texts = [chunk.text for chunk in kb.store.chunks_of("ducks.md")]
+    assert texts == ["# Ducks\n\nDucks fly."]
+
+
+def test_a_bad_file_is_reported_and_the_rest_goes_on(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    held = kb.store.chunks_of("ducks.md")
+    (files / "ducks.md").write_bytes(b"")
+    (files / "broken.pdf").write_bytes(b"%PDF-1.4 nothing more")
+    (files / "new.txt").write_text("A new file.")
+    report = kb.ingest(files)
+    assert {r.path.name: r.status for r in report.results} == {
+        "broken.pdf": "failed",
+        "ducks.md": "failed",
+        "new.txt": "added",
+        "zebra.txt": "unchanged",
+    }
+    assert all(r.message for r in report.results if r.status == "failed")
+    assert kb.store.chunks_of("ducks.md") == held
+
+
+def test_an_interrupted_update_leaves_the_older_version(
+    kb: KnowledgeBase, encoder: CountingEncoder, files: Path
+) -> None:
+    kb.ingest(files)
+    held = kb.store.chunks_of("ducks.md")
+    (files / "ducks.md").write_text("\n\n".join(f"Duck number {i} swims on a pond of its own." for i in range(3000)))
+    encoder.fail_after = encoder.encoded + 64
+    with pytest.raises(KeyboardInterrupt):
+        kb.ingest(files)
+    assert kb.store.chunks_of("ducks.md") == held
+    encoder.fail_after = None
+    assert kb.ingest(files).count("updated") == 1
+    assert len(kb.store.chunks_of("ducks.md")) == kb.store.document("ducks.md").chunks > 64  # type: ignore[union-attr]
+
+
+def test_progress_reaches_the_end_of_each_file(kb: KnowledgeBase, files: Path) -> None:
+    steps: list[Progress] = []
+    kb.ingest(files, on_progress=steps.append)
+    assert [s.file for s in steps if s.chunks and s.done == s.chunks] == [1, 2]
+    assert {s.files for s in steps} == {2}
+
+
+def test_a_second_file_of_the_same_name_replaces_nothing(kb: KnowledgeBase, files: Path, tmp_path: Path) -> None:
+    kb.ingest(files)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "ducks.md").write_text("Other ducks.")
+    report = kb.ingest(other)
+    assert report.results[0].status == "failed"
+    assert str(files / "ducks.md") in report.results[0].message
+    assert "Ducks swim on ponds." in kb.store.chunks_of("ducks.md")[0].text
+
+
+def test_a_folder_that_moved_is_the_same_documents(kb: KnowledgeBase, files: Path, tmp_path: Path) -> None:
+    kb.ingest(files)
+    moved = files.rename(tmp_path / "moved")
+    assert kb.ingest(moved).count("unchanged") == 2
+
+
+def test_removing(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    with pytest.raises(InputError, match=r"nothing\.md.*m3rag list"):
+        kb.remove(["ducks.md", "nothing.md"])
+    assert len(kb.documents()) == 2
+    assert kb.remove(["ducks.md"]) == 1
+    assert [d.id for d in kb.documents()] == ["sub/zebra.txt"]
+    assert all(h.chunk.document_id != "ducks.md" for h in kb.search("ducks"))
+
+
+def test_explanations_add_up_to_the_lexical_score(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    hits = kb.search("ducks eat grass")
+    for hit, tokens in zip(hits, kb.explain("ducks eat grass", hits, limit=None), strict=True):
+        assert sum(contribution for _, contribution in tokens) == pytest.approx(hit.scores.lexical, abs=1e-5)
+    assert [token for token, _ in kb.explain("ducks eat grass", hits[:1])[0]] == ["ducks", "grass", "eat"]
+    assert kb.explain("ducks", []) == []
+
+
+def test_reopened_it_is_the_same(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    hits = kb.search("ducks")
+    kb.close()
+    kb.close()
+    assert kb.search("ducks") == hits
+
+
+def test_another_model_is_refused_and_told_how_to_rebuild(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    kb.close()
+    other = KnowledgeBase(kb.path, encoder=HashEncoder(dense_dim=64))
+    with other, pytest.raises(IndexMismatchError, match="m3rag rebuild --index"):
+        other.search("ducks")
+    with other, pytest.raises(IndexMismatchError, match="nothing was changed"):
+        other.ingest(files)
+    with kb:
+        assert kb.search("ducks")
+
+
+def test_rebuilt_with_another_model(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    kb.close()
+    other = HashEncoder(dense_dim=64)
+    with QdrantEdgeStore.open(kb.path) as store:
+        assert rebuild(store, other) == 2
+    assert [p.name for p in kb.path.parent.iterdir() if p.name.startswith("index")] == ["index"]
+    with KnowledgeBase(kb.path, encoder=other) as again:
+        assert again.search("zebra", k=1)[0].chunk.document_id == "sub/zebra.txt"
+        assert again.ingest(files).count("unchanged") == 2
+
+
+def test_a_rebuild_that_fails_changes_nothing(kb: KnowledgeBase, files: Path, encoder: CountingEncoder) -> None:
+    kb.ingest(files)
+    kb.close()
+    other = CountingEncoder(dense_dim=64)
+    other.fail_after = 1
+    with QdrantEdgeStore.open(kb.path) as store, pytest.raises(KeyboardInterrupt):
+        rebuild(store, other)
+    assert [p.name for p in kb.path.parent.iterdir() if p.name.startswith("index")] == ["index"]
+    with kb:
+        assert kb.search("ducks")
+
+
+def test_one_process_at_a_time(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    with KnowledgeBase(kb.path, encoder=HashEncoder()) as second, pytest.raises(StoreError):
+        second.documents()
+
+
+def test_bad_input_is_named(kb: KnowledgeBase, files: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexMissingError, match="m3rag ingest"):
+        kb.search("ducks")
+    with pytest.raises(InputError, match="nothing to ingest"):
+        kb.ingest()
+    with pytest.raises(InputError, match="no such file"):
+        kb.ingest(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no file to read in .*empty.*\.pdf"):
+        kb.ingest(tmp_path / "empty")
+    assert not kb.path.exists()
+    kb.ingest(files)
+    for query in ("", "  \n"):
+        with pytest.raises(InputError, match="empty"):
+            kb.search(query)
+    with pytest.raises(InputError, match="k must be at least 1"):
+        kb.search("ducks", k=0)
+
+
+def test_chunks_must_fit_the_model(tmp_path: Path, files: Path) -> None:
+    class Short(HashEncoder):
+        max_length = 128
+
+    kb = KnowledgeBase(tmp_path / "index", encoder=Short())
+    with kb, pytest.raises(ConfigurationError, match="88 or less"):
+        kb.ingest(files)
+
+
+def test_filters_choose_documents(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    hits = kb.search("ducks", filter={"document_id": ["sub/zebra.txt"]})
+    assert {h.chunk.document_id for h in hits} == {"sub/zebra.txt"}
+    assert kb.search("ducks", filter={"document_id": "nothing"}) == []
