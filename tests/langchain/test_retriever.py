@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+
+from m3rag import Chunk, Hit, KnowledgeBase
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.langchain import M3Retriever
+from m3rag.scoring import Weights
+from m3rag.settings import Settings
+from m3rag.testing import HashEncoder
+from m3rag.types import LegScores
+
+FILES = {
+    "ducks.md": "# Birds\n\n## Ducks\n\nDucks swim on ponds and eat water plants.\n",
+    "geese.md": "# Birds\n\n## Geese\n\nGeese fly south in autumn, far from the ponds.\n",
+    "trains.txt": "Trains run on rails between the cities.\n",
+    "boats.txt": "Boats swim on the water too, but they eat nothing.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    index = tmp_path_factory.mktemp("kb") / "index"
+    with KnowledgeBase(index, encoder=HashEncoder(), settings=Settings()) as knowledge_base:
+        knowledge_base.ingest(folder)
+        yield knowledge_base
+
+
+class Double:
+    """A knowledge base that gives one hit and remembers how it was asked."""
+
+    def __init__(self, hit: Hit) -> None:
+        self.hit = hit
+        self.asked: list[dict[str, Any]] = []
+
+    def search(self, query: str, **options: Any) -> list[Hit]:
+        self.asked.append({"query": query} | options)
+        return [self.hit]
+
+
+def a_hit(**chunk: Any) -> Hit:
+    given = {"id": "c1", "document_id": "a.pdf", "text": "Ducks swim.", "start": 5, "end": 16} | chunk
+    return Hit(Chunk(**given), 0.75, LegScores(dense=0.5, lexical=0.25))
+
+
+class TestSuite(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _open(self, knowledge_base: KnowledgeBase) -> None:
+        self.knowledge_base = knowledge_base
+
+    @property
+    def retriever_constructor(self) -> type[BaseRetriever]:
+        return M3Retriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"knowledge_base": self.knowledge_base}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "What do ducks eat on the water?"
+
+
+def test_the_best_document_is_first_and_carries_its_place(knowledge_base: KnowledgeBase) -> None:
+    found = M3Retriever(knowledge_base=knowledge_base).invoke("ducks eat water plants")
+    best, hit = found[0], knowledge_base.search("ducks eat water plants", k=10)[0]
+    assert best.page_content == hit.chunk.text
+    assert best.id == hit.chunk.id
+    assert best.metadata["document_id"] == best.metadata["source"] == "ducks.md"
+    assert best.metadata["headings"] == list(hit.chunk.headings) != []
+    assert FILES["ducks.md"][best.metadata["start"] : best.metadata["end"]] == best.page_content
+    assert best.metadata["relevance_score"] == hit.score
+    assert best.metadata["scores"] == {
+        "dense": hit.scores.dense,
+        "lexical": hit.scores.lexical,
+        "colbert": hit.scores.colbert,
+    }
+    scores = [document.metadata["relevance_score"] for document in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_filter_holds_in_the_constructor_and_in_a_call(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base=knowledge_base, filter={"document_id": "trains.txt"})
+    assert [d.metadata["document_id"] for d in retriever.invoke("ducks")] == ["trains.txt"]
+    called = retriever.invoke("ducks", filter={"document_id": ["geese.md", "boats.txt"]})
+    assert {d.metadata["document_id"] for d in called} == {"geese.md", "boats.txt"}
+
+
+async def test_options_of_a_call_are_honoured_asynchronously_too(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base=knowledge_base)
+    found = await retriever.ainvoke("ducks", k=1, filter={"document_id": ["geese.md", "boats.txt"]})
+    assert [d.metadata["document_id"] for d in found] in (["geese.md"], ["boats.txt"])
+
+
+def test_a_mode_leaves_out_the_other_legs(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base=knowledge_base, mode="dense")
+    assert retriever.invoke("ducks")[0].metadata["scores"]["lexical"] is None
+    assert retriever.invoke("ducks", mode="dense+lexical")[0].metadata["scores"]["lexical"] is not None
+    with pytest.raises(ConfigurationError, match="unknown mode 'sideways'"):
+        retriever.invoke("ducks", mode="sideways")
+
+
+def test_it_composes_into_a_chain(knowledge_base: KnowledgeBase) -> None:
+    chain = M3Retriever(knowledge_base=knowledge_base, k=1) | RunnableLambda(lambda found: found[0].page_content)
+    assert "Trains run" in chain.invoke("trains on rails")
+
+
+def test_every_option_reaches_the_search_and_a_call_beats_the_constructor() -> None:
+    double = Double(a_hit())
+    M3Retriever(knowledge_base=double).invoke("q")
+    nothing = {"mode": None, "filter": None, "weights": None, "fusion": None}
+    assert double.asked == [{"query": "q", "k": 10} | nothing]
+    mine: dict[str, Any] = {"k": 2, "mode": "all", "filter": {"n": True}, "weights": "mldr", "fusion": "rrf"}
+    theirs: dict[str, Any] = {
+        "k": 3,
+        "mode": "dense",
+        "filter": {"n": [1, 2.5, "x"]},
+        "weights": Weights(1, 0, 0),
+        "fusion": "weighted",
+    }
+    retriever = M3Retriever(knowledge_base=double, **mine)
+    retriever.invoke("q")
+    retriever.invoke("q", **theirs, verbose=True)
+    retriever.invoke("q", filter=None)
+    assert double.asked[1:] == [
+        {"query": "q"} | mine,
+        {"query": "q"} | theirs,
+        {"query": "q"} | mine | {"filter": None},
+    ]
+    assert double.asked[1]["filter"]["n"] is True
+
+
+def test_the_document_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
+    hit = a_hit(page=3, metadata={"lang": "en", "tags": ["a"], "scores": "mine", "source": "https://ducks.example"})
+    (document,) = M3Retriever(knowledge_base=Double(hit)).invoke("q")
+    assert document == Document(
+        id="c1",
+        page_content="Ducks swim.",
+        metadata={
+            "lang": "en",
+            "tags": ["a"],
+            "source": "https://ducks.example",
+            "document_id": "a.pdf",
+            "page": 3,
+            "start": 5,
+            "end": 16,
+            "headings": [],
+            "relevance_score": 0.75,
+            "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None},
+        },
+    )
+    document.metadata["tags"].append("b")
+    assert hit.chunk.metadata["tags"] == ["a"]
+
+
+def test_a_format_without_pages_gives_no_page() -> None:
+    (document,) = M3Retriever(knowledge_base=Double(a_hit())).invoke("q")
+    assert "page" not in document.metadata
+
+
+async def test_the_event_loop_goes_on_during_a_search() -> None:
+    beat = threading.Event()
+
+    class Slow(Double):
+        def search(self, query: str, **options: Any) -> list[Hit]:
+            assert beat.wait(10), "the event loop was blocked by the search"
+            return super().search(query, **options)
+
+    search = asyncio.create_task(M3Retriever(knowledge_base=Slow(a_hit())).ainvoke("q", k=1))
+    await asyncio.sleep(0.05)
+    beat.set()
+    assert len(await search) == 1
+
+
+def test_what_cannot_be_used_is_named() -> None:
+    retriever = M3Retriever(knowledge_base=Double(a_hit()))
+    with pytest.raises(InputError, match="unknown option top_k: M3Retriever takes k, mode, filter"):
+        retriever.invoke("q", top_k=3)
+    with pytest.raises(InputError, match="k must be a whole number from 1, got 0"):
+        retriever.invoke("q", k=0)
+    with pytest.raises(ValueError, match="k must be a whole number from 1, got 0"):
+        M3Retriever(knowledge_base=Double(a_hit()), k=0)
+    with pytest.raises(ValueError, match="search_kwargs"):
+        M3Retriever(knowledge_base=Double(a_hit()), search_kwargs={"k": 3})
+    with pytest.raises(ValueError, match=r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"):
+        M3Retriever(knowledge_base="my-index")
+
+
+def test_serialised_it_leaves_the_knowledge_base_out() -> None:
+    retriever = M3Retriever(knowledge_base=Double(a_hit()), k=3)
+    assert "knowledge_base" not in retriever.model_dump()
+    assert "Double" not in repr(retriever)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
+from llama_index.core.vector_stores import MetadataFilters
+
+from m3rag import Chunk, Hit, KnowledgeBase
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.llama_index import M3Retriever
+from m3rag.settings import Settings
+from m3rag.testing import HashEncoder
+from m3rag.types import LegScores
+
+FILES = {
+    "ducks.md": "# Birds\n\n## Ducks\n\nDucks swim on ponds and eat water plants.\n",
+    "geese.md": "# Birds\n\n## Geese\n\nGeese fly south in autumn, far from the ponds.\n",
+    "trains.txt": "Trains run on rails between the cities.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    index = tmp_path_factory.mktemp("kb") / "index"
+    with KnowledgeBase(index, encoder=HashEncoder(), settings=Settings()) as knowledge_base:
+        knowledge_base.ingest(folder)
+        yield knowledge_base
+
+
+class Double:
+    """A knowledge base that gives one hit and remembers how it was asked."""
+
+    def __init__(self, hit: Hit) -> None:
+        self.hit = hit
+        self.asked: list[dict[str, Any]] = []
+
+    def search(self, query: str, **options: Any) -> list[Hit]:
+        self.asked.append({"query": query} | options)
+        return [self.hit]
+
+
+def a_hit(**chunk: Any) -> Hit:
+    given = {"id": "c1", "document_id": "a.pdf", "text": "Ducks swim.", "start": 5, "end": 16} | chunk
+    return Hit(Chunk(**given), 0.75, LegScores(dense=0.5, lexical=0.25))
+
+
+def test_the_best_node_is_first_and_carries_its_place(knowledge_base: KnowledgeBase) -> None:
+    found = M3Retriever(knowledge_base).retrieve("ducks eat water plants")
+    hits = knowledge_base.search("ducks eat water plants", k=10)
+    assert [(n.node_id, n.score) for n in found] == [(h.chunk.id, h.score) for h in hits]
+    node = found[0].node
+    assert isinstance(node, TextNode)
+    assert FILES["ducks.md"][node.start_char_idx : node.end_char_idx] == node.text
+    assert node.ref_doc_id == node.metadata["document_id"] == "ducks.md"
+    assert node.metadata["headings"] == list(hits[0].chunk.headings) != []
+    assert node.metadata["scores"]["dense"] == hits[0].scores.dense
+
+
+def test_top_k_filters_and_mode_are_honoured(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(
+        knowledge_base, similarity_top_k=1, filters={"document_id": ["geese.md", "trains.txt"]}, mode="dense"
+    )
+    (found,) = retriever.retrieve("ducks swim on ponds")
+    assert found.metadata["document_id"] in ("geese.md", "trains.txt")
+    assert found.metadata["scores"]["lexical"] is None
+    with pytest.raises(ConfigurationError, match="unknown mode 'sideways'"):
+        M3Retriever(knowledge_base, mode="sideways").retrieve("ducks")
+
+
+async def test_it_retrieves_asynchronously_just_the_same(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base)
+    assert await retriever.aretrieve("ducks") == retriever.retrieve("ducks")
+
+
+def test_a_query_engine_answers_from_what_was_found(knowledge_base: KnowledgeBase) -> None:
+    engine = RetrieverQueryEngine.from_args(M3Retriever(knowledge_base, similarity_top_k=2), llm=MockLLM())
+    response = engine.query("What do ducks eat on ponds?")
+    assert len(response.source_nodes) == 2
+    assert response.source_nodes[0].metadata["document_id"] == "ducks.md"
+    prompt = str(response)  # MockLLM answers with its prompt
+    assert "Ducks swim on ponds and eat water plants." in prompt
+    assert "document_id: ducks.md" in prompt
+    assert "scores" not in prompt
+
+
+def test_every_option_reaches_the_search() -> None:
+    double = Double(a_hit())
+    M3Retriever(double).retrieve("q")
+    M3Retriever(double, similarity_top_k=2, mode="all", filters={"lang": "en"}, weights="mldr", fusion="rrf").retrieve(
+        "q"
+    )
+    assert double.asked == [
+        {"query": "q", "k": 10, "mode": None, "filter": None, "weights": None, "fusion": None},
+        {"query": "q", "k": 2, "mode": "all", "filter": {"lang": "en"}, "weights": "mldr", "fusion": "rrf"},
+    ]
+
+
+def test_the_strings_of_a_transformed_query_are_searched_for() -> None:
+    double = Double(a_hit())
+    M3Retriever(double).retrieve(QueryBundle("what?", custom_embedding_strs=["Ducks swim.", "what?"]))
+    assert double.asked[0]["query"] == "Ducks swim.\nwhat?"
+
+
+def test_the_node_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
+    hit = a_hit(page=3, metadata={"tags": ["a"], "scores": "mine"})
+    (found,) = M3Retriever(Double(hit)).retrieve("q")
+    assert found.metadata == {
+        "tags": ["a"],
+        "document_id": "a.pdf",
+        "headings": [],
+        "page": 3,
+        "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None},
+    }
+    found.metadata["tags"].append("b")
+    assert hit.chunk.metadata["tags"] == ["a"]
+
+
+@pytest.mark.parametrize("mode", [MetadataMode.EMBED, MetadataMode.LLM])
+def test_scores_are_shown_to_no_model(mode: MetadataMode) -> None:
+    (found,) = M3Retriever(Double(a_hit())).retrieve("q")
+    assert "scores" not in found.node.get_content(metadata_mode=mode)
+    assert "document_id: a.pdf" in found.node.get_content(metadata_mode=mode)
+    assert "page" not in found.metadata
+
+
+async def test_the_event_loop_goes_on_during_a_search() -> None:
+    beat = threading.Event()
+
+    class Slow(Double):
+        def search(self, query: str, **options: Any) -> list[Hit]:
+            assert beat.wait(10), "the event loop was blocked by the search"
+            return super().search(query, **options)
+
+    search = asyncio.create_task(M3Retriever(Slow(a_hit())).aretrieve("q"))
+    await asyncio.sleep(0.05)
+    beat.set()
+    assert len(await search) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"knowledge_base": "my-index"}, r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"),
+        ({"similarity_top_k": 0}, "similarity_top_k must be a whole number from 1, got 0"),
+        ({"filters": MetadataFilters(filters=[])}, "filters is a MetadataFilters, must be a dict such as"),
+    ],
+)
+def test_what_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        M3Retriever(**{"knowledge_base": Double(a_hit())} | arguments)
