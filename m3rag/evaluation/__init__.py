@@ -1,0 +1,20 @@
+"""Evaluation: labelled data, ranking metrics, answer metrics, and runs of a model on a set."""
+
+from m3rag.evaluation.answers import exact_match, f1
+from m3rag.evaluation.datasets import Question, RetrievalSet, load_beir, load_questions
+from m3rag.evaluation.metrics import aggregate, per_query
+from m3rag.evaluation.run import Passages, evaluate, evaluate_bm25
+
+__all__ = [
+    "Passages",
+    "Question",
+    "RetrievalSet",
+    "aggregate",
+    "evaluate",
+    "evaluate_bm25",
+    "exact_match",
+    "f1",
+    "load_beir",
+    "load_questions",
+    "per_query",
+]

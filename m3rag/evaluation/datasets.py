@@ -1,0 +1,185 @@
+"""Labelled data for evaluation: a folder in BEIR's form, or questions with short answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from m3rag.errors import InputError
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Passages, questions, and which passages answer which question.
+
+    Attributes:
+        name: For people.
+        corpus: Passage id to text; a title, where there is one, is the first line of the text.
+        queries: Query id to text, only those with judgements, in the order of their file.
+        qrels: Query id to passage id to gain.
+    """
+
+    name: str
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with the short answers that count as right.
+
+    Attributes:
+        id: Unique in its file.
+        question: The text.
+        answers: Empty if the documents do not answer the question.
+        gold_ids: The passages that hold an answer.
+        answerable: False where the right answer is to say that there is none.
+        lang: As the file says, "" where it does not.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    gold_ids: tuple[str, ...] = ()
+    answerable: bool = True
+    lang: str = ""
+
+
+def load_beir(folder: Path | str, *, split: str = "test", name: str | None = None) -> RetrievalSet:
+    """Read a folder in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`.
+
+    Args:
+        folder: The folder.
+        split: Which judgements.
+        name: For people; the folder's name by default.
+
+    Raises:
+        InputError: If a file is missing or malformed, or a judgement names a query or a passage that
+            is not there; the message names file and line.
+    """
+    folder = Path(folder)
+    corpus_path, queries_path, qrels_path = (
+        folder / part for part in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")
+    )
+    corpus = _texts(corpus_path)
+    queries = _texts(queries_path)
+    qrels = _qrels(qrels_path, corpus=corpus, queries=queries)
+    return RetrievalSet(
+        name=name or folder.resolve().name,
+        corpus=MappingProxyType(corpus),
+        queries=MappingProxyType({key: text for key, text in queries.items() if key in qrels}),
+        qrels=MappingProxyType({key: MappingProxyType(judged) for key, judged in qrels.items()}),
+    )
+
+
+def load_questions(path: Path | str) -> list[Question]:
+    """Read questions, one JSON object a line.
+
+    Each has `id`, `question` and `answers` (a list of strings), and may have `gold_ids`, `answerable`
+    and `lang`. Without `answerable` a question is answerable if it has answers.
+
+    Raises:
+        InputError: If the file is missing or malformed; the message names file and line.
+    """
+    questions: dict[str, Question] = {}
+    for where, record in _records(Path(path)):
+        question = _question(where, record)
+        if question.id in questions:
+            raise InputError(f"{where}: the id {question.id!r} is there twice; ids must be unique")
+        questions[question.id] = question
+    return list(questions.values())
+
+
+def _question(where: str, record: dict[str, Any]) -> Question:
+    answers = _strings(where, record, "answers")
+    answerable = record.get("answerable", bool(answers))
+    if answerable is not bool(answers):
+        raise InputError(
+            f"{where}: 'answerable' is {answerable!r} with {len(answers)} answers; it must be true with answers "
+            "and false without"
+        )
+    return Question(
+        id=_string(where, record, "id"),
+        question=_string(where, record, "question"),
+        answers=answers,
+        gold_ids=_strings(where, record, "gold_ids") if "gold_ids" in record else (),
+        answerable=answerable,
+        lang=_string(where, record, "lang") if "lang" in record else "",
+    )
+
+
+def _texts(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for where, record in _records(path):
+        key = _string(where, record, "_id")
+        if key in texts:
+            raise InputError(f"{where}: the _id {key!r} is there twice; ids must be unique")
+        text = _string(where, record, "text")
+        title = _string(where, record, "title") if record.get("title") else ""
+        texts[key] = f"{title}\n{text}" if title else text
+    return texts
+
+
+def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        parts = line.split("\t")
+        if number == 1 and parts[-1] == "score":
+            continue
+        try:
+            query_id, passage_id, gain = parts[0], parts[1], int(parts[2])
+        except (IndexError, ValueError):
+            raise InputError(
+                f"{where}: expected query id, passage id and a whole number between tabs, got {line[:80]!r}"
+            ) from None
+        if query_id not in queries:
+            raise InputError(f"{where}: the query {query_id!r} is not in queries.jsonl")
+        if passage_id not in corpus:
+            raise InputError(f"{where}: the passage {passage_id!r} is not in corpus.jsonl")
+        qrels.setdefault(query_id, {})[passage_id] = gain
+    if not qrels:
+        raise InputError(f"{path}: there are no judgements; each line is query id, passage id and gain between tabs")
+    return qrels
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
+        yield where, record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        # Not str.splitlines: a text may hold U+2028 and the like unescaped.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    return ((number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _string(where: str, record: dict[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"{where}: {key!r} must be a string, got {value!r:.60}")
+    return value
+
+
+def _strings(where: str, record: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = record.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InputError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}")
+    return tuple(value)
