@@ -165,7 +165,7 @@ class KnowledgeBase:
         mode: Mode | str | None = None,
         filter: Filter | None = None,
         weights: Weights | str | None = None,
-        fusion: Fusion = "weighted",
+        fusion: Fusion | None = None,
     ) -> list[Hit]:
         """The best chunks for a question, best first.
 

@@ -1,0 +1,50 @@
+"""The `m3rag` command: its sub-commands, and which exit code means what."""
+
+from __future__ import annotations
+
+import typer
+
+from m3rag import __version__
+from m3rag.cli.ask import ask
+from m3rag.cli.demo import demo
+from m3rag.cli.info import info
+from m3rag.cli.ingest import ingest
+from m3rag.cli.list import list_documents
+from m3rag.cli.rebuild import rebuild
+from m3rag.cli.rm import rm
+from m3rag.cli.search import search
+
+app = typer.Typer(
+    name="m3rag",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Ask your documents: hybrid retrieval on BGE-M3's dense, lexical and ColBERT representations.",
+    epilog="Exit codes: 0 ok, 1 some files failed, 2 usage, 3 configuration, 4 index, 5 model, 130 interrupted.",
+)
+app.command()(demo)
+app.command()(ingest)
+app.command()(search)
+app.command()(ask)
+app.command("list")(list_documents)
+app.command()(rm)
+app.command()(info)
+app.command()(rebuild)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m3rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Options of m3rag itself."""
+
+
+def main() -> None:
+    """Entry point of the `m3rag` command."""
+    app()

@@ -1,0 +1,48 @@
+"""`m3rag demo`: sample documents in several languages, three questions, cited answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from m3rag.cli.console import command, note
+from m3rag.cli.options import Debug, Model, Quiet
+
+QUESTIONS = (
+    "Who founded the Debian project, and when?",
+    "¿Qué comen los patos?",
+    "Do men and women have equal rights in marriage?",
+)
+"""Each is answered by a document in another language."""
+
+DOCUMENTS = (
+    Path(__file__).parents[1] / "_examples" / "documents",  # in an installed wheel
+    Path(__file__).parents[2] / "examples" / "documents",  # in a checkout
+)
+
+
+@command
+def demo(
+    index: Path = typer.Option(Path("demo.index"), "--index", "-i", help="Where the demo's index is kept."),
+    model: Model = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Ingest sample documents in four languages and answer three questions about them."""
+    from m3rag.cli.ask import print_answer
+    from m3rag.cli.ingest import run
+    from m3rag.errors import InputError
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.settings import load_settings
+
+    documents = next((folder for folder in DOCUMENTS if folder.is_dir()), None)
+    if documents is None:
+        raise InputError("the sample documents are not installed; `m3rag ingest FOLDER` takes your own")
+    with KnowledgeBase(settings=load_settings(index=index, model=model)) as kb:
+        note(f"Ingesting {documents} into {index} (the first time, a model is unpacked as well) ...")
+        run(kb, [documents], quiet=quiet, as_json=False)
+        for question in QUESTIONS:
+            typer.echo(f"\n> {question}")
+            print_answer(kb.ask(question))
+    note(f'\nAsk more: m3rag ask --index {index} "..."   or see why: m3rag search --explain --index {index} "..."')

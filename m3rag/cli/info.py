@@ -1,0 +1,38 @@
+"""`m3rag info`: the index, its model and its size."""
+
+from __future__ import annotations
+
+import typer
+
+from m3rag.cli.console import command, print_json
+from m3rag.cli.options import Debug, Index, Json
+
+
+@command
+def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show what the index holds, which model made it, and what it weighs."""
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.settings import load_settings
+
+    with KnowledgeBase(settings=load_settings(index=index)) as kb:
+        manifest, documents, chunks = kb.store.manifest, len(kb.documents()), kb.store.count()
+    size = sum(file.stat().st_blocks * 512 for file in kb.path.rglob("*") if file.is_file())
+    model = manifest.model
+    shown = {
+        "index": str(kb.path.resolve()),
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "dense_dim": model.dense_dim,
+        "colbert_dim": model.colbert_dim,
+        "documents": documents,
+        "chunks": chunks,
+        "bytes": size,
+        "bytes_per_chunk": round(size / chunks) if chunks else None,
+        "format": manifest.format,
+        "m3rag_version": manifest.m3rag_version,
+    }
+    if as_json:
+        print_json("info", shown)
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name.replace('_', ' '):<16} {'-' if value is None else value}")

@@ -1,0 +1,54 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Index = Annotated[
+    Path | None,
+    typer.Option("--index", "-i", envvar="M3RAG_INDEX", help="The index's folder.", show_default="m3rag-index"),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="M3RAG_MODEL",
+        help="mini, BAAI/bge-m3 or a checkpoint folder.",
+        show_default="the index's own; mini for a new one",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Mode = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        envvar="M3RAG_MODE",
+        help="dense, lexical, colbert, dense+lexical or all.",
+        show_default="all",
+    ),
+]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", "-f", help="KEY=VALUE a chunk's metadata must have; document_id=... for one document."),
+]
+
+
+def parse_filters(pairs: list[str] | None) -> dict[str, list[str]]:
+    """`["a=1", "a=2"]` to `{"a": ["1", "2"]}`: values of one key are alternatives.
+
+    Raises:
+        typer.BadParameter: If there is no `=`.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--filter")
+        found.setdefault(key, []).append(value)
+    return found
