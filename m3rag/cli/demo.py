@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
 import typer
@@ -17,8 +18,8 @@ QUESTIONS = (
 """Each is answered by a document in another language."""
 
 DOCUMENTS = (
-    Path(__file__).parents[1] / "_examples" / "documents",  # in an installed wheel
     Path(__file__).parents[2] / "examples" / "documents",  # in a checkout
+    Path(sysconfig.get_path("data")) / "share" / "m3rag" / "documents",  # beside an installed wheel
 )
 
 
@@ -29,7 +30,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ingest sample documents in four languages and answer three questions about them."""
+    """Ingest sample documents in five languages and answer three questions about them."""
     from m3rag.cli.ask import print_answer
     from m3rag.cli.ingest import run
     from m3rag.errors import InputError

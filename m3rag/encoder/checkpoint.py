@@ -63,7 +63,7 @@ class Checkpoint:
         """Find a model by name, fetching or converting it when that is allowed and needed.
 
         Args:
-            model: `mini`, `mini-en`, a folder, or the id of a model on the hub such as BAAI/bge-m3.
+            model: `mini`, a folder, or the id of a model on the hub such as BAAI/bge-m3.
             cache_folder: Where models fetched from the hub are kept; the hub's default if None.
             local_files_only: Never ask the hub; `HF_HUB_OFFLINE=1` does the same.
 

