@@ -5,7 +5,7 @@
 Half of the drawn questions choose the threshold: the one with the best mean of (answerable questions
 answered) and (questions refused whose paragraph was taken away). The other half, never looked at for
 the choice, is what the table shows, beside SQuAD's own unanswerable questions, which are written to
-look answerable, and questions in German about English paragraphs.
+look answerable, and questions in other languages about English paragraphs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class Reader:
     """Retrieval and extraction over a set of paragraphs, without refusals."""
 
     def __init__(self, encoder: M3Encoder, paragraphs: Mapping[str, str], folder: Path) -> None:
-        chunks = [Chunk(id=id, document_id="all", text=text, start=0, end=len(text)) for id, text in paragraphs.items()]
+        starts = np.cumsum([0, *map(len, paragraphs.values())]).tolist()
+        chunks = [
+            Chunk(id=id, document_id="all", text=text, start=start, end=start + len(text))
+            for (id, text), start in zip(paragraphs.items(), starts, strict=False)
+        ]
         store = QdrantEdgeStore.create(folder, encoder.info)
         record = DocumentRecord(id="all", title="", version="1", chunks=len(chunks))
         store.put_document(record, [(chunks, encoder.encode_documents(list(paragraphs.values())))])
@@ -60,7 +64,7 @@ def holds(question: Question, answer: Answer) -> bool:
 
 def choose(answered: np.ndarray, unsupported: np.ndarray) -> float:
     """The threshold with the best mean of answered and refused, to three digits."""
-    grid = np.arange(0.2, 0.9, 0.001)
+    grid = np.arange(-0.2, 0.9, 0.001)
     quality = [(answered >= t).mean() + (unsupported < t).mean() for t in grid]
     return round(float(grid[int(np.argmax(quality))]), 3)
 
@@ -89,33 +93,30 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     reader = Reader(encoder, corpus, folder / "squad")
     found = [reader.read(q) for q in answerable]
-    removed = [reader.read(q, without=q.gold_ids) for q in answerable]
-    threshold = choose(supports(found[:half]), supports(removed[:half]))
+    taken = [reader.read(q, without=q.gold_ids) for q in answerable]
+    threshold = choose(supports(found[:half]), supports(taken[:half]))
     tricky = [reader.read(q) for q in unanswerable]
 
     english = load_beir(options.data / "retrieval/xquad/mono/en").corpus
-    german = load_questions(options.data / "rag/xquad/de.jsonl")[:: max(1190 // half, 1)]
     across = Reader(encoder, english, folder / "xquad")
-    german_found = [across.read(q) for q in german]
-    german_removed = [across.read(q, without=q.gold_ids) for q in german]
-
     print(f"model {options.model}, threshold {threshold}, chosen on {half} questions\n")
     print("| questions not used to choose | n | answered | holds the answer | AUROC against answerable |")
     print("|---|---|---|---|---|")
-    kept, lost = supports(found[half:]), supports(removed[half:])
+    kept, lost = supports(found[half:]), supports(taken[half:])
     right = np.mean([holds(q, a) for q, a in zip(answerable[half:], found[half:], strict=True)])
     rows = [
         ("SQuAD 2.0, answerable", kept, right, None),
         ("the same, their paragraph taken away", lost, None, auroc(kept, lost)),
         ("SQuAD 2.0, unanswerable (written to look answerable)", supports(tricky), None, auroc(kept, supports(tricky))),
-        ("XQuAD, German questions, English paragraphs", supports(german_found), None, None),
-        (
-            "the same, their paragraph taken away",
-            supports(german_removed),
-            None,
-            auroc(supports(german_found), supports(german_removed)),
-        ),
     ]
+    for language in ("en", "de", "zh"):
+        asked = load_questions(options.data / f"rag/xquad/{language}.jsonl")[:: max(1190 // half, 1)]
+        with_it, without_it = (
+            supports([across.read(q, without=q.gold_ids if removed else ()) for q in asked])
+            for removed in (False, True)
+        )
+        rows.append((f"XQuAD, questions in {language}, paragraphs in en", with_it, None, None))
+        rows.append(("the same, their paragraph taken away", without_it, None, auroc(with_it, without_it)))
     for name, support, correct, area in rows:
         shown = [f"{(support >= threshold).mean():.3f}"]
         shown += ["" if value is None else f"{value:.3f}" for value in (correct, area)]

@@ -18,9 +18,12 @@ from m3rag.output import FloatArray
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
 
-DEFAULT_THRESHOLD = 0.5
-"""Least support of an answer. Its value is set by benchmarks/threshold.py for the default model;
-other models put unrelated texts at other cosines and need their own."""
+DEFAULT_THRESHOLD = 0.11
+"""Least support of an answer, set by benchmarks/threshold.py for `mini`; other models need their own."""
+
+BACKGROUND, BACKGROUND_SENTENCES = 0.56, 3
+"""What an unrelated sentence of the same topic scores with `mini`, and for how many sentences it counts:
+with a handful of sentences their own mean says little."""
 
 PASSAGE_WEIGHT = 0.5
 """Weight of the passage's own MaxSim beside its sentence's: a sentence is believed more when what
@@ -37,7 +40,7 @@ LONGEST = 400
 class _Candidate:
     """A sentence that may be quoted."""
 
-    support: float
+    evidence: float
     chunk: Chunk
     span: Span  # in the chunk's text
 
@@ -67,10 +70,14 @@ class _Candidate:
 class Extractive:
     """An `Answerer` that quotes the sentences of the passages that support an answer best.
 
-    The support of a sentence is `(s + p / 2) / 1.5`: s is the mean over the question's tokens of
+    The evidence in a sentence is `(s + p / 2) / 1.5`: s is the mean over the question's tokens of
     the best cosine in the sentence (MaxSim), p the same over the whole passage. Both are taken
     from the token vectors that the store keeps, so that only the question is encoded. It is a mean
     of cosines, in [-1, 1].
+
+    The support of an answer is the best sentence's evidence less the mean of all sentences of the
+    passages, in [-2, 2]. Evidence alone is lower by .2 where question and passage are in different
+    languages, and so is its mean: the difference can be held against one threshold.
 
     Tokens of the question without a letter or digit are left out, and p is computed here rather
     than taken from `Hit.scores`: support is then the same whatever mode found the passage.
@@ -123,7 +130,7 @@ class Extractive:
         candidates = self._candidates(question, hits) if hits else []
         if not candidates:
             return refusal(hits)
-        support = candidates[0].support
+        support = candidates[0].evidence - _background([c.evidence for c in candidates])
         if support < self.threshold:
             return refusal(hits, support=support)
         chosen = self._choose(candidates)
@@ -143,7 +150,7 @@ class Extractive:
         """The best, then those nearly as good that say something else."""
         chosen: list[_Candidate] = []
         for candidate in candidates:
-            if len(chosen) == self.max_sentences or candidate.support < candidates[0].support - MARGIN:
+            if len(chosen) == self.max_sentences or candidate.evidence < candidates[0].evidence - MARGIN:
                 break
             # Where a chunk begins within a sentence, the chunk before it has the whole of it.
             whole = max((c for c in candidates if c.contains(candidate)), key=lambda c: c.end - c.start)
@@ -157,7 +164,7 @@ class Extractive:
         chunks = [hit.chunk for hit in hits]
         stored = self.store.representations([chunk.id for chunk in chunks])
         found = [c for i, chunk in enumerate(chunks) for c in self._score(query, chunk, stored.colbert_of(i))]
-        return sorted(found, key=lambda c: -c.support)
+        return sorted(found, key=lambda c: -c.evidence)
 
     def _content_vectors(self, question: str) -> FloatArray:
         """The question's token vectors `(q, c)`, specials and punctuation left out if words remain."""
@@ -170,7 +177,7 @@ class Extractive:
         return vectors[content] if content.any() else vectors
 
     def _score(self, query: FloatArray, chunk: Chunk, vectors: FloatArray) -> list[_Candidate]:
-        """The sentences of one passage that own tokens, with their support."""
+        """The sentences of one passage that own tokens, with their evidence."""
         spans = self.encoder.token_spans(chunk.encoded_text)
         if len(spans) != len(vectors):
             raise IndexMismatchError(
@@ -190,14 +197,19 @@ class Extractive:
         last = [*first[1:].tolist(), len(owners)]
         # A sentence's columns stand together, since tokens and sentences are in order.
         best = np.maximum.reduceat(owned, first, axis=1).mean(axis=0)
-        support = (best + PASSAGE_WEIGHT * similarities.max(axis=1).mean()) / (1 + PASSAGE_WEIGHT)
+        evidence = (best + PASSAGE_WEIGHT * similarities.max(axis=1).mean()) / (1 + PASSAGE_WEIGHT)
         candidates = []
-        for value, a, b in zip(support.tolist(), first.tolist(), last, strict=True):
+        for value, a, b in zip(evidence.tolist(), first.tolist(), last, strict=True):
             sentence = (int(sentences[owners[a], 0]), int(sentences[owners[a], 1]))
             if sentence[1] - sentence[0] > LONGEST:
                 sentence = window(chunk.text, sentence, owned[:, a:b], spans[tokens[a:b]])
             candidates.append(_Candidate(value, chunk, sentence))
         return candidates
+
+
+def _background(evidence: Sequence[float]) -> float:
+    """The mean evidence, drawn towards `BACKGROUND` where there are few sentences."""
+    return (sum(evidence) + BACKGROUND_SENTENCES * BACKGROUND) / (len(evidence) + BACKGROUND_SENTENCES)
 
 
 def _owners(

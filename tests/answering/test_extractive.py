@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m3rag.answering.extractive import DEFAULT_THRESHOLD, LONGEST, Extractive, window
+from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, LONGEST, Extractive, window
 from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.answering.sentences import sentence_spans
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
@@ -60,14 +60,16 @@ def test_the_whole_sentence_is_quoted_where_a_chunk_begins_within_it() -> None:
 
 
 @pytest.mark.parametrize("headings", [(), ("Animals", "Ducks & co")])
-def test_support_is_maxsim_of_the_sentence_and_half_that_of_the_passage(headings: tuple[str, ...]) -> None:
+def test_support_is_what_the_best_sentence_has_beyond_the_others(headings: tuple[str, ...]) -> None:
     store, hits = stored(chunks_of(DUCKS, headings=headings))
     words = "how many eggs lays duck"
     support = Extractive(ENCODER, store, threshold=-1).answer(words + "?", hits).support
     query, passage = (ENCODER.encode_documents([t]).colbert_of(0) for t in (words, hits[0].chunk.encoded_text))
     sentences = [ENCODER.encode_documents([DUCKS[a:b]]).colbert_of(0) for a, b in sentence_spans(DUCKS)]
-    best = max(max_similarities(query, sentence).mean() for sentence in sentences)
-    assert support == pytest.approx((best + max_similarities(query, passage).mean() / 2) / 1.5, abs=1e-3)
+    around = max_similarities(query, passage).mean() / 2
+    evidence = [(max_similarities(query, sentence).mean() + around) / 1.5 for sentence in sentences]
+    background = (sum(evidence) + 3 * BACKGROUND) / (len(evidence) + 3)
+    assert support == pytest.approx(max(evidence) - background, abs=1e-3)
 
 
 def test_a_question_the_documents_do_not_answer_is_refused() -> None:
@@ -178,7 +180,7 @@ def test_punctuation_of_the_question_does_not_count() -> None:
     encoder = Punctuated(colbert_dim=64)
     store, hits = stored(chunks_of("A duck swims."))
     supports = [Extractive(encoder, store).answer(q, hits).support for q in ("a duck swims ?", "a duck swims")]
-    assert supports == [pytest.approx(1.0, abs=1e-3)] * 2
+    assert supports == [pytest.approx(1.0 - (1.0 + 3 * BACKGROUND) / 4, abs=1e-3)] * 2
 
 
 def test_vectors_that_do_not_fit_the_text_name_the_remedy() -> None:

@@ -18,6 +18,13 @@ from m3rag.cli.app import app
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.testing.llm_server import LLMServer
 
+ENTEN = """\
+# Enten
+
+Enten sind Wasservögel und leben an Teichen und Flüssen. Enten fressen Gras, Würmer und kleine Fische.
+Im Winter ziehen viele nach Süden. Ihre Federn sind wasserdicht. Die Küken schlüpfen nach vier Wochen.
+"""
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -43,7 +50,7 @@ def run_json(*arguments: str) -> dict[str, Any]:
 def files(folder: Path) -> Path:
     papers = folder / "papers"
     papers.mkdir()
-    (papers / "enten.md").write_text("# Enten\n\nEnten fressen Gras, Würmer und kleine Fische.\n", encoding="utf-8")
+    (papers / "enten.md").write_text(ENTEN, encoding="utf-8")
     (papers / "zebra.txt").write_text("The zebra has stripes to confuse biting flies.\n", encoding="utf-8")
     return papers
 
@@ -69,7 +76,7 @@ def test_the_whole_way(files: Path) -> None:
     assert all(isinstance(first["scores"][leg], float) for leg in ("dense", "lexical", "colbert"))
     assert all(first["ranks"][leg] >= 1 for leg in ("dense", "lexical", "colbert"))
 
-    answer = run_json("ask", "What do ducks eat?", "-i", "i")
+    answer = run_json("ask", "Was fressen Enten?", "-i", "i")
     assert answer["answered"]
     citation = answer["citations"][0]
     text = (files / "enten.md").read_text(encoding="utf-8")
@@ -80,6 +87,9 @@ def test_the_whole_way(files: Path) -> None:
     info = run_json("info", "-i", "i")
     assert (info["model"], info["documents"], info["chunks"]) == ("mini", 2, 2)
     assert info["bytes_per_chunk"] > 0
+
+    refused = run_json("ask", "What is the capital of Mongolia?", "-i", "i")
+    assert (refused["answered"], refused["citations"]) == (False, [])
 
     assert run_json("rm", "zebra.txt", "-i", "i")["removed"] == 1
     assert [d["id"] for d in run_json("list", "-i", "i")["documents"]] == ["enten.md"]
@@ -93,6 +103,7 @@ def test_what_a_person_sees(index: Path) -> None:
     assert "zebra.txt" in first
     assert "zebra.txt" in run("search", "stripes", "-i", "i").stdout
     answer = run("ask", "Why does the zebra have stripes?", "-i", "i").stdout
+    assert answer.startswith("The zebra has stripes to confuse biting flies. [1]")
     assert "[1] zebra.txt, characters 0-46" in answer
     assert "mini" in run("info", "-i", "i").stdout
 
