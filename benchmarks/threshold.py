@@ -52,8 +52,8 @@ class Reader:
 
 
 def supports(answers: Sequence[Answer]) -> np.ndarray:
-    """The support of each answer, `(n,)`."""
-    return np.array([answer.support if answer.support is not None else ALWAYS for answer in answers])
+    """The support of each answer, `(n,)`; what is refused at any threshold has none."""
+    return np.array([answer.support if answer.answered else ALWAYS for answer in answers])
 
 
 def holds(question: Question, answer: Answer) -> bool:

@@ -47,7 +47,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kb(tmp_path: Path, encoder: CountingEncoder) -> Iterator[KnowledgeBase]:
-    with KnowledgeBase(tmp_path / "index", encoder=encoder, settings=Settings(answer_threshold=0.3)) as found:
+    with KnowledgeBase(tmp_path / "index", encoder=encoder, settings=Settings(answer_threshold=-1)) as found:
         yield found
 
 

@@ -18,12 +18,16 @@ from m3rag.output import FloatArray
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
 
-DEFAULT_THRESHOLD = 0.11
+DEFAULT_THRESHOLD = 0.103
 """Least support of an answer, set by benchmarks/threshold.py for `mini`; other models need their own."""
 
 BACKGROUND, BACKGROUND_SENTENCES = 0.56, 3
 """What an unrelated sentence of the same topic scores with `mini`, and for how many sentences it counts:
 with a handful of sentences their own mean says little."""
+
+FLOOR = 0.45
+"""Least evidence of an answer, whatever the background: with `mini`, half of all best sentences of
+unrelated documents in another language stay below it, and hardly an answer does."""
 
 PASSAGE_WEIGHT = 0.5
 """Weight of the passage's own MaxSim beside its sentence's: a sentence is believed more when what
@@ -77,7 +81,8 @@ class Extractive:
 
     The support of an answer is the best sentence's evidence less the mean of all sentences of the
     passages, in [-2, 2]. Evidence alone is lower by .2 where question and passage are in different
-    languages, and so is its mean: the difference can be held against one threshold.
+    languages, and so is its mean: the difference can be held against one threshold. Evidence
+    below a floor supports nothing, however poor the rest is.
 
     Tokens of the question without a letter or digit are left out, and p is computed here rather
     than taken from `Hit.scores`: support is then the same whatever mode found the passage.
@@ -131,7 +136,7 @@ class Extractive:
         if not candidates:
             return refusal(hits)
         support = candidates[0].evidence - _background([c.evidence for c in candidates])
-        if support < self.threshold:
+        if support < self.threshold or candidates[0].evidence < FLOOR:
             return refusal(hits, support=support)
         chosen = self._choose(candidates)
         citations = tuple(

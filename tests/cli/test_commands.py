@@ -119,7 +119,7 @@ def test_no_hit_says_why(index: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout == ""
     assert "0 of 2 chunks pass the filter lang=fr" in result.stderr
-    result = run("search", "qqqq", "-i", "i", "--mode", "lexical")
+    result = run("search", "ກຂຄ", "-i", "i", "--mode", "lexical")
     assert result.exit_code == 0
     assert "shares a token" in result.stderr
     assert run("rm", "zebra.txt", "enten.md", "-i", "i").exit_code == 0
