@@ -11,9 +11,9 @@ Names load on first use, so that importing m3rag costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import lazy_names
 from m3rag._version import __version__
 
 if TYPE_CHECKING:
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Chunk", "Citation", "Document", "Hit", "KnowledgeBase", "M3Encoder", "M3Output", "__version__"]
 
-_HOMES = {
-    "KnowledgeBase": "m3rag.knowledge_base",
-    "M3Encoder": "m3rag.encoder.encoder",
-    "M3Output": "m3rag.output",
-    **dict.fromkeys(("Answer", "Chunk", "Citation", "Document", "Hit"), "m3rag.types"),
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "KnowledgeBase": "m3rag.knowledge_base",
+        "M3Encoder": "m3rag.encoder.encoder",
+        "M3Output": "m3rag.output",
+        **dict.fromkeys(("Answer", "Chunk", "Citation", "Document", "Hit"), "m3rag.types"),
+    },
+)

@@ -5,9 +5,9 @@ Names are loaded on first use, so that one answerer does not pay for the other.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import lazy_names
 from m3rag.answering.protocol import LLM, Answerer, AnswerEvent, Message
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LLM", "AnswerEvent", "Answerer", "Extractive", "Generative", "Message", "OpenAIChat"]
 
-_MODULES = {"Extractive": "extractive", "Generative": "generative", "OpenAIChat": "openai_chat"}
-
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Extractive": "m3rag.answering.extractive",
+        "Generative": "m3rag.answering.generative",
+        "OpenAIChat": "m3rag.answering.openai_chat",
+    },
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import lazy_names
 from m3rag.encoder.protocol import Encoder
 from m3rag.output import M3Output
 
@@ -15,10 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder", "M3Encoder", "M3Output"]
 
-
-def __getattr__(name: str) -> object:
-    if name == "M3Encoder":
-        from m3rag.encoder.encoder import M3Encoder
-
-        return M3Encoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"M3Encoder": "m3rag.encoder.encoder"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import lazy_names
 from m3rag.store.protocol import FORMAT, DocumentRecord, Filter, Manifest, Scalar, Store
 
 if TYPE_CHECKING:
@@ -24,14 +25,4 @@ __all__ = [
     "Store",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name == "MemoryStore":
-        from m3rag.store.memory import MemoryStore
-
-        return MemoryStore
-    if name == "QdrantEdgeStore":
-        from m3rag.store.qdrant_edge import QdrantEdgeStore
-
-        return QdrantEdgeStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"MemoryStore": "m3rag.store.memory", "QdrantEdgeStore": "m3rag.store.qdrant_edge"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import lazy_names
 from m3rag.testing.encoder import HashEncoder
 
 if TYPE_CHECKING:
@@ -14,10 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["HashEncoder", "StoreSuite"]
 
-
-def __getattr__(name: str) -> object:
-    if name == "StoreSuite":
-        from m3rag.testing.store_suite import StoreSuite
-
-        return StoreSuite
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"StoreSuite": "m3rag.testing.store_suite"})

@@ -176,7 +176,7 @@ for name in m3rag.llama_index.__all__:
         print(error)
 """
     assert python(code).splitlines() == [
-        f'm3rag.llama_index.{name} needs llama-index-core: pip install "m3rag[llama-index]"'
+        f'm3rag.llama_index.{name} needs llama_index: pip install "m3rag[llama-index]"'
         for name in ("M3Embedding", "M3Retriever")
     ]
 
