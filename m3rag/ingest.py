@@ -112,16 +112,26 @@ class Ingestor:
         if known is not None and known.version == version:
             return FileResult(path, document.id, "unchanged", known.chunks, message)
         chunks = self.chunker.split(document, self.encoder)
-        self.store.put_document(_record(document, path, version, len(chunks)), self._encoded(chunks, step))
+        parts = encoded_parts(chunks, self.encoder, on_part=step)
+        self.store.put_document(_record(document, path, version, len(chunks)), parts)
         return FileResult(path, document.id, "updated" if known else "added", len(chunks), message)
 
-    def _encoded(
-        self, chunks: Sequence[Chunk], step: Callable[[int, int], None]
-    ) -> Iterator[tuple[Sequence[Chunk], M3Output]]:
-        for start in range(0, len(chunks), CHUNKS_AT_ONCE):
-            part = chunks[start : start + CHUNKS_AT_ONCE]
-            yield part, self.encoder.encode_documents([chunk.encoded_text for chunk in part])
-            step(start + len(part), len(chunks))
+
+def encoded_parts(
+    chunks: Sequence[Chunk], encoder: Encoder, *, on_part: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[Sequence[Chunk], M3Output]]:
+    """Encode a document's chunks as a store takes them, a part at a time.
+
+    Args:
+        chunks: In order.
+        encoder: The model.
+        on_part: Called with the number of chunks written and of all, each time a part is.
+    """
+    for start in range(0, len(chunks), CHUNKS_AT_ONCE):
+        part = chunks[start : start + CHUNKS_AT_ONCE]
+        yield part, encoder.encode_documents([chunk.encoded_text for chunk in part])
+        if on_part is not None:
+            on_part(start + len(part), len(chunks))
 
 
 def _is_another_file(source: str, path: Path) -> bool:
