@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -39,16 +41,24 @@ Filters = Annotated[
 ]
 
 
-def parse_filters(pairs: list[str] | None) -> dict[str, list[str]]:
-    """`["a=1", "a=2"]` to `{"a": ["1", "2"]}`: values of one key are alternatives.
+JSON_SCALAR = re.compile(r"true|false|-?(0|[1-9]\d{0,14})(\.\d{1,14})?")
+
+
+def parse_filters(pairs: list[str] | None) -> dict[str, list[str | int | float | bool]]:
+    """`["lang=fr", "lang=de"]` to `{"lang": ["fr", "de"]}`: values of one key are alternatives.
+
+    What reads as a number or as true or false is allowed in that form too, since the shell has
+    only text: `year=2020` finds 2020 and "2020".
 
     Raises:
         typer.BadParameter: If there is no `=`.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str | int | float | bool]] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--filter")
         found.setdefault(key, []).append(value)
+        if JSON_SCALAR.fullmatch(value):
+            found[key].append(json.loads(value))
     return found

@@ -54,16 +54,15 @@ def search(
                 typer.echo(f"{rank:>2}  {hit.score:.3f}  {place(hit.chunk.document_id, hit.chunk.page)}")
                 typer.echo(f"    {one_line(hit.chunk.text, 110)}")
         if not hits:
-            note(_why_nothing(kb, chosen))
+            note(_why_nothing(kb, filters or []))
 
 
-def _why_nothing(kb: KnowledgeBase, filters: dict[str, list[str]]) -> str:
-    total, passing = kb.store.count(), kb.store.count(filter=filters or None)
+def _why_nothing(kb: KnowledgeBase, filters: list[str]) -> str:
+    total, passing = kb.store.count(), kb.store.count(filter=parse_filters(filters) or None)
     if total == 0:
         return "no hit: the index is empty; fill it with `m3rag ingest FOLDER`"
     if passing == 0:
-        shown = " ".join(f"{key}={'|'.join(values)}" for key, values in filters.items())
-        return f"no hit: 0 of {total} chunks pass the filter {shown}"
+        return f"no hit: 0 of {total} chunks pass the filter {' '.join(filters)}"
     return f"no hit: none of {passing} chunks shares a token with the question; try --mode all"
 
 

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+import typer
+
+from m3rag.cli.options import parse_filters
+
+
+def test_values_of_one_key_are_alternatives() -> None:
+    assert parse_filters(["lang=fr", "lang=de", "path=a=b"]) == {"lang": ["fr", "de"], "path": ["a=b"]}
+    assert parse_filters(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [("2020", 2020), ("-1.5", -1.5), ("true", True), ("false", False), ("0", 0)],
+)
+def test_numbers_and_truth_values_are_allowed_in_both_forms(typed: str, read: object) -> None:
+    assert parse_filters([f"key={typed}"]) == {"key": [typed, read]}
+
+
+@pytest.mark.parametrize("typed", ["", "NaN", "Infinity", "007", "1e999", "null", "True", "[1]", '"a"'])
+def test_all_else_is_text(typed: str) -> None:
+    assert parse_filters([f"key={typed}"]) == {"key": [typed]}
+
+
+@pytest.mark.parametrize("pair", ["lang", "=fr"])
+def test_what_is_no_pair_is_refused(pair: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not KEY=VALUE"):
+        parse_filters([pair])
