@@ -9,7 +9,7 @@ from typing import Literal
 
 from m3rag.chunking import Chunker, document_version
 from m3rag.encoder.protocol import Encoder
-from m3rag.errors import ReadError
+from m3rag.errors import InputError, ReadError
 from m3rag.output import M3Output
 from m3rag.reading import Found, read
 from m3rag.store.protocol import DocumentRecord, Store
@@ -93,16 +93,16 @@ class Ingestor:
                     on_progress(Progress(path, number, len(found.files), done, chunks))
 
             step(0, 0)
-            results.append(self._ingest(root, path, step))
+            try:
+                results.append(self._ingest(root, path, step))
+            except (ReadError, InputError) as error:
+                results.append(FileResult(path, "", "failed", message=str(error).removeprefix(f"{path}: ")))
             if on_result is not None:
                 on_result(results[-1])
         return IngestReport(tuple(results), found.skipped)
 
     def _ingest(self, root: Path, path: Path, step: Callable[[int, int], None]) -> FileResult:
-        try:
-            document = read(path, root=root, max_bytes=self.max_bytes)
-        except ReadError as error:
-            return FileResult(path, "", "failed", message=str(error).removeprefix(f"{path}: "))
+        document = read(path, root=root, max_bytes=self.max_bytes)
         message = "; ".join(document.warnings)
         known = self.store.document(document.id)
         version = document_version(document, self.chunker)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -117,6 +119,14 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on(kb: KnowledgeBase, files: P
     }
     assert all(r.message for r in report.results if r.status == "failed")
     assert kb.store.chunks_of("ducks.md") == held
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not Unicode")
+def test_a_name_that_is_not_unicode_is_a_bad_file(kb: KnowledgeBase, files: Path) -> None:
+    Path(os.fsdecode(os.fsencode(files) + b"/a\xff.txt")).write_text("Ducks.")
+    report = kb.ingest(files)
+    assert [r.status for r in report.results] == ["failed", "added", "added"]
+    assert "Unicode" in report.results[0].message
 
 
 def test_an_interrupted_update_leaves_the_older_version(

@@ -54,14 +54,19 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
+def printable(text: str) -> str:
+    r"""Text that any stream takes: bytes of a file name that are no Unicode are shown as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def note(text: str) -> None:
     """Tell a person something that is not data."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def print_json(schema: str, value: dict[str, Any]) -> None:
     """One JSON object on stdout, with the name and version of its shape."""
-    typer.echo(json.dumps({"schema": f"m3rag.{schema}/1", **value}, ensure_ascii=False, default=str))
+    typer.echo(printable(json.dumps({"schema": f"m3rag.{schema}/1", **value}, ensure_ascii=False, default=str)))
 
 
 def shows_progress(*, quiet: bool, as_json: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json, shows_progress
+from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json, printable, shows_progress
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(kb: KnowledgeBase, paths: list[Path], *, quiet: bool, as_json: bool) -> 
 def _line(result: FileResult) -> str:
     chunks = f"  {result.chunks} chunks" if result.status != "failed" else ""
     message = f"  ({result.message})" if result.message else ""
-    return f"{result.status:<9} {result.document_id or result.path}{chunks}{message}"
+    return printable(f"{result.status:<9} {result.document_id or result.path}{chunks}{message}")
 
 
 class _ProgressBar:

@@ -164,6 +164,16 @@ def test_a_bad_file_is_told_and_the_exit_code_says_so(files: Path) -> None:
     assert len(run_json("list", "-i", "i")["documents"]) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not Unicode")
+@pytest.mark.parametrize("more", [[], ["--json"], ["--quiet"]])
+def test_a_name_that_is_not_unicode_can_be_shown(files: Path, more: list[str]) -> None:
+    Path(os.fsdecode(os.fsencode(files) + b"/a\xff.txt")).write_text("Ducks.")
+    result = run("ingest", "papers", "-i", "i", *more)
+    assert result.exit_code == 1
+    assert "a\\udcff.txt" in result.output
+    assert len(run_json("list", "-i", "i")["documents"]) == 2
+
+
 def test_bad_settings_are_exit_code_3(index: Path) -> None:
     Path("m3rag.toml").write_text("topk = 3\n")
     result = run("search", "ducks", "-i", "i")
