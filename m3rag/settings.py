@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     model: str | None = Field(default=None, description="the index's own model, `mini` for a new index")
     device: str | None = None
     max_length: int | None = None
-    batch_tokens: int = Field(default=8192, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1)
     chunk_tokens: int = Field(default=256, ge=8)
     overlap_tokens: int = Field(default=32, ge=0)
     max_file_mb: float = Field(default=200.0, gt=0)

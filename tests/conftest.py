@@ -52,7 +52,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_token_id=0,
         eos_token_id=2,
         layer_norm_eps=1e-5,
-        initializer_range=0.5,
+        initializer_range=0.2,  # times sqrt(64): as strong a mixing as the trained 1,024-wide layers do
     )
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     for name, outputs in (("sparse_linear.pt", 1), ("colbert_linear.pt", 64)):

@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from m3rag.encoder.mini import ensure_mini
-from m3rag.errors import ModelError
+from m3rag.errors import ConfigurationError, ModelError
 
 Pooling = Literal["cls", "mean", "last_token"]
 
@@ -48,6 +48,11 @@ class Recipe:
     query_prefix: str = ""
     document_prefix: str = ""
     max_length: int | None = None
+
+    def require_valid(self) -> None:
+        """Raise `ConfigurationError` if a value is unknown."""
+        if self.pooling not in get_args(Pooling):
+            raise ConfigurationError(f"pooling is {self.pooling!r}, must be one of {', '.join(get_args(Pooling))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,8 @@ def _read_recipe(folder: Path) -> Recipe:
         recipe = Recipe(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} is not a recipe of m3rag: {error}") from error
-    if recipe.pooling not in get_args(Pooling):
-        raise ModelError(f"{path}: pooling is {recipe.pooling!r}, must be one of {', '.join(get_args(Pooling))}")
+    try:
+        recipe.require_valid()
+    except ConfigurationError as error:
+        raise ModelError(f"{path}: {error}") from error
     return recipe

@@ -1,32 +1,47 @@
-"""M3Encoder: texts in, dense + lexical + ColBERT out, in one pass over batches of like length."""
+"""M3Encoder: texts in, dense + lexical + ColBERT out, in one pass over packed batches."""
 
 from __future__ import annotations
 
-import threading
+import hashlib
+import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from m3rag.encoder.batching import plan_batches
-from m3rag.encoder.checkpoint import Checkpoint
-from m3rag.encoder.lexical import LexicalRows, max_per_token
-from m3rag.encoder.model import M3Model, Representations, load_model
-from m3rag.encoder.tokenizer import Ids, Spans, Tokenizer
-from m3rag.errors import ConfigurationError, InputError, ModelError
-from m3rag.output import FloatArray, M3Output
+from m3rag.encoder.assembly import OutputBuilder
+from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
+from m3rag.encoder.checkpoint import Checkpoint, Pooling, Recipe
+from m3rag.encoder.device import choose_device, choose_dtype
+from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish
+from m3rag.encoder.lexical import MAX_VOCAB
+from m3rag.encoder.lookahead import lookahead
+from m3rag.encoder.microbatch import AsyncEncoding
+from m3rag.encoder.model import M3Model, load_model
+from m3rag.encoder.tokenizer import SPECIALS, Spans, Tokenizer
+from m3rag.encoder.transformer import Architecture
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.output import M3Output
 from m3rag.types import ModelInfo
+
+log = logging.getLogger(__name__)
 
 Role = Literal["query", "document"]
 Progress = Callable[[int], None]
 """Called with the number of texts that a finished batch held."""
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
+"""Enough to keep the device busy; more would only push a CPU's activations out of its cache."""
+
+WINDOW_CHARACTERS = 1 << 19
+"""Texts are tokenised and sorted this many characters at a time, while the window before is computed."""
 
 
-class M3Encoder:
+class M3Encoder(AsyncEncoding):
     """Encode texts with an M3 checkpoint.
 
     Safe to share between threads: the forward pass is locked.
@@ -40,14 +55,26 @@ class M3Encoder:
     Args:
         model: `mini` (embedded), a hub id such as `BAAI/bge-m3`, or a checkpoint folder.
         device: As torch names it; a CUDA device if there is one, else the CPU.
-        dtype: `float32`, `float16` or `bfloat16`; by default float16 on CUDA and float32 elsewhere,
-            since CPUs without native support are six times slower in half precision.
-        max_length: Most tokens of a text, specials included; longer ones are cut. By default what
-            the checkpoint's recipe says, else the model's limit.
-        batch_tokens: Most padded tokens of one forward pass.
+        dtype: `float32`, `float16` or `bfloat16`; by default float16 on CUDA and float32 elsewhere.
+            A CPU without instructions for half precision is refused it: it would be slower.
+        max_length: Most tokens of a text, specials included; longer ones are cut, counted in
+            `truncated_texts`, and told of once a call by a log warning. By default what the
+            checkpoint's recipe says, else the model's limit.
+        batch_tokens: Most tokens of one forward pass; by default 2,048 on a CPU, 32,768 on CUDA.
         colbert_dtype: Of the token vectors given out; half the memory at no loss that a ranking shows.
+        pooling: What becomes the dense vector; by default what the recipe says (`cls` for BGE-M3).
+        query_instruction: Put before each question, instead of the recipe's prefix. It steers all
+            three representations, but has no lexical weights and token vectors of its own. A blank is put
+            after it where it ends in none.
+        document_instruction: Likewise before each passage.
+        truncate_dim: Keep only so many leading dimensions of the dense vector.
+        normalize: Give dense and token vectors unit length.
+        mcls: For long texts: a CLS before each 256 tokens, their states averaged into the dense vector.
         cache_folder: Where models from the hub are kept.
         local_files_only: Never ask the hub.
+
+    Attributes:
+        truncated_texts: How many texts were cut to `max_length` so far.
 
     Raises:
         ModelError: If the model cannot be had or loaded.
@@ -61,40 +88,84 @@ class M3Encoder:
         device: str | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         colbert_dtype: Literal["float16", "float32"] = "float16",
+        pooling: Pooling | None = None,
+        query_instruction: str | None = None,
+        document_instruction: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool = True,
+        mcls: bool = False,
         cache_folder: str | None = None,
         local_files_only: bool = False,
     ) -> None:
-        if batch_tokens < 1:
+        if batch_tokens is not None and batch_tokens < 1:
             raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only)
-        self.recipe = checkpoint.recipe
-        self.device = _device(device)
-        self.dtype = _dtype(dtype, self.device)
-        self.batch_tokens = batch_tokens
+        recipe = checkpoint.recipe
+        self.recipe = Recipe(
+            pooling=pooling or recipe.pooling,
+            query_prefix=recipe.query_prefix if query_instruction is None else _prefix_of(query_instruction),
+            document_prefix=recipe.document_prefix
+            if document_instruction is None
+            else _prefix_of(document_instruction),
+            max_length=recipe.max_length,
+        )
+        self.recipe.require_valid()
+        self.mcls = mcls
         self.colbert_dtype = np.dtype(colbert_dtype)
-        self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json", max_length=_max_length(max_length, checkpoint))
-        self.model: M3Model = load_model(checkpoint, dtype=self.dtype, device=self.device)
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
+        self.truncated_texts = 0
+        architecture = Architecture.of(checkpoint)
+        self._limit = architecture.max_length
+        self._max_length = self._valid_length(
+            min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length
+        )
+        if truncate_dim is not None and not 1 <= truncate_dim <= architecture.hidden:
+            raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
+
+        network = load_model(checkpoint, dtype=self.dtype, device=self.device)
+        self._torch_model = network
+        vocab_size = max(architecture.vocab_size, self.tokenizer.vocab_size)
+        if vocab_size > MAX_VOCAB:
+            raise ConfigurationError(f"{checkpoint.name} has {vocab_size} tokens, more than the {MAX_VOCAB} supported")
         self.info = ModelInfo(
             name=model,
-            fingerprint=checkpoint.fingerprint(),
-            dense_dim=int(self.model.backbone.config.hidden_size),
-            vocab_size=max(int(self.model.backbone.config.vocab_size), self.tokenizer.vocab_size),
-            colbert_dim=self.model.colbert_linear.out_features,
+            fingerprint=_fingerprint(
+                checkpoint,
+                recipe=None if self.recipe == checkpoint.recipe else repr(self.recipe),
+                truncate_dim=truncate_dim if truncate_dim != architecture.hidden else None,
+                unnormalized=not normalize or None,
+                mcls=mcls or None,
+            ),
+            dense_dim=truncate_dim or architecture.hidden,
+            vocab_size=vocab_size,
+            colbert_dim=network.colbert_dim,
         )
-        self._forward_lock = threading.Lock()
+        finish = Finish(self.tokenizer.unused_ids, getattr(torch, colbert_dtype), truncate_dim, normalize)
+        self.engine: Engine = DeviceEngine(network, device=self.device, batch_tokens=self.batch_tokens, finish=finish)
 
     @property
     def max_length(self) -> int:
         """Most tokens of a text, specials included."""
-        return self.tokenizer.max_length
+        return self._max_length
 
-    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> M3Output:
+    @property
+    def network(self) -> M3Model:
+        """The network itself, for training."""
+        return self._torch_model
+
+    def encode_queries(
+        self, texts: Sequence[str], *, max_length: int | None = None, progress: Progress | None = None
+    ) -> M3Output:
         """Encode questions.
 
         Args:
             texts: Any number of strings; empty strings are allowed.
+            max_length: Instead of the encoder's, for this call.
             progress: Called with the number of texts done since the last call.
 
         Returns:
@@ -104,28 +175,49 @@ class M3Encoder:
             InputError: If `texts` is one string, or holds something that is no string.
             ModelError: If one text alone does not fit in memory.
         """
-        return self._encode(texts, role="query", progress=progress)
+        return self._encode(texts, role="query", max_length=max_length, progress=progress)
 
-    def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> M3Output:
+    def encode_documents(
+        self, texts: Sequence[str], *, max_length: int | None = None, progress: Progress | None = None
+    ) -> M3Output:
         """Encode passages; as `encode_queries`, with the passages' prefix."""
-        return self._encode(texts, role="document", progress=progress)
+        return self._encode(texts, role="document", max_length=max_length, progress=progress)
 
     def encode_dense(
-        self, texts: Sequence[str], *, role: Role, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        max_length: int | None = None,
+        progress: Progress | None = None,
     ) -> npt.NDArray[np.float32]:
         """The dense vectors alone, `(n, d)` float32, without keeping the other two in memory."""
-        ids = self._tokenize(texts, role)
-        dense = np.empty((len(ids), self.info.dense_dim), np.float32)
-        for rows, representations in self._forward(ids, role, progress):
-            dense[rows] = representations.dense.cpu().numpy()
+        dense = np.empty((len(texts), self.info.dense_dim), np.float32)
+        for first, window in self._windows(texts, role, max_length):
+            for rows, encoded in self._run(window, progress):
+                dense[first + rows] = encoded.dense
         return dense
 
-    def token_spans(self, text: str) -> Spans:
-        """Character spans of the ColBERT vectors of a passage: `(tokens, 2)` int64.
+    def token_spans(self, text: str, *, role: Role = "document") -> Spans:
+        """Character spans of the ColBERT vectors of a text: `(tokens, 2)` int64.
 
         The closing special token has an empty span.
         """
-        return self.tokenizer.token_spans(text, prefix=self.recipe.document_prefix)
+        return self.tokenizer.token_spans(
+            text, prefix=self._prefix(role), max_length=self._plain_length(self.max_length)
+        )
+
+    def tokens(self, text: str, *, role: Role = "document") -> tuple[npt.NDArray[np.int64], Spans]:
+        """The tokens that have a ColBERT vector: `(tokens,)` int64 ids and their `(tokens, 2)` spans."""
+        batch = self.pack([text], role=role)
+        return batch.ids[batch.keep], self.token_spans(text, role=role)
+
+    def token_weights(self, text: str, *, role: Role = "document") -> npt.NDArray[np.float32]:
+        """The lexical weight of each of `tokens`, `(tokens,)` float32 >= 0, before the maximum per token.
+
+        Special and unknown tokens have one too, which `M3Output.lexical` leaves out.
+        """
+        return self.engine.token_weights(self.pack([text], role=role))
 
     def word_spans(self, text: str) -> Spans:
         """Character spans of the tokens of a text of any length, white space left out."""
@@ -135,117 +227,86 @@ class M3Encoder:
         """The readable token of an id, as it stands in `M3Output.lexical`."""
         return self.tokenizer.token(token_id)
 
-    def _prefix(self, role: Role) -> str:
-        return self.recipe.query_prefix if role == "query" else self.recipe.document_prefix
+    def pack(self, texts: Sequence[str], *, role: Role, max_length: int | None = None) -> Batch:
+        """The tokens that the network sees of some texts, prefix and specials included."""
+        length = max_length or self.max_length
+        prefix = self._prefix(role)
+        ids, cut = self.tokenizer.encode(texts, prefix=prefix, max_length=self._plain_length(length))
+        if cut:
+            self.truncated_texts += cut
+            log.warning(
+                "%d of %d texts are longer than max_length=%d tokens and were cut; chunk them, or raise max_length",
+                cut,
+                len(texts),
+                length,
+            )
+        dropped = 1 + self.tokenizer.prefix_length(prefix)
+        return pack(ids, dropped=dropped, pooling=self.recipe.pooling, mcls=self.mcls)
 
-    def _tokenize(self, texts: Sequence[str], role: Role) -> list[Ids]:
+    def _encode(
+        self, texts: Sequence[str], *, role: Role, max_length: int | None, progress: Progress | None
+    ) -> M3Output:
+        builder = OutputBuilder(len(texts), self.info, self.colbert_dtype)
+        for first, window in self._windows(texts, role, max_length):
+            builder.reserve(window.kept)
+            for rows, encoded in self._run(window, progress):
+                builder.write(first + rows, encoded)
+        return builder.output()
+
+    def _run(self, window: Batch, progress: Progress | None) -> Iterator[tuple[Rows, Encoded]]:
+        for rows, encoded in self.engine.run(window):
+            yield rows, encoded
+            if progress is not None:
+                progress(len(rows))
+
+    def _windows(self, texts: Sequence[str], role: Role, max_length: int | None) -> Iterator[tuple[int, Batch]]:
+        """Texts as packed tokens, a window at a time: (number of its first text, its batch)."""
         if isinstance(texts, str):
             raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
         for i, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
-        return self.tokenizer.encode(texts, prefix=self._prefix(role))
+        length = self.max_length if max_length is None else self._valid_length(max_length)
+        starts = _window_starts(texts)
+        windows = (
+            (start, self.pack(texts[start:end], role=role, max_length=length))
+            for start, end in pairwise([*starts, len(texts)])
+        )
+        return lookahead(windows) if len(starts) > 1 else windows
 
-    def _encode(self, texts: Sequence[str], *, role: Role, progress: Progress | None) -> M3Output:
-        ids = self._tokenize(texts, role)
-        dropped = 1 + self.tokenizer.prefix_length(self._prefix(role))
-        counts = np.array([len(i) - dropped for i in ids], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        dense = np.empty((len(ids), self.info.dense_dim), np.float32)
-        colbert = np.empty((int(offsets[-1]), self.info.colbert_dim), self.colbert_dtype)
-        lexical = LexicalRows(len(ids), self.info.vocab_size)
-        for rows, representations in self._forward(ids, role, progress):
-            dense[rows] = representations.dense.cpu().numpy()
-            _scatter(colbert, offsets, rows, representations.colbert.cpu().numpy())
-            weights = representations.lexical.cpu().numpy()
-            lexical.add(rows, max_per_token([ids[r] for r in rows], weights, dropped, self.tokenizer.unused_ids))
-        return M3Output(dense, lexical.to_csr(), colbert, offsets)
+    def _prefix(self, role: Role) -> str:
+        return self.recipe.query_prefix if role == "query" else self.recipe.document_prefix
 
-    def _forward(
-        self, ids: list[Ids], role: Role, progress: Progress | None
-    ) -> Iterator[tuple[npt.NDArray[np.int64], Representations]]:
-        """Run the model over all texts; yields (text numbers, their representations)."""
-        dropped = 1 + self.tokenizer.prefix_length(self._prefix(role))
-        pending = plan_batches(np.array([len(i) for i in ids], np.int64), batch_tokens=self.batch_tokens)[::-1]
-        while pending:
-            rows = pending.pop()
-            try:
-                representations = self._forward_batch([ids[r] for r in rows], dropped)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                if len(rows) == 1:
-                    raise ModelError(
-                        f"one text of {len(ids[rows[0]])} tokens does not fit in the memory of {self.device}: "
-                        f"lower max_length (now {self.max_length})"
-                    ) from error
-                half = len(rows) // 2
-                pending += [rows[half:], rows[:half]]
-                continue
-            yield rows, representations
-            if progress is not None:
-                progress(len(rows))
+    def _plain_length(self, max_length: int) -> int:
+        """The length that a text may have before CLS tokens are put in."""
+        if not self.mcls:
+            return max_length
+        return (max_length - 1) * MCLS_TOKENS // (MCLS_TOKENS + 1) + SPECIALS
 
-    def _forward_batch(self, ids: list[Ids], dropped: int) -> Representations:
-        padded, mask, keep = pad(ids, pad_id=self.tokenizer.pad_id, dropped=dropped)
-        with self._forward_lock, torch.inference_mode():
-            representations: Representations = self.model(
-                padded.to(self.device), mask.to(self.device), keep.to(self.device)
+    def _valid_length(self, max_length: int) -> int:
+        if not SPECIALS < max_length <= self._limit:
+            raise ConfigurationError(
+                f"max_length {max_length} is out of range for this model: choose {SPECIALS + 1} to {self._limit}"
             )
-        return representations
+        return max_length
 
 
-def _scatter(
-    packed: FloatArray, offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], vectors: FloatArray
-) -> None:
-    at = 0
-    for row in rows:
-        start, end = offsets[row], offsets[row + 1]
-        packed[start:end] = vectors[at : at + end - start]
-        at += end - start
+def _prefix_of(instruction: str) -> str:
+    # Without a blank between them its last token would swallow the text's first letters.
+    return instruction if not instruction or instruction[-1].isspace() else instruction + " "
 
 
-def pad(ids: Sequence[Ids], *, pad_id: int, dropped: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stack texts into a batch.
-
-    Args:
-        ids: Token ids of each text.
-        pad_id: Fills the rest of each row.
-        dropped: Tokens at the start of each text that get no ColBERT vector.
-
-    Returns:
-        `(B, T)` int64 ids, `(B, T)` bool real tokens, `(B, T)` bool tokens with a ColBERT vector.
-    """
-    lengths = torch.tensor([len(i) for i in ids])
-    padded = torch.full((len(ids), int(lengths.max())), pad_id)
-    for row, text in enumerate(ids):
-        padded[row, : len(text)] = torch.from_numpy(text)
-    positions = torch.arange(padded.shape[1])
-    mask = positions < lengths[:, None]
-    return padded, mask, mask & (positions >= dropped)
+def _window_starts(texts: Sequence[str]) -> list[int]:
+    sizes = np.cumsum([len(text) + 1 for text in texts])
+    if not len(sizes):
+        return []
+    return np.flatnonzero(np.diff(sizes // WINDOW_CHARACTERS, prepend=-1)).tolist()
 
 
-def _device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {device!r} cannot be used on this machine: try device='cpu'") from error
-
-
-def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ConfigurationError(f"dtype {dtype!r} is unknown: choose one of {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def _max_length(asked: int | None, checkpoint: Checkpoint) -> int:
-    config = checkpoint.config()
-    positions = int(config["max_position_embeddings"])
-    # RoBERTa's positions start behind the padding id: 8194 of them hold 8192 tokens.
-    limit = positions - (int(config["pad_token_id"]) + 1 if "roberta" in config["model_type"] else 0)
-    chosen = asked if asked is not None else min(checkpoint.recipe.max_length or limit, limit)
-    if not 3 <= chosen <= limit:
-        raise ConfigurationError(f"max_length {chosen} is out of range for {checkpoint.name}: choose 3 to {limit}")
-    return chosen
+def _fingerprint(checkpoint: Checkpoint, **changes: object) -> str:
+    """The checkpoint's, unless options change the numbers it gives."""
+    changed = {name: value for name, value in changes.items() if value is not None}
+    if not changed:
+        return checkpoint.fingerprint()
+    told = json.dumps(changed, sort_keys=True, default=str)
+    return hashlib.sha256(f"{checkpoint.fingerprint()} {told}".encode()).hexdigest()[:16]

@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
-Rows = npt.NDArray[np.int64]
-TokenWeights = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]
-"""(batch row, token id, weight) of every entry, sorted by row, then token."""
+TOKEN_BITS = 20
+WEIGHT_BITS = 31
+WEIGHT_MASK = (1 << WEIGHT_BITS) - 1
+MAX_VOCAB = 1 << TOKEN_BITS
+MAX_TEXTS = 1 << (63 - TOKEN_BITS - WEIGHT_BITS)
+"""Most texts of a batch: text, token and weight share one 64-bit key."""
 
 
-def max_per_token(
-    ids: Sequence[npt.NDArray[np.int64]],
-    weights: npt.NDArray[np.float32],
-    dropped: int,
-    unused_ids: npt.NDArray[np.int64],
-) -> TokenWeights:
+class TokenWeights(NamedTuple):
+    """Entries of a batch's lexical matrix, sorted by text, then token: text, token, weight > 0."""
+
+    rows: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+
+
+def sorted_keys(owners: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Sort the weights of a batch by text, token and size, on whatever device the tensors are.
+
+    The bits of floats that are not negative sort as the floats do, so text, token and weight fit one
+    64-bit key, and the last key of each text and token holds the maximum.
+
+    Args:
+        owners: `(n,)` int64 text of each position, less than `MAX_TEXTS`.
+        ids: `(n,)` int64 token of each position, less than `MAX_VOCAB`.
+        weights: `(n,)` float32, >= 0.
+
+    Returns:
+        `(n,)` int64.
+    """
+    bits = weights.contiguous().view(torch.int32).long() & WEIGHT_MASK  # -0.0 has a sign bit
+    return ((owners << TOKEN_BITS | ids) << WEIGHT_BITS | bits).sort().values
+
+
+def max_per_token(keys: npt.NDArray[np.int64]) -> TokenWeights:
     """Keep the largest weight of each token of each text (section 3.2 of arXiv 2402.03216).
 
     Args:
-        ids: Token ids of each text of a batch, specials and prefix included.
-        weights: `(B, T)` float32 weight of each position, padded on the right.
-        dropped: Positions at the start (special and prefix tokens) that never count.
-        unused_ids: Token ids that never count.
+        keys: `(n,)` of `sorted_keys`; what has a weight of 0 is left out.
     """
-    lengths = np.array([len(i) for i in ids], np.int64)
-    rows = np.repeat(np.arange(len(ids)), lengths)
-    starts = np.cumsum(lengths) - lengths
-    positions = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    tokens = np.concatenate(ids) if len(ids) else np.zeros(0, np.int64)
-    values = weights[rows, positions]
-    kept = (values > 0) & (positions >= dropped) & ~np.isin(tokens, unused_ids)
-    rows, tokens, values = rows[kept], tokens[kept], values[kept]
-    order = np.lexsort((tokens, rows))
-    rows, tokens, values = rows[order], tokens[order], values[order]
-    if not len(rows):
-        return rows, tokens, values
-    new = np.concatenate([[True], (np.diff(rows) != 0) | (np.diff(tokens) != 0)])
-    first = np.flatnonzero(new)
-    return rows[first], tokens[first], np.maximum.reduceat(values, first)
+    entries = keys >> WEIGHT_BITS
+    last = np.append(entries[1:] != entries[:-1], True)[: len(keys)]
+    weights = (keys[last] & WEIGHT_MASK).astype(np.int32).view(np.float32)
+    positive = weights > 0
+    entries = entries[last][positive]
+    tokens = (entries & (MAX_VOCAB - 1)).astype(np.int32)
+    return TokenWeights(entries >> TOKEN_BITS, tokens, weights[positive])
 
 
 class LexicalRows:
@@ -49,22 +64,21 @@ class LexicalRows:
 
     def __init__(self, n: int, vocab_size: int) -> None:
         self._shape = (n, vocab_size)
-        self._rows: list[Rows] = [np.zeros(0, np.int64)]
-        self._tokens: list[Rows] = [np.zeros(0, np.int64)]
-        self._values: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)]
+        self._rows: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        self._tokens: list[npt.NDArray[np.int32]] = [np.zeros(0, np.int32)]
+        self._weights: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)]
 
-    def add(self, rows: Rows, entries: TokenWeights) -> None:
+    def add(self, rows: npt.NDArray[np.int64], entries: TokenWeights) -> None:
         """Add a batch whose row `i` is row `rows[i]` of the matrix."""
-        batch_rows, tokens, values = entries
-        self._rows.append(rows[batch_rows])
-        self._tokens.append(tokens)
-        self._values.append(values)
+        self._rows.append(rows[entries.rows])
+        self._tokens.append(entries.tokens)
+        self._weights.append(entries.weights)
 
-    def to_csr(self) -> csr_array[np.float32, tuple[int, int]]:
+    def to_csr(self) -> csr_array:
         """The matrix `(n, vocab)`, float32, tokens sorted within each row."""
         rows = np.concatenate(self._rows)
         order = np.argsort(rows, kind="stable")
         counts = np.bincount(rows, minlength=self._shape[0])
         indptr = np.concatenate([[0], np.cumsum(counts)])
-        tokens = np.concatenate(self._tokens)[order]
-        return csr_array((np.concatenate(self._values)[order], tokens, indptr), shape=self._shape)
+        tokens, weights = np.concatenate(self._tokens)[order], np.concatenate(self._weights)[order]
+        return csr_array((weights, tokens, indptr), shape=self._shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,26 +23,34 @@ LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 PADDING, UNKNOWN = ("<pad>", "[PAD]"), ("<unk>", "[UNK]")
 
 
+SPECIALS = 2
+"""Special tokens around a text."""
+
+
+class Tokenized(NamedTuple):
+    """Token ids of each text, specials included, and how many of the texts had to be cut."""
+
+    ids: list[Ids]
+    cut: int
+
+
 class Tokenizer:
     """A `tokenizer.json` with one special token before and one after each text.
 
     Attributes:
-        max_length: Tokens, specials included, beyond which a text is cut.
-        pad_id: Fills the shorter rows of a batch.
         unused_ids: The ids that never carry a lexical weight: both specials, padding, unknown.
     """
 
-    def __init__(self, path: Path, *, max_length: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._backend = Backend.from_file(str(path))
         self._backend.no_padding()
         self._backend.no_truncation()
         specials = self._backend.encode("").ids
-        if len(specials) != 2:
+        if len(specials) != SPECIALS:
             raise ModelError(f"{path} puts {len(specials)} special tokens around a text; an M3 tokenizer puts 2")
         self._first, self._last = specials
-        self.max_length = max_length
-        self.pad_id = self._id_of(PADDING, path)
-        self.unused_ids = np.unique([self._first, self._last, self.pad_id, self._id_of(UNKNOWN, path)])
+        padding, unknown = self._id_of(PADDING, path), self._id_of(UNKNOWN, path)
+        self.unused_ids = np.unique([self._first, self._last, padding, unknown])
 
     def _id_of(self, names: Sequence[str], path: Path) -> int:
         for name in names:
@@ -63,20 +72,22 @@ class Tokenizer:
         """How many tokens a prefix ending in a blank becomes, whatever follows it."""
         return len(self._backend.encode(prefix, add_special_tokens=False).ids) if prefix else 0
 
-    def encode(self, texts: Sequence[str], *, prefix: str = "") -> list[Ids]:
-        """Token ids of each text with its specials, cut to `max_length`."""
+    def encode(self, texts: Sequence[str], *, prefix: str = "", max_length: int) -> Tokenized:
+        """Token ids of each text with its specials, cut to `max_length` tokens."""
         encodings = self._backend.encode_batch_fast([prefix + _clean(t) for t in texts], add_special_tokens=False)
-        room = self.max_length - 2
-        return [np.array([self._first, *e.ids[:room], self._last], np.int64) for e in encodings]
+        room = max_length - SPECIALS
+        contents = [e.ids for e in encodings]
+        ids = [np.array([self._first, *content[:room], self._last], np.int64) for content in contents]
+        return Tokenized(ids, sum(len(content) > room for content in contents))
 
-    def token_spans(self, text: str, *, prefix: str = "") -> Spans:
+    def token_spans(self, text: str, *, prefix: str = "", max_length: int) -> Spans:
         """Character spans of the tokens of `encode([text])`, without the first special and prefix.
 
         Returns:
             `(tokens, 2)` int64; the last row is the closing special token, an empty span.
         """
         encoding = self._backend.encode(prefix + _clean(text), add_special_tokens=False)
-        kept = encoding.offsets[: self.max_length - 2][self.prefix_length(prefix) :]
+        kept = encoding.offsets[: max_length - SPECIALS][self.prefix_length(prefix) :]
         spans = _trim(np.array([*kept, (len(prefix), len(prefix))], np.int64), prefix + text) - len(prefix)
         return np.maximum(spans, 0)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from m3rag.encoder.batching import plan_batches
-from m3rag.encoder.encoder import M3Encoder, Role, pad
+from m3rag.encoder.encoder import M3Encoder, Role
 from m3rag.encoder.model import pool
 
 
@@ -45,23 +45,21 @@ def token_states(
     encoder: M3Encoder, texts: Sequence[str], role: Role, *, progress: Callable[[int], None] | None = None
 ) -> TokenStates:
     """Run the backbone once over all texts."""
-    prefix = encoder.recipe.query_prefix if role == "query" else encoder.recipe.document_prefix
-    dropped = 1 + encoder.tokenizer.prefix_length(prefix)
-    ids = encoder.tokenizer.encode(texts, prefix=prefix)
-    lengths = np.array([len(i) for i in ids])
-    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths - dropped)]))
+    network = encoder.network
+    packed = encoder.pack(texts, role=role)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(packed.kept)]))
     hidden = encoder.info.dense_dim
     states = torch.empty((int(offsets[-1]), hidden), dtype=torch.float16)
-    dense = torch.empty((len(ids), hidden))
-    for rows in plan_batches(lengths, batch_tokens=encoder.batch_tokens):
-        padded, mask, keep = pad([ids[r] for r in rows], pad_id=encoder.tokenizer.pad_id, dropped=dropped)
-        batch = encoder.model.hidden_states(padded.to(encoder.device), mask.to(encoder.device))
-        pooled = pool(batch, mask.to(encoder.device), encoder.recipe.pooling)
-        dense[rows] = torch.nn.functional.normalize(pooled.float(), dim=-1).cpu()
-        for i, row in enumerate(rows):
-            states[offsets[row] : offsets[row + 1]] = batch[i][keep[i]].half().cpu()
+    dense = torch.empty((len(packed), hidden))
+    for rows in plan_batches(packed.lengths, batch_tokens=encoder.batch_tokens):
+        batch = packed.take(rows)
+        found = network.states(batch)
+        dense[rows] = torch.nn.functional.normalize(pool(found, batch), dim=-1).cpu()
+        kept = found[torch.from_numpy(batch.keep)].half().cpu()
+        for row, of_text in zip(rows, torch.split(kept, batch.kept.tolist()), strict=True):
+            states[offsets[row] : offsets[row + 1]] = of_text
         if progress is not None:
             progress(len(rows))
-    kept = torch.from_numpy(np.concatenate([i[dropped:] for i in ids]))
-    lexical = ~torch.isin(kept, torch.from_numpy(encoder.tokenizer.unused_ids))
-    return TokenStates(states, kept, lexical, offsets, dense)
+    ids = torch.from_numpy(packed.ids[packed.keep])
+    lexical = ~torch.isin(ids, torch.from_numpy(encoder.tokenizer.unused_ids))
+    return TokenStates(states, ids, lexical, offsets, dense)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel
 
 from m3rag.encoder import M3Encoder
 from m3rag.encoder.checkpoint import Checkpoint
@@ -98,11 +99,12 @@ def test_the_fingerprint_follows_the_numbers_not_the_place(tiny_checkpoint: Path
 def test_pooling_is_what_the_recipe_says(copy: Path, pooling: str) -> None:
     (copy / "m3rag.json").write_text(json.dumps({"pooling": pooling}))
     encoder = M3Encoder(str(copy), device="cpu")
+    backbone = AutoModel.from_pretrained(copy, add_pooling_layer=False)
     texts = ["ducks swim on the pond", "short"]
     rows = []
-    for ids in encoder.tokenizer.encode(texts):
+    for ids in encoder.tokenizer.encode(texts, max_length=512).ids:
         with torch.inference_mode():
-            states = encoder.model.backbone(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0]
+            states = backbone(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0]
         pooled = {"cls": states[0], "mean": states.mean(0), "last_token": states[-1]}[pooling]
         rows.append(torch.nn.functional.normalize(pooled, dim=0).numpy())
     assert np.abs(encoder.encode_documents(texts).dense - np.stack(rows)).max() <= 1e-5

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from m3rag.encoder.encoder import M3Encoder
-from m3rag.errors import ConfigurationError, InputError, ModelError
+from m3rag.errors import ConfigurationError, InputError
 
 TEXTS = ["ducks swim", "", "a much longer text about ducks that swim on ponds " * 9, "🦆", "ducks swim"]
 
@@ -55,43 +54,81 @@ def test_threads_share_an_encoder(encoder: M3Encoder) -> None:
             assert np.array_equal(found, expected)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = encoder.encode_documents(TEXTS * 4).dense
-    sizes: list[int] = []
-    real = encoder._forward_batch
-
-    def scarce(ids: list[Any], dropped: int) -> Any:
-        sizes.append(len(ids))
-        if len(ids) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(ids, dropped)
-
-    monkeypatch.setattr(encoder, "_forward_batch", scarce)
+def test_windows_are_tokenised_ahead_and_change_nothing(encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = encoder.encode_documents(TEXTS * 5)
+    monkeypatch.setattr("m3rag.encoder.encoder.WINDOW_CHARACTERS", 200)
     done: list[int] = []
-    found = encoder.encode_documents(TEXTS * 4, progress=done.append).dense
-    assert np.allclose(found, expected, atol=1e-5)
-    assert sum(done) == len(TEXTS) * 4
-    assert sum(s for s in sizes if s <= 3) == len(TEXTS) * 4  # no text was computed twice
+    found = encoder.encode_documents(TEXTS * 5, progress=done.append)
+    assert len(done) > 5
+    assert sum(done) == len(TEXTS) * 5
+    assert np.array_equal(found.offsets, expected.offsets)
+    assert np.abs(found.dense - expected.dense).max() <= 1e-5
+    assert abs(found.lexical - expected.lexical).max() <= 1e-5
+    assert np.abs(found.colbert - expected.colbert).max() <= 1e-3
+    assert np.abs(encoder.encode_dense(TEXTS * 5, role="query") - expected.dense).max() <= 1e-5
 
 
-def test_one_text_too_large_for_memory_is_an_error_with_a_remedy(
-    encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_cut_texts_are_counted_and_told_of(encoder: M3Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    before = encoder.truncated_texts
+    output = encoder.encode_documents(TEXTS, max_length=16)
+    assert np.diff(output.offsets).max() == 15
+    assert encoder.truncated_texts == before + 1
+    assert "1 of 5 texts are longer than max_length=16 tokens and were cut" in caplog.text
+    with pytest.raises(ConfigurationError, match=r"max_length 8193 is out of range .* 3 to 8192"):
+        encoder.encode_documents(TEXTS, max_length=8193)
 
-    monkeypatch.setattr(encoder, "_forward_batch", full)
-    with pytest.raises(ModelError, match=r"does not fit in the memory.*lower max_length"):
-        encoder.encode_documents(["ducks"])
+
+def test_tokens_are_those_of_the_token_vectors(encoder: M3Encoder) -> None:
+    for text in TEXTS:
+        output = encoder.encode_documents([text])
+        ids, spans = encoder.tokens(text)
+        weights = encoder.token_weights(text)
+        assert len(ids) == len(spans) == len(weights) == len(output.colbert)
+        lexical = {int(t): float(w) for t, w in zip(output.lexical.indices, output.lexical.data, strict=True)}
+        for token, weight in zip(ids.tolist(), weights.tolist(), strict=True):
+            assert weight <= lexical.get(token, 0.0) + 1e-6 or token in encoder.tokenizer.unused_ids
 
 
-def test_other_errors_are_not_swallowed(encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("a bug")
+def test_instructions_steer_but_are_not_found(tiny_checkpoint: Path, encoder: M3Encoder) -> None:
+    instructed = M3Encoder(str(tiny_checkpoint), device="cpu", query_instruction="Find ducks:")
+    plain, steered = encoder.encode_queries(["swim on ponds"]), instructed.encode_queries(["swim on ponds"])
+    assert steered.colbert.shape == plain.colbert.shape
+    assert not np.allclose(steered.dense, plain.dense, atol=1e-3)
+    assert set(steered.lexical.indices) <= {int(i) for i in encoder.tokens("swim on ponds")[0]}
+    whole = encoder.encode_queries(["Find ducks: swim on ponds"])
+    assert np.abs(whole.dense - steered.dense).max() <= 1e-5
+    assert np.array_equal(instructed.encode_documents(TEXTS).dense, encoder.encode_documents(TEXTS).dense)
 
-    monkeypatch.setattr(encoder, "_forward_batch", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        encoder.encode_documents(TEXTS)
+
+def test_the_dense_vector_may_be_cut_and_left_as_it_is(tiny_checkpoint: Path, encoder: M3Encoder) -> None:
+    raw = M3Encoder(str(tiny_checkpoint), device="cpu", normalize=False, colbert_dtype="float32")
+    short = M3Encoder(str(tiny_checkpoint), device="cpu", truncate_dim=16)
+    texts = [text for text in TEXTS if text]
+    full, unscaled, cut = (e.encode_documents(texts) for e in (encoder, raw, short))
+    assert cut.dense.shape == (len(texts), 16)
+    assert short.info.dense_dim == 16
+    lengths = np.linalg.norm(unscaled.dense, axis=1, keepdims=True)
+    assert not np.allclose(lengths, 1, atol=0.1)
+    assert np.abs(unscaled.dense / lengths - full.dense).max() <= 1e-5
+    leading = unscaled.dense[:, :16]
+    assert np.abs(leading / np.linalg.norm(leading, axis=1, keepdims=True) - cut.dense).max() <= 1e-5
+    scale = np.linalg.norm(unscaled.colbert, axis=1, keepdims=True)
+    assert np.abs(unscaled.colbert / scale - full.colbert).max() <= 1e-3
+
+
+def test_options_that_change_the_numbers_change_the_fingerprint(tiny_checkpoint: Path, encoder: M3Encoder) -> None:
+    variants: list[dict[str, Any]] = [
+        {"pooling": "mean"},
+        {"query_instruction": "ducks:"},
+        {"document_instruction": "ducks:"},
+        {"truncate_dim": 16},
+        {"normalize": False},
+        {"mcls": True},
+    ]
+    prints = [M3Encoder(str(tiny_checkpoint), device="cpu", **options).info.fingerprint for options in variants]
+    assert len({*prints, encoder.info.fingerprint}) == len(variants) + 1
+    same = M3Encoder(str(tiny_checkpoint), device="cpu", pooling="cls", truncate_dim=64, batch_tokens=9, max_length=50)
+    assert same.info.fingerprint == encoder.info.fingerprint
 
 
 def test_bad_input_is_named(encoder: M3Encoder) -> None:
@@ -108,6 +145,8 @@ def test_bad_input_is_named(encoder: M3Encoder) -> None:
         ({"max_length": 2}, "2 is out of range"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
         ({"dtype": "int3"}, "'int3' is unknown: choose one of float32"),
+        ({"pooling": "max"}, "pooling is 'max', must be one of cls, mean, last_token"),
+        ({"truncate_dim": 65}, "truncate_dim must be 1 to 64, got 65"),
         ({"device": "abacus"}, "'abacus' cannot be used .*device='cpu'"),
     ],
 )

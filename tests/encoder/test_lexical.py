@@ -1,40 +1,53 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.encoder.lexical import LexicalRows, max_per_token
-
-UNUSED = np.array([0, 1, 2, 3])
+from m3rag.encoder.lexical import MAX_TEXTS, MAX_VOCAB, LexicalRows, max_per_token, sorted_keys
 
 
-def naive(ids: list[int], weights: list[float], dropped: int) -> dict[int, float]:
-    best: dict[int, float] = {}
-    for position, (token, weight) in enumerate(zip(ids, weights, strict=True)):
-        if position >= dropped and token not in UNUSED and weight > max(best.get(token, 0.0), 0.0):
-            best[token] = weight
-    return best
+def keys_of(owners: list[int], ids: list[int], weights: list[float]) -> npt.NDArray[np.int64]:
+    tensors = [torch.tensor(part, dtype=torch.int64) for part in (owners, ids)]
+    keys: npt.NDArray[np.int64] = sorted_keys(*tensors, torch.tensor(weights, dtype=torch.float32)).numpy()
+    return keys
 
 
-@given(st.data())
-def test_equals_a_loop_over_tokens(data: st.DataObject) -> None:
-    texts = data.draw(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=6))
-    dropped = data.draw(st.integers(0, 3))
-    longest = max(map(len, texts))
-    weight = st.sampled_from([0.0, 0.25, 0.5, 1.0])
-    weights = np.array([data.draw(st.lists(weight, min_size=longest, max_size=longest)) for _ in texts], np.float32)
-    order = np.array(data.draw(st.permutations(range(len(texts)))))
+def entries_of(owners: list[int], ids: list[int], weights: list[float]) -> dict[tuple[int, int], float]:
+    found = max_per_token(keys_of(owners, ids, weights))
+    assert sorted(zip(found.rows, found.tokens, strict=True)) == list(zip(found.rows, found.tokens, strict=True))
+    return {(int(r), int(t)): float(w) for r, t, w in zip(*found, strict=True)}
+
+
+positions = st.tuples(
+    st.sampled_from([0, 1, 2, MAX_TEXTS - 1]),
+    st.sampled_from([0, 1, 7, MAX_VOCAB - 1]),
+    st.sampled_from([0.0, -0.0, 1e-45, 0.25, 0.5, 1.0, 3e38, float("inf")]),
+)
+
+
+@given(st.lists(positions, max_size=40))
+def test_equals_a_loop_over_tokens(entries: list[tuple[int, int, float]]) -> None:
+    best: dict[tuple[int, int], float] = {}
+    for owner, token, weight in entries:
+        if np.float32(weight) > best.get((owner, token), 0.0):
+            best[owner, token] = float(np.float32(weight))
+    owners, ids, weights = ([entry[i] for entry in entries] for i in range(3))
+    assert entries_of(owners, ids, weights) == best  # type: ignore[arg-type]
+
+
+def test_rows_are_collected_in_any_order() -> None:
+    texts = [{3: 0.5}, {}, {1: 0.25, 9: 1.0}, {2: 0.125}]
     rows = LexicalRows(len(texts), 10)
-    half = len(texts) // 2
-    for part in (order[:half], order[half:]):
-        if len(part):
-            ids = [np.array(texts[i]) for i in part]
-            rows.add(part, max_per_token(ids, weights[part], dropped, UNUSED))
+    for part in ([2, 1], [3], [0]):
+        owners = [i for i, text in enumerate(part) for _ in texts[text]]
+        ids = [token for text in part for token in texts[text]]
+        weights = [weight for text in part for weight in texts[text].values()]
+        rows.add(np.array(part), max_per_token(keys_of(owners, ids, weights)))
     matrix = rows.to_csr().toarray()
-    for i, ids in enumerate(texts):
-        found = {t: float(w) for t, w in enumerate(matrix[i]) if w}
-        assert found == naive(ids, weights[i, : len(ids)].tolist(), dropped)
+    assert [{t: float(w) for t, w in enumerate(row) if w} for row in matrix] == texts
 
 
 def test_nothing_at_all() -> None:

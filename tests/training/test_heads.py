@@ -36,7 +36,7 @@ def test_scores_in_training_are_the_scores_of_the_encoder(tiny_checkpoint: Path)
     encoder = M3Encoder(str(tiny_checkpoint), device="cpu", colbert_dtype="float32")
     queries, passages = token_states(encoder, QUERIES, "query"), token_states(encoder, PASSAGES, "document")
     heads = Heads(passages.states, 64, seed=0)
-    heads.colbert_linear, heads.sparse_linear = encoder.model.colbert_linear, encoder.model.sparse_linear
+    heads.colbert_linear, heads.sparse_linear = encoder.network.colbert_linear, encoder.network.sparse_linear
     with torch.no_grad():
         found = leg_scores(heads, queries, torch.arange(3), passages, torch.arange(4))
     q, p = encoder.encode_queries(QUERIES), encoder.encode_documents(PASSAGES)

@@ -1,0 +1,146 @@
+"""Packed texts in, finished representations out, batch by batch, on one device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from m3rag.encoder.batching import Batch, Rows, plan_batches
+from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token, sorted_keys
+from m3rag.encoder.model import Representations, to_device
+from m3rag.errors import ModelError
+from m3rag.output import FloatArray
+
+
+class Encoded(NamedTuple):
+    """A finished batch, in main memory.
+
+    dense `(texts, d)` float32; lexical, the batch's entries; colbert `(kept tokens, c)`.
+    """
+
+    dense: npt.NDArray[np.float32]
+    lexical: TokenWeights
+    colbert: FloatArray
+
+
+class Finish(NamedTuple):
+    """What is done to a forward pass's results, the same on every device."""
+
+    unused_ids: npt.NDArray[np.int64]
+    colbert_dtype: torch.dtype = torch.float16
+    truncate_dim: int | None = None
+    normalize: bool = True
+
+
+class Network(Protocol):
+    """What computes a batch: torch or ONNX Runtime."""
+
+    def __call__(self, batch: Batch) -> Representations:
+        """One forward pass."""
+
+
+class Engine(Protocol):
+    """What computes all batches: one device, or several."""
+
+    def run(self, texts: Batch) -> Iterator[tuple[Rows, Encoded]]:
+        """Compute every text once; yields (text numbers, their representations) in any order."""
+
+    def token_weights(self, text: Batch) -> npt.NDArray[np.float32]:
+        """The lexical weight of each kept token of one text, before maxima."""
+
+
+class DeviceEngine:
+    """One network on one device.
+
+    Safe to share between threads: the forward pass is locked, batch by batch.
+
+    Args:
+        network: What computes a batch.
+        device: Where; for what it is told of in errors.
+        batch_tokens: Most tokens of a forward pass.
+        finish: What is done to its results.
+    """
+
+    def __init__(self, network: Network, *, device: torch.device, batch_tokens: int, finish: Finish) -> None:
+        self.network = network
+        self.device = device
+        self.batch_tokens = batch_tokens
+        self.finish = finish
+        self._lock = threading.Lock()
+
+    def run(self, texts: Batch) -> Iterator[tuple[Rows, Encoded]]:
+        """Compute every text once.
+
+        Yields:
+            Text numbers and their representations, the longest texts first.
+
+        Raises:
+            ModelError: If one text alone does not fit in memory.
+        """
+        todo = plan_batches(texts.lengths, batch_tokens=self.batch_tokens, max_texts=MAX_TEXTS)[::-1]
+        under_way: tuple[Rows, _Results] | None = None
+        while todo:
+            rows = todo.pop()
+            try:
+                results = self._start(texts.take(rows))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if len(rows) == 1:
+                    raise ModelError(
+                        f"one text of {texts.lengths[rows[0]]} tokens does not fit in the memory of {self.device}: "
+                        "lower max_length"
+                    ) from error
+                todo += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+                continue
+            # Handed on one batch late, so that a GPU computes the next while this one is put away.
+            if under_way is not None:
+                yield under_way[0], under_way[1].wait()
+            under_way = rows, results
+        if under_way is not None:
+            yield under_way[0], under_way[1].wait()
+
+    def token_weights(self, text: Batch) -> npt.NDArray[np.float32]:
+        """The lexical weight of each kept token of one text, before maxima: `(kept tokens,)`."""
+        with self._lock, torch.inference_mode():
+            weights: npt.NDArray[np.float32] = self.network(text).lexical.cpu().numpy()
+        return weights
+
+    def _start(self, batch: Batch) -> _Results:
+        with self._lock, torch.inference_mode():
+            dense, lexical, colbert = self.network(batch)
+            dense = dense[:, : self.finish.truncate_dim]
+            if self.finish.normalize:
+                dense, colbert = F.normalize(dense, dim=-1), F.normalize(colbert, dim=-1)
+            ids, owners = batch.ids[batch.keep], batch.owners[batch.keep]
+            lexical = lexical.masked_fill(to_device(np.isin(ids, self.finish.unused_ids), lexical.device), 0)
+            keys = sorted_keys(to_device(owners, lexical.device), to_device(ids, lexical.device), lexical)
+            return _Results(dense, keys, colbert.to(self.finish.colbert_dtype))
+
+
+class _Results:
+    """Results on their way from the device."""
+
+    def __init__(self, dense: Tensor, keys: Tensor, colbert: Tensor) -> None:
+        self._host = [_to_host(tensor) for tensor in (dense, keys, colbert)]
+        self._arrived = torch.cuda.Event() if dense.is_cuda else None  # type: ignore[no-untyped-call]
+        if self._arrived is not None:
+            self._arrived.record()
+
+    def wait(self) -> Encoded:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        dense, keys, colbert = (tensor.numpy() for tensor in self._host)
+        return Encoded(dense, max_per_token(keys), colbert)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    # Only a copy to pinned memory runs beside the kernels of the next batch.
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

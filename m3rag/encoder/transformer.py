@@ -1,0 +1,190 @@
+"""The backbone (BERT, RoBERTa, XLM-R) over packed texts: every layer sees real tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from m3rag.encoder.attention import Attention, attention_over
+from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.encoder.weights import WORD_TABLE, Weights
+from m3rag.errors import ModelError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+# RoBERTa's positions start behind the padding id, BERT's at 0.
+ROBERTA_TYPES = frozenset({"roberta", "xlm-roberta", "camembert"})
+MODEL_TYPES = ROBERTA_TYPES | {"bert"}
+
+FEED_FORWARD_ROWS = 2048
+"""On a CPU the wide inner layer is computed this many tokens at a time: it stays in the cache, and
+8,192 tokens need no more memory than 2,048."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a checkpoint's `config.json` says of its network."""
+
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    vocab_size: int
+    positions: int
+    first_position: int
+    types: int
+    eps: float
+    activation: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Architecture:
+        """Read it.
+
+        Raises:
+            ModelError: If the network is not one that this encoder computes.
+        """
+        config: dict[str, Any] = checkpoint.config()
+
+        def refuse(key: str, supported: object) -> ModelError:
+            return ModelError(
+                f"the model {checkpoint.name!r} has {key} {config.get(key)!r}, which m3rag does not compute: "
+                f"its backbone must have one of {supported}"
+            )
+
+        if config.get("model_type") not in MODEL_TYPES:
+            raise refuse("model_type", ", ".join(sorted(MODEL_TYPES)))
+        if config.get("position_embedding_type", "absolute") != "absolute":
+            raise refuse("position_embedding_type", "absolute")
+        activation = config.get("hidden_act", "gelu")
+        if activation not in ACTIVATIONS:
+            raise refuse("hidden_act", ", ".join(ACTIVATIONS))
+        try:
+            return cls(
+                hidden=int(config["hidden_size"]),
+                layers=int(config["num_hidden_layers"]),
+                heads=int(config["num_attention_heads"]),
+                inner=int(config["intermediate_size"]),
+                vocab_size=int(config["vocab_size"]),
+                positions=int(config["max_position_embeddings"]),
+                first_position=int(config["pad_token_id"]) + 1 if config["model_type"] in ROBERTA_TYPES else 0,
+                types=int(config.get("type_vocab_size", 1)),
+                eps=float(config.get("layer_norm_eps", 1e-12)),
+                activation=activation,
+            )
+        except KeyError as error:
+            raise ModelError(f"{checkpoint.folder / 'config.json'} lacks {error.args[0]}: fetch it again") from error
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text: 8,194 positions of XLM-R hold 8,192."""
+        return self.positions - self.first_position
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward, each with its residual and norm (post-norm)."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.activation = ACTIVATIONS[shape.activation]
+        self.qkv = nn.Linear(shape.hidden, 3 * shape.hidden)
+        self.out = nn.Linear(shape.hidden, shape.hidden)
+        self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
+        self.up = nn.Linear(shape.hidden, shape.inner)
+        self.down = nn.Linear(shape.inner, shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
+
+    def forward(self, states: Tensor, attend: Attention) -> Tensor:
+        """`(tokens, D)` to `(tokens, D)`."""
+        tokens, hidden = states.shape
+        mixed = attend(self.qkv(states).view(tokens, 3, self.heads, hidden // self.heads))
+        states = self.attention_norm(self.out(mixed).add_(states))
+        rows = FEED_FORWARD_ROWS if states.device.type == "cpu" else max(tokens, 1)
+        fed = [self.norm(self.down(self.activation(self.up(part))).add_(part)) for part in torch.split(states, rows)]
+        return fed[0] if len(fed) == 1 else torch.cat(fed)
+
+
+class Transformer(nn.Module):
+    """Token ids of packed texts to their last hidden states."""
+
+    def __init__(self, shape: Architecture) -> None:
+        super().__init__()
+        self.shape = shape
+        self.words = nn.Embedding(shape.vocab_size, shape.hidden)
+        self.positions = nn.Embedding(shape.positions, shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the layers compute in; the word table alone may be narrower."""
+        return self.positions.weight.dtype
+
+    def forward(self, ids: Tensor, positions: Tensor, lengths: list[int]) -> Tensor:
+        """Compute the states.
+
+        Args:
+            ids: `(tokens,)` int64, texts one after the other.
+            positions: `(tokens,)` int64, each text's from 0.
+            lengths: Tokens of each text.
+
+        Returns:
+            `(tokens, hidden)`.
+        """
+        words = self.words(ids).to(self.dtype)
+        states: Tensor = self.norm(words.add_(self.positions(positions + self.shape.first_position)))
+        attend = attention_over(lengths, device=states.device, dtype=states.dtype)
+        for layer in self.layers:
+            states = layer(states, attend)
+        return states
+
+
+def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Transformer:
+    """Build the backbone and fill it tensor by tensor.
+
+    A word table stored in half precision stays so on a CPU, where it is most of a small model's memory.
+
+    Raises:
+        ModelError: If the architecture is another, or a tensor is missing or mis-shaped.
+    """
+    shape = Architecture.of(checkpoint)
+    weights = Weights(checkpoint)
+    with torch.device("meta"):
+        model = Transformer(shape)
+    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in _tensors(weights, shape)}
+    words = weights[WORD_TABLE]
+    keeps_half = device.type == "cpu" and words.dtype in {torch.float16, torch.bfloat16}
+    state["words.weight"] = words.to(device=device, dtype=words.dtype if keeps_half else dtype)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {checkpoint.folder} do not fit their config.json: {error}") from error
+    return model
+
+
+def _tensors(weights: Weights, shape: Architecture) -> Iterator[tuple[str, Tensor]]:
+    positions = weights["embeddings.position_embeddings.weight"]
+    # All texts are of type 0, so its row can stand in every position.
+    yield "positions.weight", positions.float() + weights["embeddings.token_type_embeddings.weight"][0].float()
+    for part in ("weight", "bias"):
+        yield f"norm.{part}", weights[f"embeddings.LayerNorm.{part}"]
+    for i in range(shape.layers):
+        source, target = f"encoder.layer.{i}", f"layers.{i}"
+        for part in ("weight", "bias"):
+            attention = [weights[f"{source}.attention.self.{name}.{part}"] for name in ("query", "key", "value")]
+            yield f"{target}.qkv.{part}", torch.cat(attention)
+            yield f"{target}.out.{part}", weights[f"{source}.attention.output.dense.{part}"]
+            yield f"{target}.attention_norm.{part}", weights[f"{source}.attention.output.LayerNorm.{part}"]
+            yield f"{target}.up.{part}", weights[f"{source}.intermediate.dense.{part}"]
+            yield f"{target}.down.{part}", weights[f"{source}.output.dense.{part}"]
+            yield f"{target}.norm.{part}", weights[f"{source}.output.LayerNorm.{part}"]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from m3rag.encoder.batching import Batch
+from m3rag.encoder.encoder import M3Encoder
+from m3rag.encoder.engine import DeviceEngine
+from m3rag.encoder.model import Representations
+from m3rag.errors import ModelError
+
+TEXTS = ["ducks swim", "", "a much longer text about ducks that swim on ponds " * 9, "🦆", "ducks swim"]
+
+
+@pytest.fixture
+def encoder(tiny_checkpoint: Path) -> M3Encoder:
+    return M3Encoder(str(tiny_checkpoint), device="cpu")
+
+
+def engine_of(encoder: M3Encoder) -> DeviceEngine:
+    assert isinstance(encoder.engine, DeviceEngine)
+    return encoder.engine
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder) -> None:
+    expected = encoder.encode_documents(TEXTS * 4).dense
+    sizes: list[int] = []
+    real = engine_of(encoder).network
+
+    def scarce(batch: Batch) -> Representations:
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(batch)
+
+    engine_of(encoder).network = scarce
+    done: list[int] = []
+    found = encoder.encode_documents(TEXTS * 4, progress=done.append).dense
+    assert np.allclose(found, expected, atol=1e-5)
+    assert sum(done) == len(TEXTS) * 4
+    assert sum(s for s in sizes if s <= 3) == len(TEXTS) * 4  # no text was computed twice
+
+
+def test_one_text_too_large_for_memory_is_an_error_with_a_remedy(encoder: M3Encoder) -> None:
+    def full(_: Batch) -> Representations:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine_of(encoder).network = full
+    with pytest.raises(ModelError, match=r"does not fit in the memory.*lower max_length"):
+        encoder.encode_documents(["ducks"])
+
+
+def test_other_errors_are_not_swallowed(encoder: M3Encoder) -> None:
+    def broken(_: Batch) -> Any:
+        raise RuntimeError("a bug")
+
+    engine_of(encoder).network = broken
+    with pytest.raises(RuntimeError, match="a bug"):
+        encoder.encode_documents(TEXTS)
