@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m3rag.encoder.batching import Batch, Rows, plan_batches
-from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token, sorted_keys
-from m3rag.encoder.model import Representations, to_device
+from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token
+from m3rag.encoder.model import Representations
 from m3rag.errors import ModelError
 from m3rag.output import FloatArray
 
@@ -117,17 +117,18 @@ class DeviceEngine:
             dense = dense[:, : self.finish.truncate_dim]
             if self.finish.normalize:
                 dense, colbert = F.normalize(dense, dim=-1), F.normalize(colbert, dim=-1)
-            ids, owners = batch.ids[batch.keep], batch.owners[batch.keep]
-            lexical = lexical.masked_fill(to_device(np.isin(ids, self.finish.unused_ids), lexical.device), 0)
-            keys = sorted_keys(to_device(owners, lexical.device), to_device(ids, lexical.device), lexical)
-            return _Results(dense, keys, colbert.to(self.finish.colbert_dtype))
+            return _Results(batch, dense, lexical, colbert.to(self.finish.colbert_dtype), self.finish.unused_ids)
 
 
 class _Results:
     """Results on their way from the device."""
 
-    def __init__(self, dense: Tensor, keys: Tensor, colbert: Tensor) -> None:
-        self._host = [_to_host(tensor) for tensor in (dense, keys, colbert)]
+    def __init__(
+        self, batch: Batch, dense: Tensor, lexical: Tensor, colbert: Tensor, unused_ids: npt.NDArray[np.int64]
+    ) -> None:
+        self._batch = batch
+        self._unused_ids = unused_ids
+        self._host = [_to_host(tensor) for tensor in (dense, lexical, colbert)]
         self._arrived = torch.cuda.Event() if dense.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
             self._arrived.record()
@@ -135,8 +136,10 @@ class _Results:
     def wait(self) -> Encoded:
         if self._arrived is not None:
             self._arrived.synchronize()
-        dense, keys, colbert = (tensor.numpy() for tensor in self._host)
-        return Encoded(dense, max_per_token(keys), colbert)
+        dense, lexical, colbert = (tensor.numpy() for tensor in self._host)
+        ids, owners = self._batch.ids[self._batch.keep], self._batch.owners[self._batch.keep]
+        used = ~np.isin(ids, self._unused_ids)
+        return Encoded(dense, max_per_token(owners[used], ids[used], lexical[used]), colbert)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -6,13 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.sparse import csr_array
-from torch import Tensor
 
 TOKEN_BITS = 20
 WEIGHT_BITS = 31
-WEIGHT_MASK = (1 << WEIGHT_BITS) - 1
 MAX_VOCAB = 1 << TOKEN_BITS
 MAX_TEXTS = 1 << (63 - TOKEN_BITS - WEIGHT_BITS)
 """Most texts of a batch: text, token and weight share one 64-bit key."""
@@ -26,37 +23,27 @@ class TokenWeights(NamedTuple):
     weights: npt.NDArray[np.float32]
 
 
-def sorted_keys(owners: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Sort the weights of a batch by text, token and size, on whatever device the tensors are.
-
-    The bits of floats that are not negative sort as the floats do, so text, token and weight fit one
-    64-bit key, and the last key of each text and token holds the maximum.
-
-    Args:
-        owners: `(n,)` int64 text of each position, less than `MAX_TEXTS`.
-        ids: `(n,)` int64 token of each position, less than `MAX_VOCAB`.
-        weights: `(n,)` float32, >= 0.
-
-    Returns:
-        `(n,)` int64.
-    """
-    bits = weights.contiguous().view(torch.int32).long() & WEIGHT_MASK  # -0.0 has a sign bit
-    return ((owners << TOKEN_BITS | ids) << WEIGHT_BITS | bits).sort().values
-
-
-def max_per_token(keys: npt.NDArray[np.int64]) -> TokenWeights:
+def max_per_token(
+    owners: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float32]
+) -> TokenWeights:
     """Keep the largest weight of each token of each text (section 3.2 of arXiv 2402.03216).
 
+    One sort does it: the bits of floats that are not negative sort as the floats do, so text, token
+    and weight fit one 64-bit key, and the last key of each text and token holds the maximum.
+
     Args:
-        keys: `(n,)` of `sorted_keys`; what has a weight of 0 is left out.
+        owners: `(n,)` text of each position, less than `MAX_TEXTS`.
+        ids: `(n,)` token of each position, less than `MAX_VOCAB`.
+        weights: `(n,)`; what is not above 0 is left out.
     """
+    positive = np.flatnonzero(weights > 0)
+    bits = weights[positive].view(np.int32).astype(np.int64)
+    keys = np.sort((owners[positive] << TOKEN_BITS | ids[positive]) << WEIGHT_BITS | bits)
     entries = keys >> WEIGHT_BITS
     last = np.append(entries[1:] != entries[:-1], True)[: len(keys)]
-    weights = (keys[last] & WEIGHT_MASK).astype(np.int32).view(np.float32)
-    positive = weights > 0
-    entries = entries[last][positive]
-    tokens = (entries & (MAX_VOCAB - 1)).astype(np.int32)
-    return TokenWeights(entries >> TOKEN_BITS, tokens, weights[positive])
+    entries = entries[last]
+    best = (keys[last] & ((1 << WEIGHT_BITS) - 1)).astype(np.int32).view(np.float32)
+    return TokenWeights(entries >> TOKEN_BITS, (entries & (MAX_VOCAB - 1)).astype(np.int32), best)
 
 
 class LexicalRows:

@@ -1,24 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.encoder.lexical import MAX_TEXTS, MAX_VOCAB, LexicalRows, max_per_token, sorted_keys
+from m3rag.encoder.lexical import MAX_TEXTS, MAX_VOCAB, LexicalRows, TokenWeights, max_per_token
 
 
-def keys_of(owners: list[int], ids: list[int], weights: list[float]) -> npt.NDArray[np.int64]:
-    tensors = [torch.tensor(part, dtype=torch.int64) for part in (owners, ids)]
-    keys: npt.NDArray[np.int64] = sorted_keys(*tensors, torch.tensor(weights, dtype=torch.float32)).numpy()
-    return keys
-
-
-def entries_of(owners: list[int], ids: list[int], weights: list[float]) -> dict[tuple[int, int], float]:
-    found = max_per_token(keys_of(owners, ids, weights))
-    assert sorted(zip(found.rows, found.tokens, strict=True)) == list(zip(found.rows, found.tokens, strict=True))
-    return {(int(r), int(t)): float(w) for r, t, w in zip(*found, strict=True)}
+def entries_of(owners: list[int], ids: list[int], weights: list[float]) -> TokenWeights:
+    return max_per_token(np.array(owners, np.int64), np.array(ids, np.int64), np.array(weights, np.float32))
 
 
 positions = st.tuples(
@@ -35,7 +25,10 @@ def test_equals_a_loop_over_tokens(entries: list[tuple[int, int, float]]) -> Non
         if np.float32(weight) > best.get((owner, token), 0.0):
             best[owner, token] = float(np.float32(weight))
     owners, ids, weights = ([entry[i] for entry in entries] for i in range(3))
-    assert entries_of(owners, ids, weights) == best  # type: ignore[arg-type]
+    found = entries_of(owners, ids, weights)  # type: ignore[arg-type]
+    in_order = list(zip(found.rows.tolist(), found.tokens.tolist(), strict=True))
+    assert in_order == sorted(best)
+    assert dict(zip(in_order, found.weights.tolist(), strict=True)) == best
 
 
 def test_rows_are_collected_in_any_order() -> None:
@@ -45,7 +38,7 @@ def test_rows_are_collected_in_any_order() -> None:
         owners = [i for i, text in enumerate(part) for _ in texts[text]]
         ids = [token for text in part for token in texts[text]]
         weights = [weight for text in part for weight in texts[text].values()]
-        rows.add(np.array(part), max_per_token(keys_of(owners, ids, weights)))
+        rows.add(np.array(part), entries_of(owners, ids, weights))
     matrix = rows.to_csr().toarray()
     assert [{t: float(w) for t, w in enumerate(row) if w} for row in matrix] == texts
 

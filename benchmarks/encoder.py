@@ -1,0 +1,321 @@
+"""The encoder against FlagEmbedding: speed, memory, scaling, on real texts and random weights.
+
+    python benchmarks/encoder.py [--data ../shared/data] [--models 6x384 24x1024] [--texts 200 2000]
+                                 [--rows default best int8 ...] [--runs 3] [--json FILE]
+    python benchmarks/encoder.py --scaling 200 2000 20000
+    python benchmarks/encoder.py --lexical
+    python benchmarks/encoder.py --long
+
+Every contender runs in a process of its own, loads, encodes eight texts to warm up, then encodes all
+texts once and says how long that took and how much memory the process needed at most. Contenders take
+turns, run by run, so that a drift of the machine's speed meets all of them; the ratio is that of the
+medians. All give all three representations at max_length 8192. The weights are random, in the layout of
+BAAI/bge-m3, with the real vocabulary; speed does not depend on what they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REPOSITORY = Path(__file__).parents[1]
+LANGUAGES = ("en", "de", "es", "ru", "ar", "zh")
+BATCH_SIZES = (4, 8, 16, 32, 64)
+MAX_LENGTH = 8192
+
+Encode = Callable[[list[str]], object]
+Lengths = Any
+"""An integer array, one length a text."""
+
+
+def texts_of(data: Path, n: int) -> list[str]:
+    """Real texts of mixed length: of 40, 24 questions, 8 sentences or paragraphs, 7 abstracts, a long one."""
+    retrieval = data / "retrieval"
+
+    def read(*parts: str) -> list[str]:
+        path = retrieval.joinpath(*parts)
+        return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    questions = [read("xquad", "mono", language, "queries.jsonl") for language in LANGUAGES]
+    paragraphs = [read("xquad", "mono", language, "corpus.jsonl") for language in LANGUAGES]
+    articles = read("long", "squad-articles", "corpus.jsonl")
+    long = [article[start : start + 4000] for start in range(0, 16_000, 4000) for article in articles]
+    pools = [
+        (24, itertools.cycle(itertools.chain(*zip(*questions, strict=True)))),
+        (8, itertools.cycle(itertools.chain(*zip(*paragraphs, strict=True)))),
+        (7, itertools.cycle(read("scifact", "corpus.jsonl"))),
+        (1, itertools.cycle(long)),
+    ]
+    texts = [next(pool) for _ in range(-(-n // 40)) for count, pool in pools for _ in range(count)]
+    order = np.random.default_rng(0).permutation(len(texts))[:n]
+    return [texts[i] for i in order]
+
+
+def make_checkpoint(folder: Path, name: str) -> Path:
+    """Random weights of so many layers x hidden size, with XLM-R's vocabulary."""
+    import torch
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+    from m3rag.encoder.mini import ensure_mini
+
+    path = folder / name
+    layers, hidden = map(int, name.split("x"))
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=250002,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=12 if hidden == 384 else hidden // 64,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=8194,
+        type_vocab_size=1,
+        pad_token_id=1,
+        layer_norm_eps=1e-5,
+        initializer_range=1.6 / hidden**0.5,
+    )
+    XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(path)
+    for file, outputs in (("sparse_linear.pt", 1), ("colbert_linear.pt", hidden)):
+        torch.save(torch.nn.Linear(hidden, outputs).half().state_dict(), path / file)
+    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(ensure_mini() / "tokenizer.json"), **{f"{k}_token": v for k, v in names.items()}
+    ).save_pretrained(path)
+    return path
+
+
+def contender(name: str, checkpoint: str) -> Encode:
+    """Something that encodes: `m3rag[:option=value,...]` or `flagembedding:BATCH_SIZE`."""
+    kind, _, given = name.partition(":")
+    if kind == "m3rag":
+        from m3rag.encoder import M3Encoder
+
+        options: dict[str, Any] = dict(pair.split("=") for pair in given.split(",") if pair)
+        return M3Encoder(checkpoint, **options).encode_documents
+    from FlagEmbedding import BGEM3FlagModel
+
+    model = BGEM3FlagModel(checkpoint, devices="cpu" if not _has_cuda() else "cuda:0")
+    size = int(given or 256)
+    return lambda texts: model.encode(
+        texts, batch_size=size, max_length=MAX_LENGTH, return_dense=True, return_sparse=True, return_colbert_vecs=True
+    )
+
+
+def worker(job: dict[str, Any]) -> None:
+    """One measurement in this process, printed as JSON."""
+    warnings.simplefilter("ignore")
+    texts = texts_of(Path(job["data"]), job["texts"]) if "texts" in job else ["several ducks swim " * 6000] * 1
+    encode = contender(job["contender"], job["checkpoint"])
+    loaded = _peak_mb()
+    encode(texts[:8] if len(texts) > 1 else ["ducks"])
+    started = time.perf_counter()
+    encode(texts)
+    print(json.dumps({"seconds": time.perf_counter() - started, "loaded_mb": loaded, "peak_mb": _peak_mb()}))
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def measure(job: dict[str, Any]) -> dict[str, float]:
+    """Run one job in a fresh process."""
+    command = [sys.executable, __file__, "--worker", json.dumps(job)]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{job['contender']} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def tokens_of(data: Path, n: int) -> Lengths:
+    """Tokens of the texts, specials included."""
+    from m3rag.encoder.mini import ensure_mini
+    from m3rag.encoder.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(ensure_mini() / "tokenizer.json")
+    return np.array([len(i) for i in tokenizer.encode(texts_of(data, n), max_length=MAX_LENGTH).ids])
+
+
+def matrix_rate(hidden: int, dtype: str = "float32") -> float:
+    """The machine's best rate of a linear layer of the network's own shapes, GFLOP/s."""
+    import torch
+
+    device = "cuda" if _has_cuda() else "cpu"
+    best = 0.0
+    for rows, inputs, outputs in itertools.product((512, 1024, 2048), (hidden,), (hidden, 3 * hidden, 4 * hidden)):
+        states, weight = (torch.randn(s, inputs, dtype=getattr(torch, dtype), device=device) for s in (rows, outputs))
+        for _ in range(20):
+            started = time.perf_counter()
+            torch.nn.functional.linear(states, weight)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, 2 * rows * inputs * outputs / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def work(lengths: Lengths, name: str) -> float:
+    """Floating-point operations of the matrix products of one pass over real tokens."""
+    layers, hidden = map(int, name.split("x"))
+    return float(layers * (24 * hidden**2 * lengths.sum() + 4 * hidden * (lengths.astype(float) ** 2).sum()))
+
+
+def speed(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The table of contenders, one row a model, number of texts and contender."""
+    rows = []
+    for name in options.models:
+        checkpoint = str(make_checkpoint(folder, name))
+        rate = matrix_rate(int(name.split("x")[1]))
+        base = {"data": str(options.data), "checkpoint": checkpoint}
+        trial = {**base, "texts": 200}
+        sizes = {size: measure({**trial, "contender": f"flagembedding:{size}"})["seconds"] for size in BATCH_SIZES}
+        best = min(sizes, key=lambda size: sizes[size])
+        contenders = [f"flagembedding:{256}", f"flagembedding:{best}", *options.contenders]
+        for n in options.texts:
+            lengths = tokens_of(options.data, n)
+            found: dict[str, list[dict[str, float]]] = {c: [] for c in contenders}
+            for _ in range(options.runs):
+                for c in contenders:
+                    found[c].append(measure({**base, "texts": n, "contender": c}))
+                    print(name, n, c, found[c][-1], file=sys.stderr)
+            median = {c: statistics.median(run["seconds"] for run in runs) for c, runs in found.items()}
+            for c in contenders:
+                rows.append(
+                    {
+                        "model": name,
+                        "texts": n,
+                        "tokens": int(lengths.sum()),
+                        "contender": c,
+                        "seconds": round(median[c], 2),
+                        "tokens_per_s": round(lengths.sum() / median[c]),
+                        "vs_default": round(median[contenders[0]] / median[c], 2),
+                        "vs_best": round(median[contenders[1]] / median[c], 2),
+                        "of_fp32_peak": round(work(lengths, name) / median[c] / rate / 1e9, 2),
+                        "peak_mb": round(statistics.median(run["peak_mb"] for run in found[c])),
+                    }
+                )
+    return rows
+
+
+def scaling(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Time per token as the number of texts grows."""
+    checkpoint = str(make_checkpoint(folder, "6x384"))
+    base = {"data": str(options.data), "checkpoint": checkpoint, "contender": "m3rag"}
+    found: dict[int, list[float]] = {n: [] for n in options.scaling}
+    for _ in range(options.runs):
+        for n in options.scaling:
+            found[n].append(measure({**base, "texts": n})["seconds"])
+            print(n, found[n][-1], file=sys.stderr)
+    rows = []
+    for n, seconds in found.items():
+        lengths = tokens_of(options.data, n)
+        # Attention is quadratic in a text's length; what is compared is time by work, mixes being alike.
+        rows.append(
+            {
+                "texts": n,
+                "tokens": int(lengths.sum()),
+                "us_per_token": round(statistics.median(seconds) / lengths.sum() * 1e6, 2),
+                "mean_tokens": round(float(lengths.mean()), 1),
+            }
+        )
+    return rows
+
+
+def lexical(_: argparse.Namespace, __: Path) -> list[dict[str, Any]]:
+    """From weights to lexical matrix, 200 texts of 200 tokens, against FlagEmbedding's loop."""
+    from m3rag.encoder.lexical import LexicalRows, max_per_token
+
+    rng = np.random.default_rng(0)
+    ids = rng.zipf(1.3, (200, 200)) % 250_000 + 4
+    weights = (rng.random((200, 200)) - 0.2).clip(0).astype(np.float32)
+    owners = np.repeat(np.arange(200), 200)
+
+    def ours() -> None:
+        rows = LexicalRows(200, 250_002)
+        rows.add(np.arange(200), max_per_token(owners, ids.ravel(), weights.ravel()))
+        rows.to_csr()
+
+    def reference() -> list[dict[str, float]]:
+        # What M3Embedder does with a batch: a dict a text, a Python step a token.
+        unused, found = {0, 1, 2, 3}, []
+        for of_text, ids_of_text in zip(weights, ids.tolist(), strict=True):
+            best: dict[str, float] = {}
+            for weight, token in zip(of_text, ids_of_text, strict=True):
+                if token not in unused and weight > 0 and weight > best.get(str(token), 0):
+                    best[str(token)] = weight
+            found.append(best)
+        return found
+
+    took = {}
+    for name, step in (("m3rag", ours), ("reference", reference)):
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - started)
+        took[name] = statistics.median(times)
+    return [
+        {"contender": n, "ms": round(t * 1e3, 2), "ratio": round(took["reference"] / t, 1)} for n, t in took.items()
+    ]
+
+
+def long(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """One text of 8,192 tokens at the real size: peak memory of the whole process."""
+    checkpoint = str(make_checkpoint(folder, "24x1024"))
+    rows = []
+    for name in ("m3rag", "flagembedding:1", *options.contenders):
+        found = measure({"checkpoint": checkpoint, "contender": name})
+        rows.append({"contender": name, **{key: round(value, 1) for key, value in found.items()}})
+    return rows
+
+
+def main() -> None:
+    """Run the parts asked for and print a Markdown table of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--models", nargs="+", default=["6x384", "24x1024"])
+    parser.add_argument("--texts", nargs="+", type=int, default=[200, 2000])
+    parser.add_argument("--contenders", nargs="+", default=["m3rag"], help="m3rag[:option=value,...]")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--scaling", nargs="+", type=int, metavar="N")
+    parser.add_argument("--lexical", action="store_true")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker)
+        return
+    part = scaling if options.scaling else lexical if options.lexical else long if options.long else speed
+    with tempfile.TemporaryDirectory() as folder:
+        print_table(part(options, Path(folder)))
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows as Markdown."""
+    columns = list(rows[0])
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(row[column]) for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()
