@@ -48,7 +48,7 @@ class M3Model(nn.Module):
         return self.backbone.shape.vocab_size
 
     def states(self, batch: Batch) -> Tensor:
-        """The backbone's last hidden states, `(tokens, hidden)` in the backbone's dtype."""
+        """The backbone's last hidden states, `(tokens, hidden)` float32."""
         device = self.colbert_linear.weight.device
         ids, positions = (to_device(array, device) for array in (batch.ids, batch.positions))
         states: Tensor = self.backbone(ids, positions, batch.lengths.tolist())
@@ -59,8 +59,8 @@ class M3Model(nn.Module):
         states = self.states(batch)
         dense = pool(states, batch)
         kept = states if batch.keep.all() else states[to_device(batch.keep.nonzero()[0], states.device)]
-        lexical = torch.relu(self.sparse_linear(kept)).squeeze(-1).float()
-        return Representations(dense, lexical, self.colbert_linear(kept).float())
+        lexical = torch.relu(self.sparse_linear(kept)).squeeze(-1)
+        return Representations(dense, lexical, self.colbert_linear(kept))
 
 
 def pool(states: Tensor, batch: Batch) -> Tensor:
@@ -68,7 +68,7 @@ def pool(states: Tensor, batch: Batch) -> Tensor:
     used = batch.pool.nonzero()[0]
     at, owners, weights = (to_device(a, states.device) for a in (used, batch.owners[used], batch.pool[used]))
     pooled = torch.zeros((len(batch), states.shape[1]), device=states.device)
-    return pooled.index_add_(0, owners, states[at].float() * weights.unsqueeze(1))
+    return pooled.index_add_(0, owners, states[at] * weights.unsqueeze(1))
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -86,7 +86,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
     """
     backbone = load_transformer(checkpoint, dtype=dtype, device=device)
     sparse, colbert = load_heads(checkpoint, hidden=backbone.shape.hidden)
-    model = M3Model(backbone, sparse.to(device, dtype), colbert.to(device, dtype))
+    model = M3Model(backbone, sparse.to(device), colbert.to(device))
     return model.eval().requires_grad_(False)
 
 

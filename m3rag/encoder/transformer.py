@@ -105,17 +105,26 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
 
     def forward(self, states: Tensor, attend: Attention) -> Tensor:
-        """`(tokens, D)` to `(tokens, D)`."""
+        """`(tokens, D)` to `(tokens, D)`, float32 whatever the products are computed in."""
         tokens, hidden = states.shape
-        mixed = attend(self.qkv(states).view(tokens, 3, self.heads, hidden // self.heads))
-        states = self.attention_norm(self.out(mixed).add_(states))
+        dtype = self.qkv.weight.dtype
+        mixed = attend(self.qkv(states.to(dtype)).view(tokens, 3, self.heads, hidden // self.heads))
+        states = self.attention_norm(self.out(mixed).float().add_(states))
         rows = FEED_FORWARD_ROWS if states.device.type == "cpu" else max(tokens, 1)
-        fed = [self.norm(self.down(self.activation(self.up(part))).add_(part)) for part in torch.split(states, rows)]
+        fed = [self._feed_forward(part, dtype) for part in torch.split(states, rows)]
         return fed[0] if len(fed) == 1 else torch.cat(fed)
+
+    def _feed_forward(self, states: Tensor, dtype: torch.dtype) -> Tensor:
+        fed: Tensor = self.norm(self.down(self.activation(self.up(states.to(dtype)))).float().add_(states))
+        return fed
 
 
 class Transformer(nn.Module):
-    """Token ids of packed texts to their last hidden states."""
+    """Token ids of packed texts to their last hidden states.
+
+    In half precision only the matrix products are: residuals and norms stay in float32. It costs no
+    time, and halves the error that the lexical weights show.
+    """
 
     def __init__(self, shape: Architecture) -> None:
         super().__init__()
@@ -127,8 +136,9 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the layers compute in; the word table alone may be narrower."""
-        return self.positions.weight.dtype
+        """What the matrix products are computed in."""
+        layer: Layer = self.layers[0]  # type: ignore[assignment]
+        return layer.qkv.weight.dtype
 
     def forward(self, ids: Tensor, positions: Tensor, lengths: list[int]) -> Tensor:
         """Compute the states.
@@ -139,11 +149,11 @@ class Transformer(nn.Module):
             lengths: Tokens of each text.
 
         Returns:
-            `(tokens, hidden)`.
+            `(tokens, hidden)` float32.
         """
-        words = self.words(ids).to(self.dtype)
+        words = self.words(ids).float()
         states: Tensor = self.norm(words.add_(self.positions(positions + self.shape.first_position)))
-        attend = attention_over(lengths, device=states.device, dtype=states.dtype)
+        attend = attention_over(lengths, device=states.device, dtype=self.dtype)
         for layer in self.layers:
             states = layer(states, attend)
         return states
@@ -152,7 +162,7 @@ class Transformer(nn.Module):
 def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Transformer:
     """Build the backbone and fill it tensor by tensor.
 
-    A word table stored in half precision stays so on a CPU, where it is most of a small model's memory.
+    A word table stored in float16 stays so: it is most of a small model's memory.
 
     Raises:
         ModelError: If the architecture is another, or a tensor is missing or mis-shaped.
@@ -161,15 +171,23 @@ def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torc
     weights = Weights(checkpoint)
     with torch.device("meta"):
         model = Transformer(shape)
-    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in _tensors(weights, shape)}
+    state = {
+        name: tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
+        for name, tensor in _tensors(weights, shape)
+    }
     words = weights[WORD_TABLE]
-    keeps_half = device.type == "cpu" and words.dtype in {torch.float16, torch.bfloat16}
-    state["words.weight"] = words.to(device=device, dtype=words.dtype if keeps_half else dtype)
+    # Half the memory; of the two, float16 has the digits that a word vector needs.
+    is_half = words.dtype == torch.float16 or dtype != torch.float32
+    state["words.weight"] = words.to(device=device, dtype=torch.float16 if is_half else torch.float32)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ModelError(f"the weights in {checkpoint.folder} do not fit their config.json: {error}") from error
     return model
+
+
+def _is_product(name: str) -> bool:
+    return name.startswith("layers.") and "norm" not in name
 
 
 def _tensors(weights: Weights, shape: Architecture) -> Iterator[tuple[str, Tensor]]:

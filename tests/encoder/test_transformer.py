@@ -13,9 +13,10 @@ from transformers import AutoModel, BertConfig, CamembertConfig, RobertaConfig, 
 
 from m3rag.encoder.batching import Batch, pack
 from m3rag.encoder.checkpoint import Checkpoint, Recipe
+from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.model import to_device
 from m3rag.encoder.transformer import Architecture, load_transformer
-from m3rag.errors import ModelError
+from m3rag.errors import ConfigurationError, ModelError
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -134,3 +135,20 @@ def test_the_limit_is_the_positions_left_after_padding(tmp_path: Path) -> None:
         tmp_path, AutoModel.from_config(XLMRobertaConfig(**SHAPE, pad_token_id=1), add_pooling_layer=False)
     )
     assert Architecture.of(roberta).max_length == 3998
+
+
+def test_half_precision_is_close_where_the_processor_has_it(tmp_path: Path) -> None:
+    try:
+        dtype = choose_dtype("bfloat16", CPU)
+    except ConfigurationError as error:
+        pytest.skip(f"this CPU computes no bfloat16: {error}")
+    torch.manual_seed(1)
+    reference = AutoModel.from_config(XLMRobertaConfig(**SHAPE, pad_token_id=1), add_pooling_layer=False)
+    checkpoint = checkpoint_of(tmp_path, reference)
+    batch = random_batch([40, 17, 17])
+    exact = states_of(checkpoint, batch)
+    model = load_transformer(checkpoint, dtype=dtype, device=CPU)
+    with torch.inference_mode():
+        states = model(to_device(batch.ids, CPU), to_device(batch.positions, CPU), batch.lengths.tolist())
+    assert states.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(states, exact).min() >= 0.999
