@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -16,12 +17,13 @@ import torch
 from m3rag.encoder.assembly import OutputBuilder
 from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
 from m3rag.encoder.checkpoint import Checkpoint, Pooling, Recipe
-from m3rag.encoder.device import choose_device, choose_dtype
+from m3rag.encoder.device import choose_dtype
+from m3rag.encoder.devices import DevicePool, choose_devices
 from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish
 from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
 from m3rag.encoder.microbatch import AsyncEncoding
-from m3rag.encoder.model import M3Model, load_model
+from m3rag.encoder.model import M3Model, load_heads, load_model
 from m3rag.encoder.tokenizer import SPECIALS, Spans, Tokenizer
 from m3rag.encoder.transformer import Architecture
 from m3rag.errors import ConfigurationError, InputError
@@ -37,8 +39,10 @@ Progress = Callable[[int], None]
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Enough to keep the device busy; more would only push a CPU's activations out of its cache."""
 
-WINDOW_CHARACTERS = 1 << 19
-"""Texts are tokenised and sorted this many characters at a time, while the window before is computed."""
+WINDOW_BATCHES = 32
+"""Texts are tokenised and sorted so many batches at a time, while the window before is computed."""
+
+CHARACTERS_PER_TOKEN = 4
 
 
 class M3Encoder(AsyncEncoding):
@@ -54,7 +58,9 @@ class M3Encoder(AsyncEncoding):
 
     Args:
         model: `mini` (embedded), a hub id such as `BAAI/bge-m3`, or a checkpoint folder.
-        device: As torch names it; a CUDA device if there is one, else the CPU.
+        device: As torch names it; a CUDA device if there is one, else the CPU. Several, such as
+            `["cuda:0", "cuda:1"]`, have a worker process each, with a copy of the network, from the first call
+            to `close`; a script that does so keeps its work under `if __name__ == "__main__":`.
         dtype: `float32`, `float16` or `bfloat16`; by default float16 on CUDA and float32 elsewhere.
             A CPU without instructions for half precision is refused it: it would be slower.
         max_length: Most tokens of a text, specials included; longer ones are cut, counted in
@@ -85,7 +91,7 @@ class M3Encoder(AsyncEncoding):
         self,
         model: str = "BAAI/bge-m3",
         *,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
         batch_tokens: int | None = None,
@@ -114,7 +120,8 @@ class M3Encoder(AsyncEncoding):
         self.recipe.require_valid()
         self.mcls = mcls
         self.colbert_dtype = np.dtype(colbert_dtype)
-        self.device = choose_device(device)
+        self.devices = choose_devices(device)
+        self.device = self.devices[0]
         self.dtype = choose_dtype(dtype, self.device)
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
@@ -126,9 +133,6 @@ class M3Encoder(AsyncEncoding):
         )
         if truncate_dim is not None and not 1 <= truncate_dim <= architecture.hidden:
             raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
-
-        network = load_model(checkpoint, dtype=self.dtype, device=self.device)
-        self._torch_model = network
         vocab_size = max(architecture.vocab_size, self.tokenizer.vocab_size)
         if vocab_size > MAX_VOCAB:
             raise ConfigurationError(f"{checkpoint.name} has {vocab_size} tokens, more than the {MAX_VOCAB} supported")
@@ -143,10 +147,18 @@ class M3Encoder(AsyncEncoding):
             ),
             dense_dim=truncate_dim or architecture.hidden,
             vocab_size=vocab_size,
-            colbert_dim=network.colbert_dim,
+            colbert_dim=load_heads(checkpoint, hidden=architecture.hidden)[1].out_features,
         )
         finish = Finish(self.tokenizer.unused_ids, getattr(torch, colbert_dtype), truncate_dim, normalize)
-        self.engine: Engine = DeviceEngine(network, device=self.device, batch_tokens=self.batch_tokens, finish=finish)
+        load = partial(load_model, checkpoint, dtype=self.dtype)
+        self.engine: Engine
+        if len(self.devices) > 1:
+            self.engine = DevicePool(
+                load, devices=self.devices, batch_tokens=self.batch_tokens, finish=finish, info=self.info
+            )
+        else:
+            network = load(device=self.device)
+            self.engine = DeviceEngine(network, device=self.device, batch_tokens=self.batch_tokens, finish=finish)
 
     @property
     def max_length(self) -> int:
@@ -155,8 +167,27 @@ class M3Encoder(AsyncEncoding):
 
     @property
     def network(self) -> M3Model:
-        """The network itself, for training."""
-        return self._torch_model
+        """The network itself, for training.
+
+        Raises:
+            ConfigurationError: If it is not in this process.
+        """
+        if not (isinstance(self.engine, DeviceEngine) and isinstance(self.engine.network, M3Model)):
+            raise ConfigurationError(
+                f"the network of {self.info.name!r} is not in this process, since the encoder has "
+                f"{len(self.devices)} devices: give it one"
+            )
+        return self.engine.network
+
+    def close(self) -> None:
+        """Stop the worker processes of several devices, which a later call would start again."""
+        self.engine.close()
+
+    def __enter__(self) -> M3Encoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def encode_queries(
         self, texts: Sequence[str], *, max_length: int | None = None, progress: Progress | None = None
@@ -267,7 +298,8 @@ class M3Encoder(AsyncEncoding):
             if not isinstance(text, str):
                 raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
         length = self.max_length if max_length is None else self._valid_length(max_length)
-        starts = _window_starts(texts)
+        batches = WINDOW_BATCHES * len(self.devices)
+        starts = _window_starts(texts, characters=batches * self.batch_tokens * CHARACTERS_PER_TOKEN)
         windows = (
             (start, self.pack(texts[start:end], role=role, max_length=length))
             for start, end in pairwise([*starts, len(texts)])
@@ -296,11 +328,11 @@ def _prefix_of(instruction: str) -> str:
     return instruction if not instruction or instruction[-1].isspace() else instruction + " "
 
 
-def _window_starts(texts: Sequence[str]) -> list[int]:
+def _window_starts(texts: Sequence[str], *, characters: int) -> list[int]:
     sizes = np.cumsum([len(text) + 1 for text in texts])
     if not len(sizes):
         return []
-    return np.flatnonzero(np.diff(sizes // WINDOW_CHARACTERS, prepend=-1)).tolist()
+    return np.flatnonzero(np.diff(sizes // characters, prepend=-1)).tolist()
 
 
 def _fingerprint(checkpoint: Checkpoint, **changes: object) -> str:

@@ -55,6 +55,9 @@ class Engine(Protocol):
     def token_weights(self, text: Batch) -> npt.NDArray[np.float32]:
         """The lexical weight of each kept token of one text, before maxima."""
 
+    def close(self) -> None:
+        """Let go of what would outlive it; a later call may take it up again."""
+
 
 class DeviceEngine:
     """One network on one device.
@@ -111,6 +114,9 @@ class DeviceEngine:
             weights: npt.NDArray[np.float32] = self.network(text).lexical.cpu().numpy()
         return weights
 
+    def close(self) -> None:
+        """Nothing of it outlives it."""
+
     def _start(self, batch: Batch) -> _Results:
         with self._lock, torch.inference_mode():
             dense, lexical, colbert = self.network(batch)
@@ -131,7 +137,7 @@ class _Results:
         self._host = [_to_host(tensor) for tensor in (dense, lexical, colbert)]
         self._arrived = torch.cuda.Event() if dense.is_cuda else None  # type: ignore[no-untyped-call]
         if self._arrived is not None:
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(dense.device))
 
     def wait(self) -> Encoded:
         if self._arrived is not None:

@@ -54,18 +54,17 @@ def test_threads_share_an_encoder(encoder: M3Encoder) -> None:
             assert np.array_equal(found, expected)
 
 
-def test_windows_are_tokenised_ahead_and_change_nothing(encoder: M3Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_are_tokenised_ahead_and_change_nothing(tiny_checkpoint: Path, encoder: M3Encoder) -> None:
     expected = encoder.encode_documents(TEXTS * 5)
-    monkeypatch.setattr("m3rag.encoder.encoder.WINDOW_CHARACTERS", 200)
     done: list[int] = []
-    found = encoder.encode_documents(TEXTS * 5, progress=done.append)
-    assert len(done) > 5
-    assert sum(done) == len(TEXTS) * 5
+    narrow = M3Encoder(str(tiny_checkpoint), device="cpu", batch_tokens=2)
+    found = narrow.encode_documents(TEXTS * 5, progress=done.append)
+    assert sum(done) == len(done) == len(TEXTS) * 5
     assert np.array_equal(found.offsets, expected.offsets)
     assert np.abs(found.dense - expected.dense).max() <= 1e-5
     assert abs(found.lexical - expected.lexical).max() <= 1e-5
     assert np.abs(found.colbert - expected.colbert).max() <= 1e-3
-    assert np.abs(encoder.encode_dense(TEXTS * 5, role="query") - expected.dense).max() <= 1e-5
+    assert np.abs(narrow.encode_dense(TEXTS * 5, role="query") - expected.dense).max() <= 1e-5
 
 
 def test_cut_texts_are_counted_and_told_of(encoder: M3Encoder, caplog: pytest.LogCaptureFixture) -> None:
