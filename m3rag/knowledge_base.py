@@ -12,12 +12,13 @@ from m3rag.chunking import CONTEXT_TOKENS, Chunker
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.ingest import FileResult, Ingestor, IngestReport, Progress
+from m3rag.legs import require_legs
 from m3rag.reading import SUPPORTED_SUFFIXES, find_files
 from m3rag.retrieval import Fusion, HybridRetriever, Mode, TokenMatch, top_tokens
 from m3rag.scoring import Weights
 from m3rag.settings import LLMSettings, Settings, load_settings
 from m3rag.store import DocumentRecord, Filter, Manifest, QdrantEdgeStore
-from m3rag.types import Answer, Hit
+from m3rag.types import LEGS, Answer, Hit, ModelInfo
 
 DEFAULT_MODEL = "mini"
 
@@ -43,12 +44,15 @@ class KnowledgeBase:
         model: `mini`, `BAAI/bge-m3` or a checkpoint folder. By default the one the index was made
             with, or `mini` for a new index.
         settings: By default those of this folder and environment.
-        encoder: An encoder already loaded, to share it; `model` is then its own.
+        encoder: An encoder already loaded, to share it; `model` is then its own. One that gives dense
+            vectors alone needs `mode="dense"`, and a language model to answer.
+        mode: Which legs a search looks at, unless told otherwise: `dense`, `lexical`, `colbert`,
+            `dense+lexical` or `all`. By default the setting `mode`.
         llm: Writes the answers. By default the one of the settings; without any, answers are
             sentences quoted from the documents.
 
     Raises:
-        ConfigurationError: If a setting is unknown or malformed.
+        ConfigurationError: If a setting is unknown or malformed, or `mode` is.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class KnowledgeBase:
         model: str | None = None,
         settings: Settings | None = None,
         encoder: Encoder | None = None,
+        mode: Mode | str | None = None,
         llm: LLM | None = None,
     ) -> None:
         self.settings = settings or load_settings()
         self.path = Path(path) if path is not None else self.settings.index
         self._model = model or self.settings.model
         self._encoder = encoder
+        self._mode = None if mode is None else Mode.parse(mode)
         self._llm = llm
         self._own_llm: OpenAIChat | None = None
         self._store: QdrantEdgeStore | None = None
@@ -89,6 +95,7 @@ class KnowledgeBase:
         Raises:
             ModelError: If it cannot be had.
             IndexMismatchError: If the index was made with another one.
+            ConfigurationError: If the index was made with an encoder that must be given.
         """
         with self._lock:
             manifest = self.manifest
@@ -98,6 +105,8 @@ class KnowledgeBase:
                 from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415
 
                 name = self._model or (manifest.model.name if manifest else DEFAULT_MODEL)
+                if manifest is not None and name == manifest.model.name:
+                    _require_loadable(self.path, manifest)
                 if manifest is not None:
                     self._require_same_model(manifest, name, Checkpoint.find(name).fingerprint())
                 self._encoder = M3Encoder(
@@ -116,6 +125,15 @@ class KnowledgeBase:
         with self._lock:
             return self.store.manifest if self._store or QdrantEdgeStore.exists(self.path) else None
 
+    @property
+    def mode(self) -> Mode:
+        """Which legs a search looks at, unless told otherwise.
+
+        Raises:
+            ConfigurationError: If the setting names no mode.
+        """
+        return self._mode or Mode.parse(self.settings.mode)
+
     def _require_same_model(self, manifest: Manifest, name: str, fingerprint: str) -> None:
         made = manifest.model
         if made.fingerprint != fingerprint:
@@ -123,7 +141,7 @@ class KnowledgeBase:
             raise IndexMismatchError(
                 f"the index {self.path} was made with {told}; nothing was changed. Encode it again with "
                 f"`m3rag rebuild --index {self.path} --model {name}`"
-                + ("" if made.name == name else f", or use it with --model {made.name}")
+                + ("" if made.name == name else f", or use it with {_how_to_use(made)}")
             )
 
     def ingest(
@@ -139,6 +157,8 @@ class KnowledgeBase:
 
         Raises:
             InputError: If no path is given, one does not exist, or they hold no file to read.
+            ConfigurationError: If the model's texts are too short for the chunks, or it does not give
+                the legs that a search will look at.
         """
         if not paths:
             raise InputError("nothing to ingest: give files or folders")
@@ -151,6 +171,7 @@ class KnowledgeBase:
             )
         with self._lock:
             encoder = self.encoder
+            self.mode.check(encoder.info)
             _require_room(encoder, chunker)
             if self._store is None:
                 self._store = QdrantEdgeStore.open_or_create(self.path, encoder.info)
@@ -172,7 +193,8 @@ class KnowledgeBase:
         Args:
             query: The question.
             k: Most hits to give.
-            mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`.
+            mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`; by default that of the
+                knowledge base.
             filter: Conditions on the chunks' metadata, see `m3rag.store.Filter`.
             weights: A preset's name, `"1/0.3/1"`, or Weights.
             fusion: `weighted` (the default) or `rrf`.
@@ -180,12 +202,13 @@ class KnowledgeBase:
         Raises:
             InputError: If the query is empty.
             IndexMissingError: If there is no index.
+            ConfigurationError: If the mode needs a leg that the model does not give.
         """
         settings = self.settings
         store = self.store  # before the encoder: a missing index should not cost loading a model
         retriever = HybridRetriever(self.encoder, store, weights=Weights.parse(weights or settings.weights))
         n = settings.top_k if k is None else k
-        return retriever.search(query, k=n, mode=mode or settings.mode, filter=filter, fusion=fusion)
+        return retriever.search(query, k=n, mode=mode or self.mode, filter=filter, fusion=fusion)
 
     def ask(
         self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
@@ -194,26 +217,34 @@ class KnowledgeBase:
 
         `answer.answered` is False when the documents do not answer it.
         """
-        hits = self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
-        return self.answerer.answer(question, hits)
+        answerer = self.answerer  # first: that nothing can answer should not cost a search
+        return answerer.answer(question, self._passages(question, k, mode, filter))
 
     def stream(
         self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
     ) -> Iterator[AnswerEvent]:
         """As `ask`, piece by piece: the text as it is written, then the Answer with its citations."""
-        hits = self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
-        return self.answerer.stream(question, hits)
+        answerer = self.answerer
+        return answerer.stream(question, self._passages(question, k, mode, filter))
+
+    def _passages(self, question: str, k: int | None, mode: Mode | str | None, filter: Filter | None) -> list[Hit]:
+        return self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
 
     @property
     def answerer(self) -> Answerer:
-        """What turns hits into answers: the language model if there is one, else quotation."""
+        """What turns hits into answers: the language model if there is one, else quotation.
+
+        Raises:
+            ConfigurationError: If there is none and the model gives no ColBERT vectors to quote by.
+        """
         with self._lock:
             if self._llm is None and self.settings.llm.model is not None:
                 self._llm = self._own_llm = _llm_of(self.settings.llm)
         if self._llm is not None:
             return Generative(self._llm, page_of=self._page_of)
+        store = self.store  # before the encoder: a missing index should not cost loading a model
         threshold = self.settings.answer_threshold
-        return Extractive(self.encoder, self.store, threshold=threshold, page_of=self._page_of)
+        return Extractive(self.encoder, store, threshold=threshold, page_of=self._page_of)
 
     def _page_of(self, document_id: str, position: int) -> int | None:
         # A chunk knows only the page it begins on; its document knows where every page begins.
@@ -225,9 +256,14 @@ class KnowledgeBase:
 
         Without a limit the contributions of a hit's tokens sum to `hit.scores.lexical`. Explaining
         changes neither order nor scores.
+
+        Raises:
+            ConfigurationError: If the model gives no lexical weights.
         """
         if not hits:
             return []
+        remedy = "look at hit.scores.dense"
+        require_legs(self.encoder.info, ["lexical"], what="an explanation by shared tokens", remedy=remedy)
         lexical = self.encoder.encode_queries([query]).lexical
         passages = self.store.representations([hit.chunk.id for hit in hits])
         return [top_tokens(lexical, passage.lexical, self.encoder.token, limit=limit) for passage in passages]
@@ -269,6 +305,21 @@ class KnowledgeBase:
 def _llm_of(settings: LLMSettings) -> OpenAIChat:
     model = settings.model or ""
     return OpenAIChat(model, base_url=settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
+
+
+def _require_loadable(path: Path, manifest: Manifest) -> None:
+    # A name is enough for an M3 checkpoint alone: others are of several kinds, with options of their own.
+    if manifest.model.legs != LEGS:
+        raise ConfigurationError(
+            f"the index {path} was made with {manifest.model.name}, which gives {' and '.join(manifest.model.legs)} "
+            f"vectors alone: open it with {_how_to_use(manifest.model)}"
+        )
+
+
+def _how_to_use(model: ModelInfo) -> str:
+    if model.legs == LEGS:
+        return f"--model {model.name}"
+    return f"KnowledgeBase(..., encoder=...), the encoder being that of {model.name}"
 
 
 def _require_room(encoder: Encoder, chunker: Chunker) -> None:

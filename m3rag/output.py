@@ -52,6 +52,17 @@ class M3Output:
         )
 
     @classmethod
+    def from_dense(cls, dense: npt.NDArray[np.float32]) -> M3Output:
+        """The output of a model that gives dense vectors `(n, d)` alone: no vocabulary, no token vectors."""
+        n = len(dense)
+        return cls(
+            dense=dense,
+            lexical=csr_array(np.zeros((n, 0), np.float32)),
+            colbert=np.zeros((0, 0), np.float16),
+            offsets=np.zeros(n + 1, np.int64),
+        )
+
+    @classmethod
     def concatenate(cls, outputs: Sequence[M3Output]) -> M3Output:
         """Join outputs of the same model in order.
 

@@ -181,8 +181,8 @@ class ModelInfo:
         name: As the user gave it: a hub id, `mini`, or a folder.
         fingerprint: Changes whenever the numbers the model gives would change.
         dense_dim: Length of the dense vector.
-        vocab_size: Number of token ids, the width of the lexical matrix.
-        colbert_dim: Length of a token vector.
+        vocab_size: Number of token ids, the width of the lexical matrix; 0 for a model without that leg.
+        colbert_dim: Length of a token vector; 0 for a model without that leg.
     """
 
     name: str
@@ -190,3 +190,9 @@ class ModelInfo:
     dense_dim: int
     vocab_size: int
     colbert_dim: int
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The representations that the model gives: all three for M3, `dense` alone for most others."""
+        sizes = (self.dense_dim, self.vocab_size, self.colbert_dim)
+        return tuple(leg for leg, size in zip(LEGS, sizes, strict=True) if size > 0)

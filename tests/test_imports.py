@@ -8,7 +8,8 @@ import sys
 import pytest
 
 # pydantic is not among them: typer itself loads it.
-HEAVY = {"torch", "transformers", "tokenizers", "scipy", "qdrant_edge", "pypdfium2", "openai", "chromadb"}
+HEAVY = {"torch", "transformers", "tokenizers", "scipy", "qdrant_edge", "pypdfium2", "openai", "chromadb", "ray"}
+HEAVY |= {"sentence_transformers", "onnxruntime"}
 FRAMEWORKS = {"langchain_core", "llama_index", "fastapi"}
 
 

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.output import M3Output
-from m3rag.testing.data import MODEL, random_output
+from m3rag.testing.data import DENSE_ONLY, MODEL, random_output
 
 seeds = st.integers(0, 10_000)
 sizes = st.integers(0, 8)
 
 
 def make(seed: int, n: int) -> M3Output:
-    return random_output(np.random.default_rng(seed), n)
+    """Random texts, of a model with one leg where the seed is even."""
+    return random_output(np.random.default_rng(seed), n, model=(DENSE_ONLY, MODEL)[seed % 2])
 
 
 def same(a: M3Output, b: M3Output) -> bool:
@@ -116,3 +117,13 @@ def test_parts_that_disagree_are_refused() -> None:
 def test_a_row_that_is_not_there() -> None:
     with pytest.raises(IndexError):
         make(1, 3)[3]
+
+
+def test_dense_vectors_alone_make_an_output() -> None:
+    dense = np.eye(3, 4, dtype=np.float32)
+    output = M3Output.from_dense(dense)
+    assert np.array_equal(output.dense, dense)
+    assert (output.lexical.shape, output.colbert.shape, output.offsets.tolist()) == ((3, 0), (0, 0), [0, 0, 0, 0])
+    empty = M3Output.empty(dense_dim=4, vocab_size=0, colbert_dim=0)
+    assert same(M3Output.concatenate([empty, output]), output)
+    assert same(M3Output.from_dense(dense[:0]), empty)

@@ -14,6 +14,7 @@ from m3rag.answering.protocol import AnswerEvent, check_question, refusal
 from m3rag.answering.sentences import Span, sentence_spans
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError
+from m3rag.legs import require_legs
 from m3rag.output import FloatArray
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
@@ -95,7 +96,7 @@ class Extractive:
         page_of: Looks up the page of a quote; without it a quote has the page its chunk starts on.
 
     Raises:
-        ConfigurationError: If `max_sentences` is below 1.
+        ConfigurationError: If `max_sentences` is below 1, or the model gives no ColBERT vectors.
     """
 
     def __init__(
@@ -109,6 +110,12 @@ class Extractive:
     ) -> None:
         if max_sentences < 1:
             raise ConfigurationError(f"max_sentences must be at least 1, got {max_sentences}")
+        require_legs(
+            encoder.info,
+            ["colbert"],
+            what="an answer in quoted sentences",
+            remedy="have a language model write it (llm=OpenAIChat(...), or llm.model in the settings)",
+        )
         self.encoder = encoder
         self.store = store
         self.threshold = DEFAULT_THRESHOLD if threshold is None else threshold

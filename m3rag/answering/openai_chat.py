@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from m3rag._openai import OpenAIConnection
 from m3rag.answering.protocol import Message
 from m3rag.errors import LLMError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-NO_KEY = "none-needed"
-"""Sent to servers other than OpenAI's when no key is given: the protocol wants one, they do not."""
+REMEDIES = {400: "check what the model accepts (temperature=None leaves it out; max_tokens may be too large)"}
 
 
 class OpenAIChat:
@@ -54,19 +52,20 @@ class OpenAIChat:
         max_tokens: int = 1024,
         max_retries: int = 2,
     ) -> None:
-        openai = _openai()
         self.model = model
         self.timeout = timeout
         self.temperature = temperature
         self.max_tokens = max_tokens
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        key = _revealed(api_key) or os.environ.get("OPENAI_API_KEY") or (NO_KEY if base_url else "")
-        if not key:
-            raise LLMError(
-                f"no API key for {model!r}: set OPENAI_API_KEY, pass api_key=, or pass base_url= of a local server"
-            )
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries)
-        self.base_url = _without_password(str(self._client.base_url))
+        self._server = OpenAIConnection(
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            owner="OpenAIChat",
+            error=LLMError,
+        )
+        self.base_url = self._server.base_url
 
     @property
     def name(self) -> str:
@@ -86,7 +85,7 @@ class OpenAIChat:
 
     def close(self) -> None:
         """Release the connections."""
-        self._client.close()
+        self._server.close()
 
     def complete(self, messages: Sequence[Message]) -> str:
         """The whole reply; raises as `stream` does."""
@@ -98,10 +97,10 @@ class OpenAIChat:
         Raises:
             LLMError: If the server cannot be reached, refuses, breaks off, or cuts the reply short.
         """
-        failures = _failures()
+        where, failures = self._server.where, self._server.failures
         finish: str | None = None
         try:
-            with self._client.chat.completions.create(**self._request(messages)) as chunks:
+            with self._server.client.chat.completions.create(**self._request(messages)) as chunks:
                 for chunk in chunks:
                     for choice in chunk.choices:
                         if choice.delta.content:
@@ -109,13 +108,13 @@ class OpenAIChat:
                         finish = choice.finish_reason or finish
         except failures as error:
             # The cause is left out: a server may repeat the key in its message.
-            raise LLMError(self._explain(error)) from None
+            raise LLMError(self._server.explain(error, kind="chat completion", remedies=REMEDIES)) from None
         if finish is None:
-            raise LLMError(f"{self._where()} broke off in the middle of its reply: ask again, or look at its log")
+            raise LLMError(f"{where} broke off in the middle of its reply: ask again, or look at its log")
         if finish == "length":
-            raise LLMError(f"{self._where()} cut its reply at {self.max_tokens} tokens: raise max_tokens")
+            raise LLMError(f"{where} cut its reply at {self.max_tokens} tokens: raise max_tokens")
         if finish == "content_filter":
-            raise LLMError(f"{self._where()} withheld its reply by its content filter: ask otherwise")
+            raise LLMError(f"{where} withheld its reply by its content filter: ask otherwise")
 
     def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -129,61 +128,3 @@ class OpenAIChat:
         if self.temperature is not None:
             request["temperature"] = self.temperature
         return request
-
-    def _where(self) -> str:
-        return f"the model {self.model!r} at {self.base_url}"
-
-    def _explain(self, error: Exception) -> str:
-        """What went wrong and what mends it."""
-        openai = _openai()
-        status = getattr(error, "status_code", None)
-        said = f" (the server said: {self._redacted(error)})"
-        if isinstance(error, (openai.APITimeoutError, *_of_http("TimeoutException"))):
-            return f"{self._where()} sent nothing for {self.timeout:g} s: raise timeout, or use a smaller model"
-        if isinstance(error, openai.APIConnectionError):
-            return f"{self._where()} cannot be reached: start the server, or check base_url (OPENAI_BASE_URL)"
-        remedies = {
-            400: "check what the model accepts (temperature=None leaves it out; max_tokens may be too large)",
-            401: "check api_key (OPENAI_API_KEY)",
-            403: "check api_key (OPENAI_API_KEY) and what it may use",
-            404: "check the model's name, and that base_url ends in /v1",
-            429: "wait and ask again, or check the account's quota",
-        }
-        if status is not None:
-            return f"{self._where()} answered {status}{said}: {remedies.get(status, 'look at the log of the server')}"
-        return f"{self._where()} broke off or sent what is no chat completion{said}: ask again, or look at its log"
-
-    def _redacted(self, error: Exception) -> str:
-        message = " ".join(str(error).split())
-        for secret in {self._client.api_key, urlsplit(str(self._client.base_url)).password} - {None, "", NO_KEY}:
-            message = message.replace(str(secret), "***")
-        return message[:300]
-
-
-def _revealed(key: SecretStr | str | None) -> str | None:
-    return key if key is None or isinstance(key, str) else key.get_secret_value()
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What the package raises for a server that fails; a ValueError is what is no JSON."""
-    return (_openai().OpenAIError, ValueError, *_of_http("TransportError"))
-
-
-def _of_http(name: str) -> tuple[type[Exception], ...]:
-    """An error class of the HTTP library under openai, whose 2.x lets them through when a stream breaks."""
-    modules = (sys.modules.get(module) for module in ("httpx", "httpx2"))
-    return tuple(getattr(module, name) for module in modules if module is not None)
-
-
-def _openai() -> Any:
-    """The openai package, loaded on first use: it takes half a second."""
-    try:
-        import openai  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError('OpenAIChat needs the openai package: pip install "m3rag[openai]"') from error
-    return openai

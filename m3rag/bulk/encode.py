@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -17,13 +17,13 @@ from m3rag.bulk.corpus import Fields, Shard, ShardReader, find_files, plan_shard
 from m3rag.bulk.manifest import MANIFEST, PARTIAL, EncodedManifest
 from m3rag.bulk.output import is_finished, shard_path, write_shard
 from m3rag.bulk.session import Actors, import_ray, plain, session, share_out
+from m3rag.encoder.inputs import Role, require_role
 from m3rag.errors import ConfigurationError, InputError, M3RagError, ModelError
 from m3rag.types import ModelInfo
 
 if TYPE_CHECKING:
     from m3rag.encoder import M3Encoder
 
-Role = Literal["query", "document"]
 Progress = Callable[[int, int], None]
 """Called with the number of texts that are finished, and of all texts."""
 LOCK = ".lock"
@@ -98,8 +98,7 @@ def encode_corpus(
         raise ConfigurationError(f"encoder_options cannot set {', '.join(sorted(fixed))}: that is encode_corpus's own")
     if shard_bytes < 1:
         raise ConfigurationError(f"shard_bytes must be at least 1, got {shard_bytes}")
-    if role not in {"query", "document"}:
-        raise ConfigurationError(f"role must be query or document, got {role!r}")
+    require_role(role)
     ray = import_ray()
     # Workers run in folders of their own.
     source, folder = Path(input).expanduser().resolve(), Path(out).expanduser().resolve()

@@ -21,7 +21,8 @@ from m3rag.compat.flag_scores import (
 )
 from m3rag.encoder.checkpoint import Pooling
 from m3rag.encoder.device import choose_device
-from m3rag.encoder.encoder import M3Encoder, Role
+from m3rag.encoder.encoder import M3Encoder
+from m3rag.encoder.inputs import Role
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import FloatArray, M3Output
 from m3rag.scoring import max_similarities

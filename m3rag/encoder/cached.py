@@ -9,22 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from m3rag.encoder.cache import EmbeddingCache
 from m3rag.encoder.cache_value import dense_of, from_values, to_values
+from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.protocol import Encoder
 from m3rag.encoder.single_flight import SingleFlight
-from m3rag.errors import InputError
 from m3rag.output import M3Output
 from m3rag.types import ModelInfo
-
-if TYPE_CHECKING:
-    from m3rag.encoder.encoder import Progress, Role
 
 VALUE_FORMAT = 1
 """Part of every key: raised when the bytes of a value, or the numbers of a model, come to mean something else."""
@@ -161,18 +158,14 @@ class CachedEncoder(AsyncEncoding):
         return self.encoder.encode_documents([]).colbert.dtype.str
 
     def _keys(self, texts: Sequence[str], role: Role, max_length: int | None) -> list[bytes]:
-        if isinstance(texts, str):
-            raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
-        if role not in {"query", "document"}:
-            raise InputError(f"role is {role!r}, must be query or document")
+        require_texts(texts)
+        require_role(role)
         length = self.max_length if max_length is None else max_length
         what = [VALUE_FORMAT, self.info.fingerprint, role, length, self._colbert_dtype]
         # JSON holds no zero byte, so that two different keys never are the same bytes.
         start = hashlib.blake2b(json.dumps(what).encode() + b"\0", digest_size=32)
         keys = []
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
+        for text in texts:
             digest = start.copy()
             digest.update(text.encode("utf-8", "surrogatepass"))
             keys.append(digest.digest())

@@ -126,7 +126,7 @@ class Checkpoint:
                 if not (self.folder / file).is_file():
                     raise missing(
                         file,
-                        "an M3 model needs both heads; without them it is a dense-only model, which m3rag is not for",
+                        "an M3 model needs both heads; take a dense-only model as SentenceTransformerEncoder",
                     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -20,21 +20,19 @@ from m3rag.encoder.checkpoint import Checkpoint, Pooling, Recipe
 from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.devices import DevicePool, choose_devices
 from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish
+from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
 from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.model import M3Model, load_heads, load_model
-from m3rag.encoder.tokenizer import SPECIALS, Spans, Tokenizer
+from m3rag.encoder.spans import Spans
+from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
 from m3rag.encoder.transformer import Architecture
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.errors import ConfigurationError
 from m3rag.output import M3Output
 from m3rag.types import ModelInfo
 
 log = logging.getLogger(__name__)
-
-Role = Literal["query", "document"]
-Progress = Callable[[int], None]
-"""Called with the number of texts that a finished batch held."""
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Enough to keep the device busy; more would only push a CPU's activations out of its cache."""
@@ -258,21 +256,28 @@ class M3Encoder(AsyncEncoding):
         """The readable token of an id, as it stands in `M3Output.lexical`."""
         return self.tokenizer.token(token_id)
 
-    def pack(self, texts: Sequence[str], *, role: Role, max_length: int | None = None) -> Batch:
+    def pack(self, texts: Sequence[str], *, role: Role) -> Batch:
         """The tokens that the network sees of some texts, prefix and specials included."""
-        length = max_length or self.max_length
+        return self._pack(texts, role, self.max_length)[0]
+
+    def _pack(self, texts: Sequence[str], role: Role, max_length: int) -> tuple[Batch, int]:
+        """The texts as tokens, and how many of them had to be cut."""
         prefix = self._prefix(role)
-        ids, cut = self.tokenizer.encode(texts, prefix=prefix, max_length=self._plain_length(length))
+        ids, cut = self.tokenizer.encode(texts, prefix=prefix, max_length=self._plain_length(max_length))
+        dropped = 1 + self.tokenizer.prefix_length(prefix)
+        return pack(ids, dropped=dropped, pooling=self.recipe.pooling, mcls=self.mcls), cut
+
+    def _pack_and_tell(self, texts: Sequence[str], role: Role, max_length: int) -> Batch:
+        batch, cut = self._pack(texts, role, max_length)
         if cut:
             self.truncated_texts += cut
             log.warning(
                 "%d of %d texts are longer than max_length=%d tokens and were cut; chunk them, or raise max_length",
                 cut,
                 len(texts),
-                length,
+                max_length,
             )
-        dropped = 1 + self.tokenizer.prefix_length(prefix)
-        return pack(ids, dropped=dropped, pooling=self.recipe.pooling, mcls=self.mcls)
+        return batch
 
     def _encode(
         self, texts: Sequence[str], *, role: Role, max_length: int | None, progress: Progress | None
@@ -292,16 +297,13 @@ class M3Encoder(AsyncEncoding):
 
     def _windows(self, texts: Sequence[str], role: Role, max_length: int | None) -> Iterator[tuple[int, Batch]]:
         """Texts as packed tokens, a window at a time: (number of its first text, its batch)."""
-        if isinstance(texts, str):
-            raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
+        require_texts(texts)
+        require_role(role)
         length = self.max_length if max_length is None else self._valid_length(max_length)
         batches = WINDOW_BATCHES * len(self.devices)
         starts = _window_starts(texts, characters=batches * self.batch_tokens * CHARACTERS_PER_TOKEN)
         windows = (
-            (start, self.pack(texts[start:end], role=role, max_length=length))
+            (start, self._pack_and_tell(texts[start:end], role, length))
             for start, end in pairwise([*starts, len(texts)])
         )
         return lookahead(windows) if len(starts) > 1 else windows

@@ -7,19 +7,18 @@ at hand, so that every token is known with its place.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from m3rag.encoder.tokenizer import Spans, Tokenizer
+from m3rag.encoder.inputs import Role, require_role
+from m3rag.encoder.spans import Spans
+from m3rag.encoder.tokenizer import Tokenizer
 from m3rag.errors import InputError
 from m3rag.legs import require_legs
 from m3rag.output import M3Output
 from m3rag.types import Leg, ModelInfo
-
-if TYPE_CHECKING:
-    from m3rag.encoder.encoder import Role
 
 
 class TokenEncoder(Protocol):
@@ -131,8 +130,7 @@ def token_weights(encoder: TokenEncoder, text: str, *, role: Role = "document") 
         '▁swim'
     """
     _require(encoder, "lexical", what="token_weights", text=text)
-    if role not in {"query", "document"}:
-        raise InputError(f"role is {role!r}, must be query or document")
+    require_role(role)
     ids, tokens = _tokens(encoder, text, role)
     weights = encoder.token_weights(text, role=role).tolist()
     counted = np.flatnonzero(~np.isin(ids, encoder.tokenizer.unused_ids)).tolist()

@@ -11,17 +11,15 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from m3rag.encoder.inputs import Role, require_texts
 from m3rag.encoder.shared_calls import Call, CallWorker, Request
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
-
-if TYPE_CHECKING:
-    from m3rag.encoder.encoder import Role
 
 Output = TypeVar("Output", M3Output, npt.NDArray[np.float32])
 
@@ -128,13 +126,9 @@ def _concatenate(outputs: list[Output]) -> Output:
 
 def _checked(texts: Sequence[str]) -> tuple[str, ...]:
     """A copy, which the caller cannot change while it waits."""
-    if isinstance(texts, str):
-        raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
-    if not isinstance(texts, list | tuple):
+    if not isinstance(texts, list | tuple | str):
         raise InputError(f"texts must be a list of strings, got a {type(texts).__name__}; make it one with list(...)")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
+    require_texts(texts)
     return tuple(texts)
 
 

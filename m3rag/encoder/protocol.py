@@ -30,14 +30,18 @@ class Encoder(Protocol):
         """Encode passages; order is kept, an empty sequence gives an empty output."""
 
     def token(self, token_id: int) -> str:
-        """The readable token of an id, as it stands in `M3Output.lexical`."""
+        """The readable token of an id, as it stands in `M3Output.lexical`.
+
+        Raises:
+            ConfigurationError: If the model has no lexical leg.
+        """
 
     def token_spans(self, text: str) -> npt.NDArray[np.int64]:
         """Where the ColBERT vectors of `encode_documents([text])` stand in the text.
 
         Returns:
             `(tokens, 2)` int64, row `i` the half-open character span of vector `i`; special tokens
-            have an empty span.
+            have an empty span. A model without token vectors gives no rows.
         """
 
     def word_spans(self, text: str) -> npt.NDArray[np.int64]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
+from m3rag.encoder.spans import Spans, clean, tokenizer_spans, trim
 from m3rag.errors import ModelError
 
 Ids = npt.NDArray[np.int64]
-Spans = npt.NDArray[np.int64]
-
-# Half of a UTF-16 pair is no character and cannot be tokenised; one for one, so that spans hold.
-LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 PADDING, UNKNOWN = ("<pad>", "[PAD]"), ("<unk>", "[UNK]")
 
@@ -74,7 +69,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], *, prefix: str = "", max_length: int) -> Tokenized:
         """Token ids of each text with its specials, cut to `max_length` tokens."""
-        encodings = self._backend.encode_batch_fast([prefix + _clean(t) for t in texts], add_special_tokens=False)
+        encodings = self._backend.encode_batch_fast([prefix + clean(t) for t in texts], add_special_tokens=False)
         room = max_length - SPECIALS
         contents = [e.ids for e in encodings]
         ids = [np.array([self._first, *content[:room], self._last], np.int64) for content in contents]
@@ -86,9 +81,9 @@ class Tokenizer:
         Returns:
             `(tokens, 2)` int64; the last row is the closing special token, an empty span.
         """
-        encoding = self._backend.encode(prefix + _clean(text), add_special_tokens=False)
+        encoding = self._backend.encode(prefix + clean(text), add_special_tokens=False)
         kept = encoding.offsets[: max_length - SPECIALS][self.prefix_length(prefix) :]
-        spans = _trim(np.array([*kept, (len(prefix), len(prefix))], np.int64), prefix + text) - len(prefix)
+        spans = trim(np.array([*kept, (len(prefix), len(prefix))], np.int64), prefix + text) - len(prefix)
         return np.maximum(spans, 0)
 
     def word_spans(self, text: str) -> Spans:
@@ -96,43 +91,5 @@ class Tokenizer:
 
         A token without characters of its own (the second of two that one character became) has an
         empty span: it still takes room in the model.
-
-        Line by line, since no token crosses a line and one huge string would cost the tokenizer
-        hundreds of bytes a character.
         """
-        starts, lines, at = [], [], 0
-        for line in _clean(text).splitlines(keepends=True):
-            starts.append(at)
-            lines.append(line)
-            at += len(line)
-        encodings: list[Encoding] = self._backend.encode_batch(lines, add_special_tokens=False)
-        rows = [np.array(e.offsets, np.int64) + start for e, start in zip(encodings, starts, strict=True) if e.offsets]
-        if not rows:
-            return np.zeros((0, 2), np.int64)
-        spans = _trim(np.concatenate(rows), text)
-        # One character may become several tokens (NFKC): only the first of them counts its span.
-        ends = np.maximum.accumulate(np.concatenate([[0], spans[:-1, 1]]))
-        spans[:, 0] = np.maximum(spans[:, 0], ends)
-        return spans
-
-
-def _clean(text: str) -> str:
-    return LONE_SURROGATES.sub("\ufffd", text)
-
-
-def _trim(spans: Spans, text: str) -> Spans:
-    """Shrink spans so that they neither start nor end in white space."""
-    if not len(spans):
-        return spans
-    blank = np.fromiter((c.isspace() for c in text), bool, len(text))
-    if not blank.any():
-        return spans
-    positions = np.arange(len(text) + 1)
-    solid = np.concatenate([~blank, [True]])
-    following = np.minimum.accumulate(np.where(solid, positions, len(text))[::-1])[::-1]
-    past_previous = np.concatenate([[0], np.maximum.accumulate(np.where(~blank, positions[1:], 0))])
-    start = following[spans[:, 0]]
-    end = past_previous[spans[:, 1]]
-    empty = start >= end
-    trimmed = np.stack([np.where(empty, spans[:, 0], start), np.where(empty, spans[:, 0], end)], axis=1)
-    return trimmed
+        return tokenizer_spans(self._backend, text)

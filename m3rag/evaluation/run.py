@@ -138,6 +138,8 @@ def evaluate(
     if passages.texts != dataset.corpus:
         raise InputError(f"the passages given are not the corpus of {dataset.name!r}: encode its corpus")
     parsed, weights, ids = [Mode.parse(mode) for mode in modes], Weights.parse(weights), list(passages.texts)
+    for mode in parsed:
+        mode.check(encoder.info)
     runs: dict[Mode, dict[str, dict[str, float]]] = {mode: {} for mode in parsed}
     for query_ids, queries in _query_blocks(encoder, dataset.queries):
         scores = score_all(queries, passages.output)

@@ -14,15 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import Progress
 
+from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from m3rag.encoder.encoder import M3Encoder, Role
+    from m3rag.encoder.dense_only import DenseOnlyEncoder
+    from m3rag.encoder.encoder import M3Encoder
+    from m3rag.encoder.inputs import Role
+
+    DenseEncoder = M3Encoder | DenseOnlyEncoder
 else:
     # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
-    M3Encoder = Any
+    DenseEncoder = Any
 
 DEFAULT_MODEL = "BAAI/bge-m3"
 
@@ -69,7 +74,8 @@ class M3Embeddings(BaseModel, Embeddings):
     The model is loaded when the object is made. Vectors have unit length, whatever
     `normalize_embeddings` says: M3 is trained that way. Asynchronous calls run on threads and the
     forward pass is locked, so one object may serve many tasks. A pickle holds the settings, not
-    the weights, which load again on first use.
+    the weights, which load again on first use. A `SentenceTransformerEncoder` or an `OpenAIEncoder`
+    may be shared too; it cannot be loaded again by its name, so there is no pickle of it.
 
     Attributes:
         model_name: `mini`, a hub id, or a checkpoint folder. `model` is another name for it.
@@ -99,7 +105,7 @@ class M3Embeddings(BaseModel, Embeddings):
     query_encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     multi_process: bool = False
     show_progress: bool = False
-    encoder: M3Encoder | None = Field(default=None, exclude=True, repr=False)
+    encoder: DenseEncoder | None = Field(default=None, exclude=True, repr=False)
 
     @field_validator("model_kwargs")
     @classmethod
@@ -164,7 +170,7 @@ class M3Embeddings(BaseModel, Embeddings):
     def _embed(self, texts: list[str], role: Role, kwargs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """Dense vectors `(n, d)`, at most `batch_size` texts in a forward pass."""
         encoder = self._loaded()
-        _require_texts(texts)
+        require_texts(texts)
         size = kwargs.get("batch_size") or max(len(texts), 1)
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -182,7 +188,7 @@ class M3Embeddings(BaseModel, Embeddings):
                 vectors[rows] = encoder.encode_dense([texts[i] for i in rows], role=role, progress=advance)
         return vectors
 
-    def _loaded(self) -> M3Encoder:
+    def _loaded(self) -> DenseEncoder:
         if self.encoder is not None:
             return self.encoder
         with _LOADING:
@@ -199,15 +205,18 @@ class M3Embeddings(BaseModel, Embeddings):
                 self.encoder = Encoder(self.model_name, cache_folder=self.cache_folder, **kwargs)
             return self.encoder
 
-    def _adopt(self, encoder: M3Encoder) -> None:
+    def _adopt(self, encoder: DenseEncoder) -> None:
+        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
         from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
 
-        if not isinstance(encoder, Encoder):
-            raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder")
+        if not isinstance(encoder, (Encoder, DenseOnlyEncoder)):
+            raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder or a DenseOnlyEncoder")
         given = self.model_fields_set & {"model_name", "cache_folder", "model_kwargs"}
         if given:
             raise InputError(f"encoder is already loaded: leave out {', '.join(sorted(given))}")
         self.model_name = encoder.info.name
+        if isinstance(encoder, DenseOnlyEncoder):
+            return
         self.model_kwargs = {
             "device": str(encoder.device),
             "dtype": str(encoder.dtype).removeprefix("torch."),
@@ -217,6 +226,13 @@ class M3Embeddings(BaseModel, Embeddings):
 
     def __getstate__(self) -> dict[Any, Any]:
         """The settings without the weights: locks cannot be pickled, and the weights are on disk."""
+        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
+
+        if isinstance(self.encoder, DenseOnlyEncoder):
+            raise InputError(
+                f"the encoder of {self.model_name} cannot be loaded again by its name: make M3Embeddings(encoder=...) "
+                "anew where it is needed"
+            )
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "encoder": None}}
 
@@ -234,11 +250,3 @@ def _require_known(where: str, kwargs: Mapping[str, Any], known: tuple[str, ...]
                 + (f"{remedy}. " if remedy else "")
                 + f"Allowed are {', '.join(known)}"
             )
-
-
-def _require_texts(texts: list[str]) -> None:
-    if isinstance(texts, str):
-        raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {i} is a {type(text).__name__}, must be a string")

@@ -15,10 +15,14 @@ from m3rag.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from m3rag.encoder.encoder import M3Encoder, Role
+    from m3rag.encoder.dense_only import DenseOnlyEncoder
+    from m3rag.encoder.encoder import M3Encoder
+    from m3rag.encoder.inputs import Role
+
+    DenseEncoder = M3Encoder | DenseOnlyEncoder
 else:
     # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
-    M3Encoder = Any
+    DenseEncoder = Any
 
 _OPTIONS = ("device", "dtype", "max_length", "batch_tokens", "cache_folder", "local_files_only")
 
@@ -52,14 +56,15 @@ class M3Embedding(BaseEmbedding):
 
     The model is loaded when the object is made. Vectors are unit length lists of Python floats.
     Asynchronous calls run on threads. A pickle holds the settings, not the weights, which load
-    again on first use.
+    again on first use. A `SentenceTransformerEncoder` or an `OpenAIEncoder` may be shared too; it
+    cannot be loaded again by its name, so there is no pickle of it.
 
     Attributes:
         model_name: `mini`, a hub id, or a checkpoint folder.
         device: As torch names it; None for a CUDA device if there is one, else the CPU.
         dtype: `float32`, `float16` or `bfloat16`; None for what suits the device.
         max_length: Most tokens of a text; longer ones are cut. None for the model's own.
-        batch_tokens: Most padded tokens of one forward pass.
+        batch_tokens: Most tokens of one forward pass; by default what suits the device.
         cache_folder: Where models from the hub are kept.
         local_files_only: Never ask the hub.
         embed_batch_size: Texts handed to the model at once, which batches them by length itself.
@@ -76,15 +81,15 @@ class M3Embedding(BaseEmbedding):
     device: str | None = Field(default=None, description="As torch names it.")
     dtype: str | None = Field(default=None, description="`float32`, `float16` or `bfloat16`.")
     max_length: int | None = Field(default=None, description="Most tokens of a text.")
-    batch_tokens: int = Field(default=8192, description="Most padded tokens of one forward pass.")
+    batch_tokens: int | None = Field(default=None, description="Most tokens of one forward pass.")
     cache_folder: str | None = Field(default=None, description="Where models from the hub are kept.")
     local_files_only: bool = Field(default=False, description="Never ask the hub.")
     # The more texts at once, the less padding: the base class's 10 are for services with limits.
     embed_batch_size: int = Field(default=64, description="Texts handed to the model at once.", gt=0, le=2048)
 
-    _encoder: M3Encoder | None = PrivateAttr(default=None)
+    _encoder: DenseEncoder | None = PrivateAttr(default=None)
 
-    def __init__(self, *, encoder: M3Encoder | None = None, **fields: Any) -> None:
+    def __init__(self, *, encoder: DenseEncoder | None = None, **fields: Any) -> None:
         """Load the model, or share one already loaded.
 
         Args:
@@ -124,7 +129,7 @@ class M3Embedding(BaseEmbedding):
         vectors: list[list[float]] = self._loaded().encode_dense(texts, role=role).tolist()
         return vectors
 
-    def _loaded(self) -> M3Encoder:
+    def _loaded(self) -> DenseEncoder:
         if self._encoder is not None:
             return self._encoder
         with _LOADING:
@@ -138,6 +143,13 @@ class M3Embedding(BaseEmbedding):
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings without the weights: the base class would pickle these to see whether it can."""
+        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
+
+        if isinstance(self._encoder, DenseOnlyEncoder):
+            raise InputError(
+                f"the encoder of {self.model_name} cannot be loaded again by its name: make M3Embedding(encoder=...) "
+                "anew where it is needed"
+            )
         light = self.model_copy()
         light._encoder = None
         return super(M3Embedding, light).__getstate__()
@@ -156,15 +168,18 @@ class M3Embedding(BaseEmbedding):
         return self.model_copy()
 
 
-def _settings(encoder: M3Encoder, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(encoder: DenseEncoder, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that would load a shared encoder again, as after unpickling."""
+    from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
     from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
 
-    if not isinstance(encoder, Encoder):
-        raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder")
+    if not isinstance(encoder, (Encoder, DenseOnlyEncoder)):
+        raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder or a DenseOnlyEncoder")
     contradicting = sorted(given.keys() & {"model_name", *_OPTIONS})
     if contradicting:
         raise InputError(f"encoder is already loaded: leave out {', '.join(contradicting)}")
+    if isinstance(encoder, DenseOnlyEncoder):
+        return {"model_name": encoder.info.name}
     return {
         "model_name": encoder.info.name,
         "device": str(encoder.device),

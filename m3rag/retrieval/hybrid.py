@@ -117,7 +117,8 @@ class HybridRetriever:
 
         Raises:
             InputError: If the query is empty, or `k` is not positive.
-            ConfigurationError: If mode, weights or fusion are unknown, or give all legs weight 0.
+            ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, or need
+                a leg that the model does not give.
         """
         if not query.strip():
             raise InputError("the query is empty: ask a question of at least one word")
@@ -153,10 +154,10 @@ class HybridRetriever:
     def _weights(self, weights: Weights | str | None) -> Weights:
         return self.weights if weights is None else Weights.parse(weights)
 
-    @staticmethod
-    def _check(*, k: int, mode: Mode, weights: Weights) -> None:
+    def _check(self, *, k: int, mode: Mode, weights: Weights) -> None:
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
+        mode.check(self.store.manifest.model)
         if not any(weights.of(leg) for leg in mode.legs):
             raise ConfigurationError(
                 f"mode {mode.value!r} looks only at {' and '.join(mode.legs)}, of weight 0 in {weights}: "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum
 
 from m3rag.errors import ConfigurationError
-from m3rag.types import LEGS, Leg
+from m3rag.legs import require_legs
+from m3rag.types import LEGS, Leg, ModelInfo
 
 
 class Mode(str, Enum):
@@ -24,6 +25,15 @@ class Mode(str, Enum):
     def legs(self) -> tuple[Leg, ...]:
         """The legs the mode scores, in the order of `m3rag.types.LEGS`."""
         return LEGS if self is Mode.ALL else tuple(leg for leg in LEGS if leg in self.value.split("+"))
+
+    def check(self, model: ModelInfo) -> None:
+        """Refuse a mode that looks at a leg which a model does not give; no other mode is taken instead.
+
+        Raises:
+            ConfigurationError: If it does; the message names the modes there are for the model.
+        """
+        possible = " or ".join(f"mode={mode.value!r}" for mode in Mode if set(mode.legs) <= set(model.legs))
+        require_legs(model, self.legs, what=f"mode {self.value!r}", remedy=f"choose {possible}")
 
     @classmethod
     def parse(cls, value: Mode | str) -> Mode:

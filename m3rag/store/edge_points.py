@@ -27,20 +27,20 @@ INDEXING_THRESHOLD_KB = 1_000_000
 
 
 def schema(model: ModelInfo) -> qdrant.EdgeConfig:
-    """The collection of one model: `dense`, `lexical` and `colbert` on every chunk's point."""
+    """The collection of one model: those of `dense`, `lexical` and `colbert` that it gives, on every chunk's point."""
+    vectors = {"dense": qdrant.EdgeVectorParams(model.dense_dim, qdrant.Distance.Dot)}
+    if "colbert" in model.legs:
+        vectors["colbert"] = qdrant.EdgeVectorParams(
+            model.colbert_dim,
+            qdrant.Distance.Dot,
+            multivector_config=qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim),
+            datatype=qdrant.VectorStorageDatatype.Float16,
+            # m=0: no graph. ColBERT scores a few hundred candidates, exactly.
+            hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=0),
+        )
     return qdrant.EdgeConfig(
-        vectors={
-            "dense": qdrant.EdgeVectorParams(model.dense_dim, qdrant.Distance.Dot),
-            "colbert": qdrant.EdgeVectorParams(
-                model.colbert_dim,
-                qdrant.Distance.Dot,
-                multivector_config=qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim),
-                datatype=qdrant.VectorStorageDatatype.Float16,
-                # m=0: no graph. ColBERT scores a few hundred candidates, exactly.
-                hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=0),
-            ),
-        },
-        sparse_vectors={"lexical": qdrant.EdgeSparseVectorParams()},
+        vectors=vectors,
+        sparse_vectors={"lexical": qdrant.EdgeSparseVectorParams()} if "lexical" in model.legs else {},
         optimizers=qdrant.EdgeOptimizersConfig(indexing_threshold=INDEXING_THRESHOLD_KB),
     )
 
@@ -136,7 +136,8 @@ def output_of(vectors: Sequence[Mapping[str, Any]], model: ModelInfo) -> M3Outpu
     sparse = [vector.get("lexical") for vector in vectors]
     indices = [np.array(one.indices if one else [], np.int32) for one in sparse]
     weights = [np.array(one.values if one else [], np.float32) for one in sparse]
-    colbert = [np.array(vector.get("colbert", []), np.float16).reshape(-1, model.colbert_dim) for vector in vectors]
+    no_tokens = np.zeros((0, model.colbert_dim), np.float16)
+    colbert = [np.array(vector["colbert"], np.float16) if "colbert" in vector else no_tokens for vector in vectors]
     return M3Output(
         dense=np.array([vector["dense"] for vector in vectors], np.float32).reshape(n, model.dense_dim),
         lexical=csr_array(
@@ -147,6 +148,6 @@ def output_of(vectors: Sequence[Mapping[str, Any]], model: ModelInfo) -> M3Outpu
             ),
             shape=(n, model.vocab_size),
         ),
-        colbert=np.concatenate([*colbert, np.zeros((0, model.colbert_dim), np.float16)]),
+        colbert=np.concatenate([*colbert, no_tokens]),
         offsets=np.cumsum([0, *(len(one) for one in colbert)]).astype(np.int64),
     )

@@ -119,6 +119,7 @@ class MemoryStore:
 
         Raises:
             InputError: If `k` is below 1 or the query is not the output of one text of this model.
+            ConfigurationError: If the model does not give the leg.
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
@@ -141,6 +142,7 @@ class MemoryStore:
 
         Raises:
             InputError: If the query is not the output of one text of this model.
+            ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
         state = self._open

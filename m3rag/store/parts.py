@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
 from m3rag.errors import InputError
+from m3rag.legs import require_legs
 from m3rag.output import M3Output
 from m3rag.store.protocol import DocumentRecord
 from m3rag.types import LEGS, Chunk, Leg, ModelInfo
@@ -57,9 +58,11 @@ def check_query(query: M3Output, leg: Leg, model: ModelInfo) -> None:
 
     Raises:
         InputError: If there is not exactly one text, the leg is unknown, or a dimension differs.
+        ConfigurationError: If the model does not give the leg.
     """
     if leg not in LEGS:
         raise InputError(f"unknown leg {leg!r}: one of {', '.join(get_args(Leg))}")
+    require_legs(model, [leg], what=f"a {leg} score", remedy=f"choose among {', '.join(model.legs)}")
     if len(query) != 1:
         raise InputError(f"a query is the output of one text, got {len(query)}: search one at a time, query[i]")
     check_dimensions(query, model)

@@ -69,7 +69,8 @@ class Store(Protocol):
     """Chunks, each wholly there or not at all.
 
     Every method may be called from several threads. Scores follow `m3rag.scoring`. Ids given that
-    are not stored are left out of results, never an error.
+    are not stored are left out of results, never an error. Of a model that lacks a leg
+    (`ModelInfo.legs`) nothing is kept for it, and asking for it is a ConfigurationError.
     """
 
     @property

@@ -192,6 +192,7 @@ class QdrantEdgeStore:
 
         Raises:
             InputError: If `k` is below 1 or the query is not the output of one text of this model.
+            ConfigurationError: If the model does not give the leg.
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
@@ -219,6 +220,7 @@ class QdrantEdgeStore:
 
         Raises:
             InputError: If the query is not the output of one text of this model.
+            ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
         with self._lock:

@@ -17,6 +17,9 @@ from m3rag.types import Chunk, Metadata, ModelInfo
 MODEL = ModelInfo(name="random", fingerprint="random-1", dense_dim=24, vocab_size=500, colbert_dim=8)
 """A model of small dimensions, so that a test over thousands of vectors takes milliseconds."""
 
+DENSE_ONLY = ModelInfo(name="random-dense", fingerprint="random-dense-1", dense_dim=24, vocab_size=0, colbert_dim=0)
+"""A model of one leg."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -36,8 +39,11 @@ def random_output(rng: np.random.Generator, n: int, *, model: ModelInfo = MODEL,
     """Representations of `n` texts as a model could give them; about one text in ten is empty.
 
     Token ids follow a skewed distribution, so that texts share some and not others. An empty text
-    has a dense vector but no lexical weights and no token vectors.
+    has a dense vector but no lexical weights and no token vectors, as has any text of a model
+    without these legs.
     """
+    if model.legs == ("dense",):
+        return M3Output.from_dense(_units(rng, n, model.dense_dim))
     counts = rng.integers(1, max_tokens + 1, n) * (rng.random(n) > 0.1)
     rows = [np.unique((model.vocab_size * rng.random(count) ** 3).astype(np.int32)) for count in counts]
     indices = np.concatenate([*rows, np.zeros(0, np.int32)])
@@ -55,7 +61,7 @@ def random_query(rng: np.random.Generator, *, model: ModelInfo = MODEL) -> M3Out
     """The representation of one text that is not empty."""
     while True:
         output = random_output(rng, 1, model=model)
-        if len(output.colbert):
+        if len(output.colbert) or "colbert" not in model.legs:
             return output
 
 

@@ -1,7 +1,8 @@
-"""A language model for tests: a loopback HTTP server that replies as scripted, in OpenAI's protocol."""
+"""Models for tests: a loopback HTTP server that chats as scripted and embeds, in OpenAI's protocol."""
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from m3rag.testing.encoder import HashEncoder
 
 PIECE = 5  # characters of a streamed piece: short enough to cut words, marks and sentinels
 
@@ -39,6 +45,7 @@ class Reply:
         break_after: Cut the connection after so many pieces.
         finish_reason: None ends the stream as a server does that died politely: without a reason
             and without `[DONE]`.
+        body: Sent as it stands in place of what the server would say: a JSON value, or bytes as HTML.
     """
 
     text: str = ""
@@ -47,9 +54,12 @@ class Reply:
     pause: float = 0.0
     break_after: int | None = None
     finish_reason: str | None = "stop"
+    body: object = None
 
 
 Script: TypeAlias = str | Reply | Sequence[str | Reply] | Callable[[LLMRequest], str | Reply]
+Embed: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.floating]]
+"""Texts to vectors `(n, d)`."""
 
 
 class LLMServer:
@@ -59,17 +69,25 @@ class LLMServer:
     with LLMServer("Paris [1].") as server, OpenAIChat("any", base_url=server.base_url) as llm:
         assert llm.complete([Message("user", "Capital of France?")]) == "Paris [1]."
         assert "Capital" in server.requests[0].prompt
+
+    with LLMServer() as server, OpenAIEncoder("any", base_url=server.base_url) as encoder:
+        assert encoder.encode_queries(["Do ducks swim?"]).dense.shape == (1, 32)
     ```
+
+    Embeddings are refused for an empty text, as OpenAI does, and cut to `dimensions` where a request
+    asks for it. The script counts for them too, but for the text of its replies.
 
     Args:
         script: One reply for all requests; or a sequence, one for each request, the last for all
             further ones; or a function from the request to its reply.
         api_key: Answer 401 to requests without this bearer key; None lets all in.
+        embed: Makes the embeddings; the dense vectors of a `HashEncoder` by default.
     """
 
-    def __init__(self, script: Script = "", *, api_key: str | None = None) -> None:
+    def __init__(self, script: Script = "", *, api_key: str | None = None, embed: Embed | None = None) -> None:
         self.requests: list[LLMRequest] = []
         self.api_key = api_key
+        self.embed: Embed = embed or (lambda texts: HashEncoder().encode_documents(texts).dense)
         self._script = script
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -134,10 +152,16 @@ class _Handler(BaseHTTPRequestHandler):
         reply = self.llm.reply_to(request)
         self.llm.wait(reply.delay)
         try:
-            if self.path != "/v1/chat/completions":
+            if self.path not in {"/v1/chat/completions", "/v1/embeddings"}:
                 self._send_json(404, _error(f"no route {self.path}", 404))
             elif reply.status != 200:
                 self._send_json(reply.status, _error(reply.text, reply.status))
+            elif isinstance(reply.body, bytes):
+                self._send(200, reply.body, "text/html")
+            elif reply.body is not None:
+                self._send_json(200, reply.body)
+            elif self.path == "/v1/embeddings":
+                self._send_json(*_embeddings(body, self.llm.embed))
             elif body.get("stream"):
                 self._send_stream(body["model"], reply)
             else:
@@ -148,9 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
             pass  # the client gave up waiting, which is what some tests are about
 
     def _send_json(self, status: int, value: object) -> None:
-        content = json.dumps(value).encode()
+        self._send(status, json.dumps(value).encode(), "application/json")
+
+    def _send(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(content)))
         self.send_header("connection", "close")
         self.end_headers()
@@ -179,6 +205,25 @@ def _events(model: str, reply: Reply) -> Iterator[str]:
         choice = {"index": 0, "delta": {}, "finish_reason": reply.finish_reason}
         yield json.dumps(_envelope(model, "chat.completion.chunk", choice))
         yield "[DONE]"
+
+
+def _embeddings(body: Mapping[str, Any], embed: Embed) -> tuple[int, dict[str, Any]]:
+    """Status and body of the reply to a request for embeddings."""
+    texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        return 400, _error("input must be a text, or a list of texts, none of them empty", 400)
+    vectors = np.asarray(embed(texts), "<f4")[:, : body.get("dimensions")]
+    as_text = body.get("encoding_format") == "base64"
+    data = [
+        {
+            "object": "embedding",
+            "index": i,
+            "embedding": base64.b64encode(vector.tobytes()).decode() if as_text else vector.tolist(),
+        }
+        for i, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+    return 200, {"object": "list", "model": body["model"], "data": data, "usage": usage}
 
 
 def _envelope(model: str, kind: str, choice: dict[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,12 @@ class StoreFixtures:
         if not self.persistent:
             pytest.skip("this store does not outlive its process")
 
+    def _as_made_and_reopened(self, store: Store, path: Path, model: ModelInfo) -> Iterator[Store]:
+        """A store, then (where it outlives its process) what is opened after it was closed."""
+        yield store
+        if self.persistent:
+            yield self.reopen_store(path, model)
+
     def _broken(self, example: Example, error: type[BaseException]) -> Iterator[tuple[Sequence[Chunk], M3Output]]:
         yield from example.parts()[:2]
         raise error

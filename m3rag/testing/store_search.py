@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from m3rag.errors import InputError
+from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import Filter, Store
-from m3rag.testing.data import MODEL, Example, random_document, random_output, random_query
+from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
 from m3rag.testing.store_fixtures import TOLERANCE, StoreFixtures
 from m3rag.types import LEGS, Leg
 
@@ -148,6 +149,39 @@ class StoreSearchTests(StoreFixtures):
         assert np.abs(found.colbert.astype(np.float32) - expected.colbert).max() <= TOLERANCE["colbert"]
         with pytest.raises(InputError, match="absent"):
             filled.representations([all_chunks[0], "absent"])
+
+    def test_a_model_of_one_leg(self, path: Path, rng: np.random.Generator) -> None:
+        examples = [random_document(rng, f"{n}.md", chunks=n, model=DENSE_ONLY) for n in (7, 30)]
+        store, oracle = self.make_store(path, DENSE_ONLY), MemoryStore(DENSE_ONLY)
+        for example in examples:
+            store.put_document(example.record, example.parts())
+            oracle.put_document(example.record, example.parts())
+        for held in self._as_made_and_reopened(store, path, DENSE_ONLY):
+            assert held.manifest.model.legs == ("dense",)
+            assert held.documents() == sorted((e.record for e in examples), key=lambda record: record.id)
+            chunks = [chunk for example in examples for chunk in example.chunks]
+            ids = [chunk.id for chunk in chunks]
+            assert held.get(ids) == chunks
+            query = random_query(rng, model=DENSE_ONLY)
+            self._same(held.candidates(query, "dense", k=20), oracle.candidates(query, "dense", k=20), "dense")
+            expected = oracle.score(query, "dense", ids)
+            assert held.score(query, "dense", ids) == pytest.approx(expected, abs=TOLERANCE["dense"])
+            output = held.representations(ids)
+            assert np.array_equal(output.dense, np.concatenate([example.output.dense for example in examples]))
+            assert (output.lexical.shape, output.colbert.shape) == ((37, 0), (0, 0))
+            legs: tuple[Leg, ...] = ("lexical", "colbert")
+            for leg in legs:
+                with pytest.raises(ConfigurationError, match=rf"leg {leg}, which the model random-dense does not"):
+                    held.candidates(query, leg, k=3)
+                with pytest.raises(ConfigurationError, match=rf"leg {leg}, which"):
+                    held.score(query, leg, ids)
+            with pytest.raises(InputError, match="dimensions"):
+                held.candidates(random_query(rng), "dense", k=3)
+            wrong = random_document(rng, "wrong.md", chunks=3)
+            with pytest.raises(InputError, match="dimensions"):
+                held.put_document(wrong.record, wrong.parts())
+            assert held.document("wrong.md") is None
+            held.close()
 
     def test_threads(self, filled: Store, corpus: list[Example], rng: np.random.Generator) -> None:
         queries = [random_query(rng) for _ in range(20)]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from m3rag.encoder.batching import plan_batches
-from m3rag.encoder.encoder import M3Encoder, Role
+from m3rag.encoder.encoder import M3Encoder
+from m3rag.encoder.inputs import Role
 from m3rag.encoder.model import pool
 
 

@@ -9,6 +9,7 @@ import pytest
 from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, LONGEST, Extractive, window
 from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.answering.sentences import sentence_spans
+from m3rag.encoder.openai_embeddings import OpenAIEncoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.scoring import max_similarities
 from m3rag.store.memory import MemoryStore
@@ -188,6 +189,16 @@ def test_vectors_that_do_not_fit_the_text_name_the_remedy() -> None:
     changed = [replace(hits[0], chunk=replace(hits[0].chunk, text="Other words."))]
     with pytest.raises(IndexMismatchError, match=r"'d\.txt#0' .* rebuild"):
         Extractive(ENCODER, store).answer("eggs", changed)
+
+
+def test_a_model_without_token_vectors_is_refused_with_the_remedy() -> None:
+    encoder = OpenAIEncoder("m1", base_url="http://127.0.0.1:1/v1", dimensions=8)
+    with encoder, pytest.raises(ConfigurationError) as caught:
+        Extractive(encoder, MemoryStore(encoder.info))
+    assert str(caught.value) == (
+        "an answer in quoted sentences needs the leg colbert, which the model m1 does not give: have a language model "
+        "write it (llm=OpenAIChat(...), or llm.model in the settings), or an M3 model such as BAAI/bge-m3"
+    )
 
 
 def test_arguments_are_checked_and_the_default_threshold_is_one() -> None:

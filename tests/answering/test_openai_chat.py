@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from m3rag.answering.openai_chat import NO_KEY, OpenAIChat
+from m3rag._openai import NO_KEY
+from m3rag.answering.openai_chat import OpenAIChat
 from m3rag.answering.protocol import Message
 from m3rag.errors import LLMError
 from m3rag.testing.llm_server import LLMServer, Reply

@@ -16,7 +16,7 @@ from m3rag.scoring import LEG_SCORES, PRESETS, Weights, fuse
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
-from m3rag.testing.data import MODEL, Example, random_document, random_output, random_query
+from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
 from m3rag.types import LEGS, Chunk, Hit, Leg
 
 
@@ -264,6 +264,27 @@ def test_what_cannot_be_searched_is_said_before_encoding(
 ) -> None:
     with pytest.raises(error, match=message):
         HybridRetriever(NoEncoder(), store).search(**{"query": "ducks", **options})
+
+
+def test_a_model_of_one_leg() -> None:
+    class NoDenseEncoder(NoEncoder):
+        @property
+        def info(self) -> Any:
+            return DENSE_ONLY
+
+    rng = np.random.default_rng(3)
+    example, query = random_document(rng, "a.md", chunks=30, model=DENSE_ONLY), random_query(rng, model=DENSE_ONLY)
+    store = MemoryStore(DENSE_ONLY)
+    store.put_document(example.record, example.parts())
+    retriever = HybridRetriever(NoDenseEncoder(), store)
+    ids, scores = exact(query, [example], ("dense",))
+    same(retriever.search_output(query, mode="dense"), ids, scores["dense"], 10)
+    for mode in Mode:
+        if mode is not Mode.DENSE:
+            with pytest.raises(ConfigurationError, match=r"which the model random-dense does not give"):
+                retriever.search("ducks", mode=mode)
+            with pytest.raises(ConfigurationError, match=r"choose mode='dense'"):
+                retriever.search_output(query, mode=mode)
 
 
 def test_what_cannot_be_searched_is_said_for_outputs_too(store: MemoryStore) -> None:

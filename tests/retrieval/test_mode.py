@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from m3rag.errors import ConfigurationError
 from m3rag.retrieval import Mode
+from m3rag.testing.data import DENSE_ONLY, MODEL
 
 
 def test_legs_of_every_mode() -> None:
@@ -29,3 +32,28 @@ def test_an_unknown_mode_names_those_there_are(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"dense, lexical, colbert, dense\+lexical, all") as error:
         Mode.parse(name)
     assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "legs"),
+    [
+        ("lexical", "leg lexical"),
+        ("colbert", "leg colbert"),
+        ("dense+lexical", "leg lexical"),
+        ("all", "legs lexical and colbert"),
+    ],
+)
+def test_a_mode_that_a_model_has_no_legs_for_is_refused(mode: str, legs: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Mode(mode).check(DENSE_ONLY)
+    assert str(caught.value) == (
+        f"mode '{mode}' needs the {legs}, which the model random-dense does not give: choose mode='dense', "
+        "or an M3 model such as BAAI/bge-m3"
+    )
+    Mode(mode).check(MODEL)
+    Mode.DENSE.check(DENSE_ONLY)
+
+
+def test_every_mode_that_is_possible_is_offered() -> None:
+    with pytest.raises(ConfigurationError, match=r"choose mode='dense' or mode='lexical' or mode='dense\+lexical',"):
+        Mode.ALL.check(replace(MODEL, colbert_dim=0))

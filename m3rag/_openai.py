@@ -1,0 +1,136 @@
+"""A connection to a server that speaks OpenAI's protocol: its key stays secret, its failures name their remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from m3rag.errors import M3RagError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+NO_KEY = "none-needed"
+"""Sent to servers other than OpenAI's when no key is given: the protocol wants one, they do not."""
+
+
+class OpenAIConnection:
+    """A client of the `openai` package for one model.
+
+    Args:
+        model: The model's name on the server.
+        base_url: The server's address up to `/v1`; None takes `OPENAI_BASE_URL`, else OpenAI's.
+        api_key: None takes `OPENAI_API_KEY`. A server given by address needs none.
+        timeout: Seconds to wait for the server each time.
+        max_retries: How often a refused connection or a rate limit is tried again.
+        owner: The class that needs the package, for the message where it is missing.
+        error: What is raised where there is neither a key nor an address.
+
+    Attributes:
+        client: The package's client.
+        base_url: The server's address, without a password.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None,
+        api_key: SecretStr | str | None,
+        timeout: float,
+        max_retries: int,
+        owner: str,
+        error: type[M3RagError],
+    ) -> None:
+        self._package = openai_package(owner)
+        self.model = model
+        self.timeout = timeout
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        key = _revealed(api_key) or os.environ.get("OPENAI_API_KEY") or (NO_KEY if base_url else "")
+        if not key:
+            raise error(
+                f"no API key for {model!r}: set OPENAI_API_KEY, pass api_key=, or pass base_url= of a local server"
+            )
+        self.client: Any = self._package.OpenAI(
+            base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries
+        )
+        self.base_url = _without_password(str(self.client.base_url))
+
+    @property
+    def where(self) -> str:
+        """The model and its server, as errors name them."""
+        return f"the model {self.model!r} at {self.base_url}"
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What the package raises for a server that fails; a ValueError is what is no JSON.
+
+        Whoever catches them should raise `from None`: a server may repeat the key in its message.
+        """
+        return (self._package.OpenAIError, ValueError, *_of_http("TransportError"))
+
+    def explain(self, error: Exception, *, kind: str, remedies: Mapping[int, str]) -> str:
+        """What went wrong and what mends it, without the key.
+
+        Args:
+            error: One of `failures`.
+            kind: What the server should have sent, such as "chat completion".
+            remedies: By HTTP status, where the remedy depends on what was asked.
+        """
+        status = getattr(error, "status_code", None)
+        said = f" (the server said: {self._redacted(error)})"
+        if isinstance(error, (self._package.APITimeoutError, *_of_http("TimeoutException"))):
+            return f"{self.where} sent nothing for {self.timeout:g} s: raise timeout, or use a smaller model"
+        if isinstance(error, self._package.APIConnectionError):
+            return f"{self.where} cannot be reached: start the server, or check base_url (OPENAI_BASE_URL)"
+        known = {
+            401: "check api_key (OPENAI_API_KEY)",
+            403: "check api_key (OPENAI_API_KEY) and what it may use",
+            404: "check the model's name, and that base_url ends in /v1",
+            429: "wait and ask again, or check the account's quota",
+            **remedies,
+        }
+        if status is not None:
+            return f"{self.where} answered {status}{said}: {known.get(status, 'look at the log of the server')}"
+        return f"{self.where} broke off or sent what is no {kind}{said}: ask again, or look at its log"
+
+    def close(self) -> None:
+        """Release the connections."""
+        self.client.close()
+
+    def _redacted(self, error: Exception) -> str:
+        message = " ".join(str(error).split())
+        for secret in {self.client.api_key, urlsplit(str(self.client.base_url)).password} - {None, "", NO_KEY}:
+            message = message.replace(str(secret), "***")
+        return message[:300]
+
+
+def openai_package(owner: str) -> Any:
+    """The openai package, loaded on first use: it takes half a second.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        import openai  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(f'{owner} needs the openai package: pip install "m3rag[openai]"') from error
+    return openai
+
+
+def _revealed(key: SecretStr | str | None) -> str | None:
+    return key if key is None or isinstance(key, str) else key.get_secret_value()
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _of_http(name: str) -> tuple[type[Exception], ...]:
+    """An error class of the HTTP library under openai, whose 2.x lets them through when a stream breaks."""
+    modules = (sys.modules.get(module) for module in ("httpx", "httpx2"))
+    return tuple(getattr(module, name) for module in modules if module is not None)

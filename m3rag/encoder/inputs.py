@@ -1,0 +1,35 @@
+"""What every encoder takes: texts, their role, and whom to tell how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from m3rag.errors import InputError
+
+Role = Literal["query", "document"]
+Progress = Callable[[int], None]
+"""Called with the number of texts that a finished batch held."""
+
+
+def require_texts(texts: Sequence[str]) -> None:
+    """Refuse what is no list of strings.
+
+    Raises:
+        InputError: It names the first text that is none, or the one string given for a list.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
+
+
+def require_role(role: Role) -> None:
+    """Refuse a role that is none.
+
+    Raises:
+        InputError: If it is neither `query` nor `document`.
+    """
+    if role not in get_args(Role):
+        raise InputError(f"role is {role!r}, must be query or document")
