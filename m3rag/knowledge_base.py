@@ -112,6 +112,7 @@ class KnowledgeBase:
                 self._encoder = M3Encoder(
                     name,
                     device=self.settings.device,
+                    dtype=self.settings.dtype,
                     max_length=self.settings.max_length,
                     batch_tokens=self.settings.batch_tokens,
                 )

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     index: Annotated[Path, BeforeValidator(lambda v: Path(v).expanduser())] = Path("m3rag-index")
     model: str | None = Field(default=None, description="the index's own model, `mini` for a new index")
     device: str | None = None
+    dtype: str | None = Field(default=None, description="`bfloat16` on CPUs with AMX; by default what suits the device")
     max_length: int | None = None
     batch_tokens: int | None = Field(default=None, ge=1)
     chunk_tokens: int = Field(default=256, ge=8)

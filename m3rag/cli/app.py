@@ -7,6 +7,8 @@ import typer
 from m3rag import __version__
 from m3rag.cli.ask import ask
 from m3rag.cli.demo import demo
+from m3rag.cli.encode import encode
+from m3rag.cli.export import export
 from m3rag.cli.info import info
 from m3rag.cli.ingest import ingest
 from m3rag.cli.list import list_documents
@@ -30,6 +32,8 @@ app.command("list")(list_documents)
 app.command()(rm)
 app.command()(info)
 app.command()(rebuild)
+app.command()(encode)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

@@ -22,7 +22,11 @@ def rebuild(
     with QdrantEdgeStore.open(settings.index) as store:
         name = settings.model or store.manifest.model.name
         encoder = M3Encoder(
-            name, device=settings.device, max_length=settings.max_length, batch_tokens=settings.batch_tokens
+            name,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_length=settings.max_length,
+            batch_tokens=settings.batch_tokens,
         )
         show = shows_progress(quiet=quiet, as_json=as_json)
         documents = encode_again(store, encoder, on_document=(lambda d: note(f"encoded {d.id}")) if show else None)

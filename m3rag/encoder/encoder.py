@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
 from m3rag.encoder.checkpoint import Checkpoint, Pooling, Recipe
 from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.devices import DevicePool, choose_devices
-from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish
+from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish, Network
 from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
 from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
@@ -33,6 +33,8 @@ from m3rag.output import M3Output
 from m3rag.types import ModelInfo
 
 log = logging.getLogger(__name__)
+
+Backend = Literal["torch", "onnx", "onnx-int8"]
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32_768}
 """Enough to keep the device busy; more would only push a CPU's activations out of its cache."""
@@ -61,6 +63,8 @@ class M3Encoder(AsyncEncoding):
             to `close`; a script that does so keeps its work under `if __name__ == "__main__":`.
         dtype: `float32`, `float16` or `bfloat16`; by default float16 on CUDA and float32 elsewhere.
             A CPU without instructions for half precision is refused it: it would be slower.
+        backend: What computes the network: `torch`; `onnx`, ONNX Runtime, always in float32; or `onnx-int8`, once
+            `m3rag export MODEL --int8` has found that its loss is small enough.
         max_length: Most tokens of a text, specials included; longer ones are cut, counted in
             `truncated_texts`, and told of once a call by a log warning. By default what the
             checkpoint's recipe says, else the model's limit.
@@ -91,6 +95,7 @@ class M3Encoder(AsyncEncoding):
         *,
         device: str | Sequence[str] | None = None,
         dtype: str | None = None,
+        backend: Backend = "torch",
         max_length: int | None = None,
         batch_tokens: int | None = None,
         colbert_dtype: Literal["float16", "float32"] = "float16",
@@ -120,7 +125,8 @@ class M3Encoder(AsyncEncoding):
         self.colbert_dtype = np.dtype(colbert_dtype)
         self.devices = choose_devices(device)
         self.device = self.devices[0]
-        self.dtype = choose_dtype(dtype, self.device)
+        self.backend = backend
+        self.dtype = _choose_dtype(backend, dtype, self.device)
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
         self.truncated_texts = 0
@@ -142,13 +148,14 @@ class M3Encoder(AsyncEncoding):
                 truncate_dim=truncate_dim if truncate_dim != architecture.hidden else None,
                 unnormalized=not normalize or None,
                 mcls=mcls or None,
+                int8=backend == "onnx-int8" or None,
             ),
             dense_dim=truncate_dim or architecture.hidden,
             vocab_size=vocab_size,
             colbert_dim=load_heads(checkpoint, hidden=architecture.hidden)[1].out_features,
         )
         finish = Finish(self.tokenizer.unused_ids, getattr(torch, colbert_dtype), truncate_dim, normalize)
-        load = partial(load_model, checkpoint, dtype=self.dtype)
+        load = _loader(backend, checkpoint, self.dtype)
         self.engine: Engine
         if len(self.devices) > 1:
             self.engine = DevicePool(
@@ -172,8 +179,8 @@ class M3Encoder(AsyncEncoding):
         """
         if not (isinstance(self.engine, DeviceEngine) and isinstance(self.engine.network, M3Model)):
             raise ConfigurationError(
-                f"the network of {self.info.name!r} is not in this process, since the encoder has "
-                f"{len(self.devices)} devices: give it one"
+                f"the network of {self.info.name!r} is not torch's, or not in this process "
+                f"(backend {self.backend!r}, {len(self.devices)} devices): take one device and backend='torch'"
             )
         return self.engine.network
 
@@ -323,6 +330,25 @@ class M3Encoder(AsyncEncoding):
                 f"max_length {max_length} is out of range for this model: choose {SPECIALS + 1} to {self._limit}"
             )
         return max_length
+
+
+def _choose_dtype(backend: Backend, dtype: str | None, device: torch.device) -> torch.dtype:
+    if backend not in get_args(Backend):
+        raise ConfigurationError(f"backend {backend!r} is unknown: choose one of {', '.join(get_args(Backend))}")
+    if backend == "torch":
+        return choose_dtype(dtype, device)
+    if dtype not in {None, "float32"}:
+        raise ConfigurationError(f"backend {backend!r} computes in float32, not in {dtype}: leave dtype out")
+    return torch.float32
+
+
+def _loader(backend: Backend, checkpoint: Checkpoint, dtype: torch.dtype) -> Callable[..., Network]:
+    """What loads the network on the device given by `device=`."""
+    if backend == "torch":
+        return partial(load_model, checkpoint, dtype=dtype)
+    from m3rag.encoder.onnx.load import load_onnx  # noqa: PLC0415 - an extra
+
+    return partial(load_onnx, checkpoint, int8=backend == "onnx-int8")
 
 
 def _prefix_of(instruction: str) -> str:

@@ -230,12 +230,12 @@ def test_folders_that_are_anothers_are_left_alone(tmp_path: Path, tiny_checkpoin
     ("options", "message"),
     [
         ({"shard_bytes": 0}, "shard_bytes"),
-        ({"role": "passage"}, "role must be"),
+        ({"role": "passage"}, "must be query or document"),
         ({"encoder_options": {"dtype": "float32", "colbert_dtype": "float32"}}, "cannot set colbert_dtype"),
     ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises((ConfigurationError, InputError), match=message):
         encode(tmp_path / "in.jsonl", tmp_path / "out", "mini", **options)
 
 
