@@ -171,14 +171,14 @@ def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torc
     weights = Weights(checkpoint)
     with torch.device("meta"):
         model = Transformer(shape)
-    state = {
-        name: tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
-        for name, tensor in _tensors(weights, shape)
-    }
+    # The largest tensor first: while it is copied, nothing else is in memory yet.
     words = weights[WORD_TABLE]
     # Half the memory; of the two, float16 has the digits that a word vector needs.
     is_half = words.dtype == torch.float16 or dtype != torch.float32
-    state["words.weight"] = words.to(device=device, dtype=torch.float16 if is_half else torch.float32)
+    state = {"words.weight": words.to(device=device, dtype=torch.float16 if is_half else torch.float32)}
+    del words
+    for name, tensor in _tensors(weights, shape):
+        state[name] = tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:

@@ -18,10 +18,11 @@ from m3rag.encoder.model import load_heads
 from m3rag.encoder.onnx.builder import MICROSOFT, GraphBuilder
 from m3rag.encoder.transformer import Architecture
 from m3rag.encoder.weights import WORD_TABLE, Weights
+from m3rag.errors import ModelError
 
 Array = npt.NDArray[Any]
 
-PADDING_LOGIT = -1e4
+PADDING_LOGIT = -1e30
 """Added to the attention on a padded place: its weight is then exactly 0."""
 
 
@@ -101,7 +102,8 @@ class M3Graph:
         self.graph.node("Min", "slots", last, name="real_slots")
 
     def _embed(self) -> str:
-        graph, words = self.graph, self.weights[WORD_TABLE]
+        graph, shape = self.graph, self.shape
+        words = self._tensor(WORD_TABLE, shape.vocab_size, shape.hidden)
         half = words.dtype == torch.float16
         looked_up = graph.node(
             "Gather", graph.constant("words", words.numpy() if half else _array(words)), "ids", name="words_of_ids"
@@ -109,19 +111,26 @@ class M3Graph:
         if half:
             looked_up = graph.node("Cast", looked_up, name="words_of_ids.float32", to=1)
         # All texts are of type 0, so its row can stand in every position.
-        table = _array(self.weights["embeddings.position_embeddings.weight"])[self.shape.first_position :]
-        table = table + _array(self.weights["embeddings.token_type_embeddings.weight"])[0]
+        table = _array(self._tensor("embeddings.position_embeddings.weight", shape.positions, shape.hidden))
+        types = _array(self._tensor("embeddings.token_type_embeddings.weight", shape.types, shape.hidden))
+        table = table[shape.first_position :] + types[0]
         added = graph.node("Gather", graph.constant("position_table", table), "positions", name="position_states")
         return self._add_and_norm(looked_up, added, "embeddings.LayerNorm")
 
     def _layer(self, i: int, states: str) -> str:
         """Self-attention and feed-forward, each with its residual and norm (post-norm)."""
-        source, target = f"encoder.layer.{i}", f"layers.{i}"
-        out = self._linear(self._attention(i, states), f"{source}.attention.output.dense", name=f"{target}.out")
+        source, target, shape = f"encoder.layer.{i}", f"layers.{i}", self.shape
+        mixed = self._attention(i, states)
+        out = self._linear(
+            mixed, self._dense(f"{source}.attention.output.dense", shape.hidden, shape.hidden), f"{target}.out"
+        )
         states = self._add_and_norm(out, states, f"{source}.attention.output.LayerNorm")
-        up = self._linear(states, f"{source}.intermediate.dense", name=f"{target}.up")
-        down = self._linear(self._activate(up), f"{source}.output.dense", name=f"{target}.down")
-        return self._add_and_norm(down, states, f"{source}.output.LayerNorm")
+        up = self._linear(
+            states, self._dense(f"{source}.intermediate.dense", shape.hidden, shape.inner), f"{target}.up"
+        )
+        down = self._dense(f"{source}.output.dense", shape.inner, shape.hidden)
+        fed_forward = self._linear(self._activate(up), down, f"{target}.down")
+        return self._add_and_norm(fed_forward, states, f"{source}.output.LayerNorm")
 
     def _attention(self, i: int, states: str) -> str:
         """Attention inside each text: `(tokens, D)` to `(tokens, D)`.
@@ -135,7 +144,7 @@ class M3Graph:
         fed = self.linear.feed(graph, states, site=site)
         rows = {}
         for part in ("query", "key", "value"):
-            weight, bias = self._dense(f"encoder.layer.{i}.attention.self.{part}")
+            weight, bias = self._dense(f"encoder.layer.{i}.attention.self.{part}", shape.hidden, shape.hidden)
             if part != "value":
                 weight = _with_dimension(weight, shape.heads, 0)
                 bias = _with_dimension(bias, shape.heads, 1 if part == "query" else 0)
@@ -182,18 +191,28 @@ class M3Graph:
         graph.output("lexical", ["kept"])
         graph.output("colbert", ["kept", self.colbert.out_features])
 
-    def _linear(self, states: str, layer: str, *, name: str) -> str:
+    def _linear(self, states: str, weight_and_bias: tuple[Array, Array], name: str) -> str:
         fed = self.linear.feed(self.graph, states, site=name)
-        return self.linear.multiply(self.graph, fed, *self._dense(layer), name=name)
+        return self.linear.multiply(self.graph, fed, *weight_and_bias, name=name)
 
     def _add_and_norm(self, states: str, skipped: str, norm: str) -> str:
         added = self.graph.node("Add", states, skipped, name=f"{norm}.sum")
-        parts = [self.graph.constant(f"{norm}.{p}", _array(self.weights[f"{norm}.{p}"])) for p in ("weight", "bias")]
+        names = [f"{norm}.{part}" for part in ("weight", "bias")]
+        parts = [self.graph.constant(name, _array(self._tensor(name, self.shape.hidden))) for name in names]
         return self.graph.node("LayerNormalization", added, *parts, name=norm, epsilon=self.shape.eps)
 
-    def _dense(self, layer: str) -> tuple[Array, Array]:
+    def _dense(self, layer: str, inputs: int, outputs: int) -> tuple[Array, Array]:
         """`(in, out)` weight and `(out,)` bias."""
-        return _array(self.weights[f"{layer}.weight"]).T, _array(self.weights[f"{layer}.bias"])
+        weight = self._tensor(f"{layer}.weight", outputs, inputs)
+        return _array(weight).T, _array(self._tensor(f"{layer}.bias", outputs))
+
+    def _tensor(self, name: str, *dimensions: int) -> Tensor:
+        tensor = self.weights[name]
+        if tuple(tensor.shape) != dimensions:
+            raise ModelError(
+                f"{name} is {tuple(tensor.shape)}, must be {dimensions} as config.json says: fetch the checkpoint again"
+            )
+        return tensor
 
     def _int(self, value: int) -> str:
         return self.graph.constant(f"int_{value}", np.array(value, np.int64))

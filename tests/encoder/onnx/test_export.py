@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -128,6 +130,17 @@ def test_a_cache_that_is_a_file(tmp_path: Path, tiny_checkpoint: Path, monkeypat
     monkeypatch.setenv("M3RAG_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="M3RAG_CACHE"):
         ensure_export(checkpoint)
+
+
+def test_weights_that_do_not_fit_the_config(cache: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    with pytest.raises(
+        ModelError, match=r"encoder.layer.0.intermediate.dense.weight is \(128, 64\), must be \(96, 64\)"
+    ):
+        ensure_export(Checkpoint.find(str(folder)))
+    assert shown(cache / "onnx") == []
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
