@@ -25,6 +25,7 @@ from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.model import M3Model, load_heads, load_model
+from m3rag.encoder.onnx import FORMAT
 from m3rag.encoder.spans import Spans
 from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
 from m3rag.encoder.transformer import Architecture
@@ -148,7 +149,7 @@ class M3Encoder(AsyncEncoding):
                 truncate_dim=truncate_dim if truncate_dim != architecture.hidden else None,
                 unnormalized=not normalize or None,
                 mcls=mcls or None,
-                int8=backend == "onnx-int8" or None,
+                int8=FORMAT if backend == "onnx-int8" else None,
             ),
             dense_dim=truncate_dim or architecture.hidden,
             vocab_size=vocab_size,

@@ -15,13 +15,11 @@ from filelock import FileLock
 
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.mini import cache_folder
+from m3rag.encoder.onnx import FORMAT
 from m3rag.encoder.onnx.builder import GraphBuilder
 from m3rag.encoder.onnx.graph import FloatLinear, Linear, M3Graph
 from m3rag.encoder.onnx.quantize import Int8Linear
 from m3rag.errors import ModelError
-
-FORMAT = "1"
-"""Raised whenever an export of the same checkpoint would hold another graph."""
 
 
 def write_export(checkpoint: Checkpoint, folder: Path, *, int8: bool) -> None:
