@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,7 @@ class M3Encoder(AsyncEncoding):
             vocab_size=vocab_size,
             colbert_dim=load_heads(checkpoint, hidden=architecture.hidden)[1].out_features,
         )
+        self._is_as_named = self.info.fingerprint == checkpoint.fingerprint()
         finish = Finish(self.tokenizer.unused_ids, getattr(torch, colbert_dtype), truncate_dim, normalize)
         load = _loader(backend, checkpoint, self.dtype)
         self.engine: Engine
@@ -184,6 +185,18 @@ class M3Encoder(AsyncEncoding):
                 f"(backend {self.backend!r}, {len(self.devices)} devices): take one device and backend='torch'"
             )
         return self.engine.network
+
+    @property
+    def reload_options(self) -> dict[str, Any] | None:
+        """What loads the same encoder again by its name; None where options beyond these made it."""
+        if not self._is_as_named or self.backend != "torch" or len(self.devices) > 1:
+            return None
+        return {
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_length": self.max_length,
+            "batch_tokens": self.batch_tokens,
+        }
 
     def close(self) -> None:
         """Stop the worker processes of several devices, which a later call would start again."""

@@ -20,14 +20,11 @@ from m3rag.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from m3rag.encoder.dense_only import DenseOnlyEncoder
-    from m3rag.encoder.encoder import M3Encoder
     from m3rag.encoder.inputs import Role
-
-    DenseEncoder = M3Encoder | DenseOnlyEncoder
+    from m3rag.encoder.shared import SharedEncoder
 else:
     # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
-    DenseEncoder = Any
+    SharedEncoder = Any
 
 DEFAULT_MODEL = "BAAI/bge-m3"
 
@@ -74,8 +71,8 @@ class M3Embeddings(BaseModel, Embeddings):
     The model is loaded when the object is made. Vectors have unit length, whatever
     `normalize_embeddings` says: M3 is trained that way. Asynchronous calls run on threads and the
     forward pass is locked, so one object may serve many tasks. A pickle holds the settings, not
-    the weights, which load again on first use. A `SentenceTransformerEncoder` or an `OpenAIEncoder`
-    may be shared too; it cannot be loaded again by its name, so there is no pickle of it.
+    the weights, which load again on first use. A `CachedEncoder` or an encoder of other
+    models may be shared too; what cannot be loaded again by its name alone is not pickled.
 
     Attributes:
         model_name: `mini`, a hub id, or a checkpoint folder. `model` is another name for it.
@@ -105,7 +102,7 @@ class M3Embeddings(BaseModel, Embeddings):
     query_encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     multi_process: bool = False
     show_progress: bool = False
-    encoder: DenseEncoder | None = Field(default=None, exclude=True, repr=False)
+    encoder: SharedEncoder | None = Field(default=None, exclude=True, repr=False)
 
     @field_validator("model_kwargs")
     @classmethod
@@ -188,7 +185,7 @@ class M3Embeddings(BaseModel, Embeddings):
                 vectors[rows] = encoder.encode_dense([texts[i] for i in rows], role=role, progress=advance)
         return vectors
 
-    def _loaded(self) -> DenseEncoder:
+    def _loaded(self) -> SharedEncoder:
         if self.encoder is not None:
             return self.encoder
         with _LOADING:
@@ -205,34 +202,22 @@ class M3Embeddings(BaseModel, Embeddings):
                 self.encoder = Encoder(self.model_name, cache_folder=self.cache_folder, **kwargs)
             return self.encoder
 
-    def _adopt(self, encoder: DenseEncoder) -> None:
-        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
-        from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
+    def _adopt(self, encoder: SharedEncoder) -> None:
+        from m3rag.encoder.shared import reload_options, require_encoder  # noqa: PLC0415
 
-        if not isinstance(encoder, (Encoder, DenseOnlyEncoder)):
-            raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder or a DenseOnlyEncoder")
+        require_encoder(encoder)
         given = self.model_fields_set & {"model_name", "cache_folder", "model_kwargs"}
         if given:
             raise InputError(f"encoder is already loaded: leave out {', '.join(sorted(given))}")
         self.model_name = encoder.info.name
-        if isinstance(encoder, DenseOnlyEncoder):
-            return
-        self.model_kwargs = {
-            "device": str(encoder.device),
-            "dtype": str(encoder.dtype).removeprefix("torch."),
-            "max_length": encoder.max_length,
-            "batch_tokens": encoder.batch_tokens,
-        }
+        self.model_kwargs = reload_options(encoder) or {}
 
     def __getstate__(self) -> dict[Any, Any]:
         """The settings without the weights: locks cannot be pickled, and the weights are on disk."""
-        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
+        if self.encoder is not None:
+            from m3rag.encoder.shared import require_reloadable  # noqa: PLC0415
 
-        if isinstance(self.encoder, DenseOnlyEncoder):
-            raise InputError(
-                f"the encoder of {self.model_name} cannot be loaded again by its name: make M3Embeddings(encoder=...) "
-                "anew where it is needed"
-            )
+            require_reloadable(self.encoder, owner=type(self).__name__)
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "encoder": None}}
 

@@ -15,14 +15,11 @@ from m3rag.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from m3rag.encoder.dense_only import DenseOnlyEncoder
-    from m3rag.encoder.encoder import M3Encoder
     from m3rag.encoder.inputs import Role
-
-    DenseEncoder = M3Encoder | DenseOnlyEncoder
+    from m3rag.encoder.shared import SharedEncoder
 else:
     # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
-    DenseEncoder = Any
+    SharedEncoder = Any
 
 _OPTIONS = ("device", "dtype", "max_length", "batch_tokens", "cache_folder", "local_files_only")
 
@@ -56,8 +53,8 @@ class M3Embedding(BaseEmbedding):
 
     The model is loaded when the object is made. Vectors are unit length lists of Python floats.
     Asynchronous calls run on threads. A pickle holds the settings, not the weights, which load
-    again on first use. A `SentenceTransformerEncoder` or an `OpenAIEncoder` may be shared too; it
-    cannot be loaded again by its name, so there is no pickle of it.
+    again on first use. A `CachedEncoder` or an encoder of other models may be shared too;
+    what cannot be loaded again by its name alone is not pickled.
 
     Attributes:
         model_name: `mini`, a hub id, or a checkpoint folder.
@@ -87,9 +84,9 @@ class M3Embedding(BaseEmbedding):
     # The more texts at once, the less padding: the base class's 10 are for services with limits.
     embed_batch_size: int = Field(default=64, description="Texts handed to the model at once.", gt=0, le=2048)
 
-    _encoder: DenseEncoder | None = PrivateAttr(default=None)
+    _encoder: SharedEncoder | None = PrivateAttr(default=None)
 
-    def __init__(self, *, encoder: DenseEncoder | None = None, **fields: Any) -> None:
+    def __init__(self, *, encoder: SharedEncoder | None = None, **fields: Any) -> None:
         """Load the model, or share one already loaded.
 
         Args:
@@ -129,7 +126,7 @@ class M3Embedding(BaseEmbedding):
         vectors: list[list[float]] = self._loaded().encode_dense(texts, role=role).tolist()
         return vectors
 
-    def _loaded(self) -> DenseEncoder:
+    def _loaded(self) -> SharedEncoder:
         if self._encoder is not None:
             return self._encoder
         with _LOADING:
@@ -143,13 +140,10 @@ class M3Embedding(BaseEmbedding):
 
     def __getstate__(self) -> dict[str, Any]:
         """The settings without the weights: the base class would pickle these to see whether it can."""
-        from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
+        if self._encoder is not None:
+            from m3rag.encoder.shared import require_reloadable  # noqa: PLC0415
 
-        if isinstance(self._encoder, DenseOnlyEncoder):
-            raise InputError(
-                f"the encoder of {self.model_name} cannot be loaded again by its name: make M3Embedding(encoder=...) "
-                "anew where it is needed"
-            )
+            require_reloadable(self._encoder, owner=type(self).__name__)
         light = self.model_copy()
         light._encoder = None
         return super(M3Embedding, light).__getstate__()
@@ -168,22 +162,12 @@ class M3Embedding(BaseEmbedding):
         return self.model_copy()
 
 
-def _settings(encoder: DenseEncoder, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(encoder: SharedEncoder, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that would load a shared encoder again, as after unpickling."""
-    from m3rag.encoder.dense_only import DenseOnlyEncoder  # noqa: PLC0415
-    from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
+    from m3rag.encoder.shared import reload_options, require_encoder  # noqa: PLC0415
 
-    if not isinstance(encoder, (Encoder, DenseOnlyEncoder)):
-        raise InputError(f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder or a DenseOnlyEncoder")
+    require_encoder(encoder)
     contradicting = sorted(given.keys() & {"model_name", *_OPTIONS})
     if contradicting:
         raise InputError(f"encoder is already loaded: leave out {', '.join(contradicting)}")
-    if isinstance(encoder, DenseOnlyEncoder):
-        return {"model_name": encoder.info.name}
-    return {
-        "model_name": encoder.info.name,
-        "device": str(encoder.device),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
-        "max_length": encoder.max_length,
-        "batch_tokens": encoder.batch_tokens,
-    }
+    return {"model_name": encoder.info.name, **(reload_options(encoder) or {})}

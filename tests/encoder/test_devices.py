@@ -238,7 +238,7 @@ def test_a_list_of_one_device_is_that_device(tiny_checkpoint: Path) -> None:
 
 
 def test_the_network_is_not_here(pool: M3Encoder) -> None:
-    with pytest.raises(ConfigurationError, match=r"not in this process.*2 devices: give it one"):
+    with pytest.raises(ConfigurationError, match=r"not in this process.*2 devices.*take one device"):
         _ = pool.network
 
 

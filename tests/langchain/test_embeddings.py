@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
-from m3rag.encoder.encoder import M3Encoder
+from m3rag.encoder import CachedEncoder, M3Encoder, MemoryCache
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.langchain import M3Embeddings
 
@@ -239,3 +240,20 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'M3Nothing'"):
         m3rag.langchain.M3Nothing  # noqa: B018
+
+
+def test_a_cached_encoder_may_be_shared(tiny_checkpoint: Path) -> None:
+    plain = M3Encoder(str(tiny_checkpoint), device="cpu")
+    cached = CachedEncoder(plain, MemoryCache())
+    embeddings = M3Embeddings(encoder=cached)
+    first = embeddings.embed_documents(TEXTS)
+    assert embeddings.embed_documents(TEXTS) == first
+    assert cached.cache.stats().hits >= len(set(TEXTS))
+    again = pickle.loads(pickle.dumps(embeddings))  # noqa: S301
+    assert np.allclose(again.embed_documents(TEXTS), first, atol=1e-5)
+
+
+def test_an_encoder_with_options_of_its_own_is_not_pickled(tiny_checkpoint: Path) -> None:
+    embeddings = M3Embeddings(encoder=M3Encoder(str(tiny_checkpoint), device="cpu", pooling="mean"))
+    with pytest.raises(InputError, match="cannot be loaded again by its name"):
+        pickle.dumps(embeddings)
