@@ -11,18 +11,30 @@ from m3rag._lazy import lazy_names
 from m3rag.store.protocol import FORMAT, DocumentRecord, Filter, Manifest, Scalar, Store
 
 if TYPE_CHECKING:
+    from m3rag.store.chroma import ChromaStore
     from m3rag.store.memory import MemoryStore
+    from m3rag.store.qdrant import QdrantStore
     from m3rag.store.qdrant_edge import QdrantEdgeStore
 
 __all__ = [
     "FORMAT",
+    "ChromaStore",
     "DocumentRecord",
     "Filter",
     "Manifest",
     "MemoryStore",
     "QdrantEdgeStore",
+    "QdrantStore",
     "Scalar",
     "Store",
 ]
 
-__getattr__ = lazy_names(__name__, {"MemoryStore": "m3rag.store.memory", "QdrantEdgeStore": "m3rag.store.qdrant_edge"})
+_engines = {
+    "QdrantStore": lazy_names(__name__, {"QdrantStore": "m3rag.store.qdrant"}, needs="qdrant_client", extra="qdrant"),
+    "ChromaStore": lazy_names(__name__, {"ChromaStore": "m3rag.store.chroma"}, needs="chromadb", extra="chroma"),
+}
+_core = lazy_names(__name__, {"MemoryStore": "m3rag.store.memory", "QdrantEdgeStore": "m3rag.store.qdrant_edge"})
+
+
+def __getattr__(name: str) -> object:
+    return _engines.get(name, _core)(name)

@@ -1,7 +1,7 @@
 """The folder of a Qdrant Edge index: made in steps that a kill between any two leaves repairable.
 
-A finished index is `manifest.json` and `shard/`. While it is made there is `shard.partial/`, in
-which nothing can have been stored; a `shard/` is never deleted.
+A finished index is `manifest.json` and `shard/`, and `seal.json` while it is closed. While it is
+made there is `shard.partial/`, in which nothing can have been stored; a `shard/` is never deleted.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import qdrant_edge as qdrant
 
 from m3rag._version import __version__
 from m3rag.errors import IndexLockedError, IndexMissingError, InputError, StoreError
-from m3rag.store.edge_points import INDEXED_FIELDS, schema
+from m3rag.store.edge_filters import KEYWORD_FIELDS
+from m3rag.store.edge_points import datatype_of, schema
+from m3rag.store.edge_seal import PARTIAL_SEAL, SEAL, break_seal, write_seal
 from m3rag.store.manifest import MANIFEST, PARTIAL_MANIFEST, check_model, read_manifest, write_manifest
 from m3rag.store.protocol import Manifest
 from m3rag.types import ModelInfo
 
 SHARD = "shard"
 PARTIAL_SHARD = "shard.partial"
-OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD}
+SEALED = (
+    "edge_config.json",
+    "segments",
+)  # not the log, which the engine's own thread may touch and which has checksums
+OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL}
 
 
 def is_index(folder: Path) -> bool:
@@ -29,12 +35,14 @@ def is_index(folder: Path) -> bool:
     return (folder / MANIFEST).exists() or (folder / SHARD).exists()
 
 
-def create_folder(folder: Path, model: ModelInfo) -> Manifest:
+def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
     """Make the folder of an empty index, or finish one whose making was interrupted.
 
     Raises:
         InputError: If the path is a file, holds foreign files, or already is an index.
+        ConfigurationError: If the engine does not have the codec.
     """
+    datatype_of(codec)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the index")
     if is_index(folder):
@@ -46,8 +54,8 @@ def create_folder(folder: Path, model: ModelInfo) -> Manifest:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _make_partial_shard(folder, model)
-        manifest = Manifest(model=model, m3rag_version=__version__)
+        _make_partial_shard(folder, model, codec)
+        manifest = Manifest(model=model, m3rag_version=__version__, codec=codec)
         write_manifest(folder, manifest)
         (folder / PARTIAL_SHARD).rename(folder / SHARD)
     except OSError as error:
@@ -78,21 +86,24 @@ def check_folder(folder: Path, model: ModelInfo | None) -> Manifest:
             raise StoreError(
                 f"{folder / SHARD} is missing: restore it from a backup, or delete {folder} and ingest again"
             )
-        _make_partial_shard(folder, manifest.model)
+        _make_partial_shard(folder, manifest.model, manifest.codec)
         (folder / PARTIAL_SHARD).rename(folder / SHARD)
     return manifest
 
 
-def load_shard(folder: Path) -> qdrant.EdgeShard:
-    """Open the engine on a finished folder.
+def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
+    """Open the engine on a finished folder; with it the revision at its last close, None after a kill.
 
     Raises:
         IndexLockedError: If another process, or another store of this one, has it open.
-        StoreError: If the engine cannot read it.
+        StoreError: If it is not as it was closed, or the engine cannot read it.
     """
+    revision = break_seal(folder)
     try:
-        return qdrant.EdgeShard.load(str(folder / SHARD))
-    except Exception as error:
+        return qdrant.EdgeShard.load(str(folder / SHARD)), revision
+    except BaseException as error:
+        if not is_of_engine(error):
+            raise
         # The engine has one error type; its lock is that of the write-ahead log. 33 is Windows'.
         if "WAL" in str(error) and ("WouldBlock" in str(error) or "os error 33" in str(error)):
             raise IndexLockedError(
@@ -102,6 +113,19 @@ def load_shard(folder: Path) -> qdrant.EdgeShard:
         raise StoreError(
             f"the index at {folder} cannot be opened ({error}): restore it from a backup, or delete it and ingest again"
         ) from error
+
+
+def close_shard(folder: Path, shard: qdrant.EdgeShard, *, revision: str) -> None:
+    """Put all on disk, seal the folder, and release the lock."""
+    shard.flush()
+    # Under the lock: once it is released, another process may change the files.
+    write_seal(folder, [folder / SHARD / name for name in SEALED], revision=revision)
+    shard.close()
+
+
+def is_of_engine(error: BaseException) -> bool:
+    """Whether an exception is the engine's: its errors, and its panics, which are no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def sync_log(folder: Path) -> None:
@@ -121,14 +145,14 @@ def sync_log(folder: Path) -> None:
             os.close(handle)
 
 
-def _make_partial_shard(folder: Path, model: ModelInfo) -> None:
+def _make_partial_shard(folder: Path, model: ModelInfo, codec: str) -> None:
     partial = folder / PARTIAL_SHARD
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
     try:
-        shard = qdrant.EdgeShard.create(str(partial), schema(model))
-        for field in INDEXED_FIELDS:
+        shard = qdrant.EdgeShard.create(str(partial), schema(model, codec=codec))
+        for field in KEYWORD_FIELDS:
             shard.update(qdrant.UpdateOperation.create_field_index(field, qdrant.PayloadSchemaType.Keyword))
         shard.close()
     except Exception as error:

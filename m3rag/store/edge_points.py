@@ -1,32 +1,57 @@
-"""How chunks, documents and queries look to Qdrant Edge: its schema, points and conditions."""
+"""How chunks, documents and queries look to Qdrant Edge: its schema and its points."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import qdrant_edge as qdrant
 from scipy.sparse import csr_array
 
+from m3rag.errors import ConfigurationError
 from m3rag.output import M3Output
-from m3rag.store.filters import DOCUMENT_ID, allowed_values, term
-from m3rag.store.payload import chunk_to_payload, is_unicode, record_to_payload
-from m3rag.store.protocol import DocumentRecord, Filter
-from m3rag.types import Chunk, Leg, ModelInfo
+from m3rag.store.codec import codec_named
+from m3rag.store.payload import Payload, record_to_payload
+from m3rag.store.protocol import DocumentRecord
+from m3rag.types import Leg, ModelInfo
 
-INDEXED_FIELDS = ("kind", "document_id", "revision", "terms")
+EXACT_UP_TO = 20_000
+"""Chunks of which a dense scan takes milliseconds: up to here a graph would only lose recall, and cost its building."""
 
-# 1 GB of ColBERT vectors (the largest of the three decide), about 20,000 chunks of 200 tokens at
-# 128 dimensions. An exact scan of as many dense vectors takes 2-10 ms; the engine's own default of
-# 20 MB would build a graph every 400 chunks and copy all vectors each time.
-INDEXING_THRESHOLD_KB = 1_000_000
+TYPICAL_TOKENS = 150
 
 
-def schema(model: ModelInfo) -> qdrant.EdgeConfig:
+DATATYPES: Mapping[str, qdrant.VectorStorageDatatype] = MappingProxyType(
+    {
+        "float16": qdrant.VectorStorageDatatype.Float16,
+        "int8": qdrant.VectorStorageDatatype.Turbo8,
+        "int4": qdrant.VectorStorageDatatype.Turbo4,  # type: ignore[attr-defined]  # the stubs lack it
+    }
+)
+"""How the engine keeps token vectors, by codec: its own kinds of the same bits, scored without decoding in Python.
+It has none of one bit."""
+
+
+def datatype_of(codec: str) -> qdrant.VectorStorageDatatype:
+    """The engine's datatype for a codec.
+
+    Raises:
+        ConfigurationError: If it has none.
+    """
+    if codec not in DATATYPES:
+        raise ConfigurationError(
+            f"Qdrant cannot keep token vectors as {codec!r}: choose one of {', '.join(DATATYPES)}, or ChromaStore"
+        )
+    return DATATYPES[codec]
+
+
+def schema(model: ModelInfo, *, codec: str) -> qdrant.EdgeConfig:
     """The collection of one model: those of `dense`, `lexical` and `colbert` that it gives, on every chunk's point."""
     vectors = {"dense": qdrant.EdgeVectorParams(model.dense_dim, qdrant.Distance.Dot)}
     if "colbert" in model.legs:
@@ -34,19 +59,29 @@ def schema(model: ModelInfo) -> qdrant.EdgeConfig:
             model.colbert_dim,
             qdrant.Distance.Dot,
             multivector_config=qdrant.MultiVectorConfig(qdrant.MultiVectorComparator.MaxSim),
-            datatype=qdrant.VectorStorageDatatype.Float16,
+            datatype=datatype_of(codec),
             # m=0: no graph. ColBERT scores a few hundred candidates, exactly.
             hnsw_config=qdrant.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=0),
         )
     return qdrant.EdgeConfig(
         vectors=vectors,
         sparse_vectors={"lexical": qdrant.EdgeSparseVectorParams()} if "lexical" in model.legs else {},
-        optimizers=qdrant.EdgeOptimizersConfig(indexing_threshold=INDEXING_THRESHOLD_KB),
+        optimizers=qdrant.EdgeOptimizersConfig(indexing_threshold=indexing_threshold_kb(model, codec)),
     )
 
 
+def indexing_threshold_kb(model: ModelInfo, codec: str) -> int:
+    """From which size of its largest kind of vector the engine builds a graph: that of `EXACT_UP_TO` typical chunks.
+
+    The engine's own 20 MB would build one every thousand chunks, and copy all vectors each time.
+    """
+    largest = max(4 * model.dense_dim, TYPICAL_TOKENS * codec_named(codec).width(model.colbert_dim))
+    return EXACT_UP_TO * largest // 1000
+
+
+@lru_cache(maxsize=1 << 16)
 def point_id(kind: str, name: str) -> uuid.UUID:
-    """The id of the point that stands for a `chunk`, a `document` or a `pending` change.
+    """The id of the point that stands for a `chunk`, a `document`, the `settings` or a `pending` change.
 
     Points cannot have arbitrary strings as ids, chunks can.
     """
@@ -64,16 +99,15 @@ def _digest(*parts: str) -> uuid.UUID:
     return uuid.UUID(bytes=hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest(), version=5)
 
 
-def chunk_point(chunk: Chunk, output: M3Output, *, revision: str) -> qdrant.Point:
-    """The point of one chunk; an empty representation is left out, since the engine has no empty vector."""
+def chunk_point(chunk: Payload, output: M3Output, *, revision: str) -> qdrant.Point:
+    """The point of one chunk's payload; an empty representation is left out, since the engine has no empty vector."""
     vectors: dict[str, Any] = {"dense": output.dense[0].tolist()}
     lexical = _sparse(output)
     if lexical is not None:
         vectors["lexical"] = lexical
     if len(output.colbert):
         vectors["colbert"] = output.colbert.tolist()
-    payload = {"kind": "chunk", "revision": revision, **chunk_to_payload(chunk)}
-    return qdrant.Point(point_id("chunk", chunk.id), vectors, payload)
+    return qdrant.Point(point_id("chunk", chunk["id"]), vectors, {"kind": "chunk", "revision": revision, **chunk})
 
 
 def document_point(record: DocumentRecord) -> qdrant.Point:
@@ -86,27 +120,9 @@ def pending_point(document_id: str) -> qdrant.Point:
     return qdrant.Point(point_id("pending", document_id), {}, {"kind": "pending", "document_id": document_id})
 
 
-def any_of(field: str, values: Iterable[str]) -> qdrant.FieldCondition:
-    """The condition that a payload field has one of some values; no values let nothing pass."""
-    return qdrant.FieldCondition(field, match=qdrant.MatchAny(list(values)))
-
-
-def of_kind(kind: str) -> qdrant.Filter:
-    """The condition that a point stands for a `chunk`, a `document` or a `pending` change."""
-    return qdrant.Filter(must=[any_of("kind", [kind])])
-
-
-def chunk_filter(filter: Filter | None, *, without: Collection[str]) -> qdrant.Filter:
-    """The engine's conditions for the chunks that pass a filter and are not of some revisions."""
-    must = [any_of("kind", ["chunk"])]
-    for key, values in allowed_values(filter or {}).items():
-        if key == DOCUMENT_ID:
-            must.append(
-                any_of("document_id", [value for value in values if isinstance(value, str) and is_unicode(value)])
-            )
-        else:
-            must.append(any_of("terms", [term(key, value) for value in values]))
-    return qdrant.Filter(must=list(must), must_not=[any_of("revision", without)] if without else None)
+def settings_point(text: str) -> qdrant.Point:
+    """The point that holds the collection's settings, JSON text."""
+    return qdrant.Point(point_id("settings", ""), {}, {"kind": "settings", "settings": text})
 
 
 def query_vector(query: M3Output, leg: Leg) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from m3rag.errors import IndexMismatchError, StoreError
+from m3rag.store.codec import CODECS
 from m3rag.store.protocol import FORMAT, Manifest
 from m3rag.types import ModelInfo
 
@@ -42,12 +43,27 @@ def read_manifest(folder: Path) -> Manifest:
                 f"this m3rag reads up to {FORMAT}: upgrade it (pip install -U m3rag)"
             )
         model = ModelInfo(**content["model"])
-        return Manifest(model=model, m3rag_version=content["m3rag_version"], format=written)
+        codec = str(content.get("codec", "float16"))
+        check_codec(codec, f"the index at {folder}")
+        return Manifest(model=model, m3rag_version=content["m3rag_version"], format=written, codec=codec)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path} is damaged ({type(error).__name__}: {error}): restore it from a backup, "
             f"or delete the folder and ingest again"
         ) from error
+
+
+def check_codec(codec: str, where: str) -> None:
+    """Refuse a collection whose token vectors this m3rag cannot read.
+
+    Raises:
+        IndexMismatchError: If there is no such codec.
+    """
+    if codec not in CODECS:
+        raise IndexMismatchError(
+            f"{where} keeps token vectors as {codec!r}, this m3rag knows {', '.join(CODECS)}: "
+            "upgrade it (pip install -U m3rag)"
+        )
 
 
 def check_model(folder: Path, manifest: Manifest, model: ModelInfo) -> None:

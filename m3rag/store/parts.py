@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from m3rag.errors import InputError
 from m3rag.legs import require_legs
 from m3rag.output import M3Output
-from m3rag.store.protocol import DocumentRecord
+from m3rag.store.filters import EVERYTHING, Condition, parse_filter
+from m3rag.store.protocol import DocumentRecord, Filter
+from m3rag.store.terms import shown
 from m3rag.types import LEGS, Chunk, Leg, ModelInfo
 
 
@@ -36,6 +39,23 @@ def checked_parts(
         yield chunks, output
     if len(seen) != document.chunks:
         raise InputError(f"document {document.id!r}: the record says {document.chunks} chunks, {len(seen)} were given")
+
+
+def check_chunks(chunks: Sequence[Chunk], output: M3Output, *, model: ModelInfo) -> None:
+    """Refuse what cannot be single chunks with their representations.
+
+    Raises:
+        InputError: If chunks and representations differ in number, an id comes twice, or the
+            dimensions are not the model's.
+    """
+    if len(chunks) != len(output):
+        raise InputError(f"upsert: {len(chunks)} chunks came with {len(output)} encoded texts")
+    check_dimensions(output, model)
+    seen: set[str] = set()
+    for chunk in chunks:
+        if chunk.id in seen:
+            raise InputError(f"upsert: two chunks have the id {chunk.id!r}; ids must be unique")
+        seen.add(chunk.id)
 
 
 def check_dimensions(output: M3Output, model: ModelInfo) -> None:
@@ -76,3 +96,41 @@ def check_k(k: int) -> None:
     """
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a page of less than one chunk.
+
+    Raises:
+        InputError: If `limit` is not positive.
+    """
+    if limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")
+
+
+def parse_deletion(filter: Filter) -> Condition:
+    """The condition of what to delete, which must not be everything by an oversight.
+
+    Raises:
+        InputError: If the filter is empty, or makes no sense.
+    """
+    condition = parse_filter(filter)
+    if condition == EVERYTHING:
+        raise InputError("delete: an empty filter would delete every chunk; to empty a store, use delete_documents")
+    return condition
+
+
+def merged_settings(before: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Settings with some values changed or (None) forgotten, as JSON text.
+
+    Raises:
+        InputError: If a key is not a string, or a value not JSON.
+    """
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise InputError(f"settings: keys must be strings, got {odd[0]!r:.80}")
+    merged = {key: value for key, value in {**before, **values}.items() if value is not None}
+    try:
+        return json.dumps(merged, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"settings must be JSON values ({error}): {shown(values, length=200)}") from error

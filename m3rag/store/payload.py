@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3rag.errors import InputError
-from m3rag.store.filters import terms
 from m3rag.store.protocol import DocumentRecord
+from m3rag.store.terms import is_unicode, keys, numbers, shown, terms, times
 from m3rag.types import Chunk, Metadata
 
 Payload = dict[str, Any]
 
 
 def chunk_to_payload(chunk: Chunk) -> Payload:
-    """A chunk as a JSON object, with the keywords that filters match under `terms`.
+    """A chunk as a JSON object, with what filters match (see `m3rag.store.filters`).
+
+    `terms` are keywords of key and value for `AnyOf`, `keys` keywords of keys for `Exists`; under
+    `numbers` and `times` stand the values that a `Range` compares, by the digest of their key.
 
     Raises:
         InputError: If the metadata is not JSON, or a text is not valid Unicode.
@@ -35,6 +38,9 @@ def chunk_to_payload(chunk: Chunk) -> Payload:
         "headings": list(chunk.headings),
         "metadata": _metadata_json(chunk.metadata, f"chunk {chunk.id!r}"),
         "terms": terms(chunk.metadata),
+        "keys": keys(chunk.metadata),
+        "numbers": numbers(chunk.metadata),
+        "times": times(chunk.metadata),
     }
 
 
@@ -84,19 +90,16 @@ def record_from_payload(payload: Mapping[str, Any]) -> DocumentRecord:
 
 
 def _metadata_json(metadata: Metadata, owner: str) -> str:
+    # JSON would make text of other keys, which a filter on them would then not find.
+    odd = [key for key in metadata if not isinstance(key, str)]
+    if odd:
+        raise InputError(f"{owner}: metadata keys must be strings, got {odd[0]!r:.80}")
     try:
         return json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{owner}: the metadata must be JSON values ({error}): {metadata!r:.200}") from error
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be stored: file names that are not UTF-8 arrive as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        raise InputError(
+            f"{owner}: the metadata must be JSON values ({error}): {shown(metadata, length=200)}"
+        ) from error
 
 
 def _check_unicode(owner: str, *texts: str) -> None:

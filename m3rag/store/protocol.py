@@ -5,30 +5,42 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from m3rag.output import M3Output
 from m3rag.types import Chunk, Leg, Metadata, ModelInfo
 
-FORMAT = 1
-"""Version of what a store writes; raised whenever an older m3rag could not read it."""
+FORMAT = 2
+"""Version of what a store writes; raised whenever an older m3rag could not read it, or would write less.
+
+2: chunks have `keys`, `numbers` and `times` beside `terms`, for the filters `$exists` and ranges.
+"""
 
 Scalar = str | int | float | bool
-Filter = Mapping[str, Scalar | Sequence[Scalar]]
-"""Conditions that must all hold: metadata key -> the value, or a list of the values allowed.
+Filter = Mapping[str, Any]
+"""Conditions on a chunk's metadata that must all hold, in operators; `m3rag.store.filters` says what each means.
 
-The key `document_id` means the chunk's document. A condition on a key that a chunk lacks fails; on
-a metadata value that is a list it holds when any element is allowed.
+`{"lang": ["de", "zh"], "year": {"$gte": 2001, "$lt": 2010}, "$not": {"draft": True}}`. The key
+`document_id` means the chunk's document.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a collection says of itself: the model that filled it, and who wrote the format."""
+    """What a collection says of itself: the model that filled it, and who wrote the format.
+
+    Attributes:
+        model: Whose representations it holds.
+        m3rag_version: Who made it.
+        format: Version of what is written.
+        codec: How token vectors are kept (`m3rag.store.codec`); collections made before there was a choice
+            say nothing, and have float16.
+    """
 
     model: ModelInfo
     m3rag_version: str
     format: int = FORMAT
+    codec: str = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +51,10 @@ class DocumentRecord:
         id: The document's id.
         title: For people.
         version: Names one exact set of chunks (content and chunking); the same version again
-            means there is nothing to do. Chunk ids of different versions never collide.
-        chunks: How many chunks the document has.
+            means there is nothing to do. Chunk ids of different versions never collide. Empty: the
+            document is made of single chunks (`Store.upsert`) and lives as long as it has chunks.
+        chunks: How many chunks the document has. A store keeps it true when single chunks come
+            or go.
         source: The file it was read from, an absolute path; empty if it was no file.
         page_starts: Where in the document's text each page begins, in order; empty for formats
             without pages.
@@ -77,12 +91,58 @@ class Store(Protocol):
     def manifest(self) -> Manifest:
         """The model, format and m3rag version this collection was made with."""
 
+    @property
+    def revision(self) -> str | None:
+        """Another text after every change, never that of other contents; None where the store cannot tell.
+
+        By it what is derived from the chunks, such as BM25, knows without reading them that it is up to date.
+        """
+
     def put_document(self, document: DocumentRecord, parts: Iterable[tuple[Sequence[Chunk], M3Output]]) -> None:
         """Write a document with all its chunks, replacing an older version of it.
 
         Parts are consumed one at a time, so that a long document need not fit in memory. When
-        this returns the document is durable. If it raises, or the process dies, the store holds
-        the older version (or nothing) after the next open.
+        this returns the document is durable and has exactly these chunks, whatever `upsert` had
+        added. If it raises, or the process dies, the store holds the older version (or nothing)
+        after the next open.
+
+        Raises:
+            InputError: If the parts are not what the record promises, or a chunk's id is taken by
+                another document.
+        """
+
+    def upsert(self, chunks: Sequence[Chunk], output: M3Output) -> None:
+        """Add single chunks, or replace those of the same id, outside a whole-document write.
+
+        A chunk joins the document that it names, whose record stays and counts it; a document that
+        is not stored gets a record with its id as the title and no version. A chunk that was of
+        another document leaves that one. The document's next whole write replaces it with the rest.
+
+        Each chunk is wholly there or not; all are durable when this returns. If it raises an
+        InputError nothing has changed; if it raises another error, or the process dies, each chunk
+        is as before or as given.
+
+        Args:
+            chunks: `n` chunks of any documents; none is not an error.
+            output: Their representations, `n` texts.
+
+        Raises:
+            InputError: If chunks and representations differ in number, an id comes twice, the
+                dimensions are not the model's, metadata are not JSON or a text is not Unicode.
+        """
+
+    def delete_chunks(self, chunk_ids: Sequence[str]) -> int:
+        """Remove single chunks; returns how many there were.
+
+        A document's record counts what is left; one without a version goes with its last chunk.
+        """
+
+    def delete(self, filter: Filter) -> int:
+        """Remove every chunk that passes a filter, as `delete_chunks` does; returns how many there were.
+
+        Raises:
+            InputError: If the filter lets every chunk pass by saying nothing (to empty a store,
+                `delete_documents`), or makes no sense.
         """
 
     def delete_documents(self, document_ids: Sequence[str]) -> int:
@@ -100,6 +160,26 @@ class Store(Protocol):
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for."""
 
+    def scan(
+        self, *, filter: Filter | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Chunk], str | None]:
+        """One page of the chunks that pass a filter, in an order of the store's own.
+
+        The order stays while nothing is written, so that all pages together have every chunk once.
+        A chunk written between two pages may be missed; one that stays is never missed or doubled.
+
+        Args:
+            filter: Conditions on the chunks' metadata; the same for all pages.
+            limit: Most chunks of a page; >= 1.
+            cursor: What the page before gave; None for the first page.
+
+        Returns:
+            The chunks, and the cursor of the next page, None where there is none.
+
+        Raises:
+            InputError: If `limit` is below 1, or the cursor is none that this store gives.
+        """
+
     def count(self, *, filter: Filter | None = None) -> int:
         """Number of chunks that pass the filter."""
 
@@ -107,7 +187,7 @@ class Store(Protocol):
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
 
         `dense` may be approximate in which chunks it finds, never in a score it gives. `lexical`
-        gives only chunks that share a token with the query.
+        gives only chunks that share a token with the query, and fewer than `k` only where no more do.
         """
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
@@ -118,6 +198,17 @@ class Store(Protocol):
 
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
+        """
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """JSON values that the collection remembers beside its chunks, such as learned weights: a copy."""
+
+    def update_settings(self, values: Mapping[str, Any]) -> None:
+        """Remember some values with those that are there; None forgets a key. Durable, all or none.
+
+        Raises:
+            InputError: If a key is not a string, or a value not JSON.
         """
 
     def close(self) -> None:

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import qdrant_edge as qdrant
 
-from m3rag.errors import InputError, M3RagError, StoreError
+from m3rag.errors import InputError
 from m3rag.output import M3Output
-from m3rag.store.edge_folder import check_folder, create_folder, is_index, load_shard, sync_log
-from m3rag.store.edge_points import (
-    chunk_filter,
-    chunk_point,
-    document_point,
-    of_kind,
-    output_of,
-    pending_point,
-    point_id,
-    query_vector,
-    revision,
-    score_scale,
-)
-from m3rag.store.filters import DOCUMENT_ID
-from m3rag.store.parts import check_k, check_query, checked_parts
+from m3rag.store.codec import DEFAULT_CODEC
+from m3rag.store.edge_changes import EdgeChanges
+from m3rag.store.edge_engine import EdgeEngine
+from m3rag.store.edge_filters import check_format, of_kind, ranges_in
+from m3rag.store.edge_folder import check_folder, create_folder, is_index
+from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
+from m3rag.store.filters import DOCUMENT_ID, parse_filter
+from m3rag.store.parts import check_k, check_limit, check_query, merged_settings, parse_deletion
 from m3rag.store.payload import chunk_from_payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
 from m3rag.types import Chunk, Leg, ModelInfo
-
-UPSERT_SIZE = 64  # points a write: bounds memory and the time readers wait
-FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
-EXACT_UP_TO = 20_000  # points: an exact dense scan takes milliseconds, the graph would only lose recall
 
 
 class QdrantEdgeStore:
@@ -44,10 +33,7 @@ class QdrantEdgeStore:
     One process at a time may have an index open. Writers take turns; readers see a document's old
     version until the new one is complete.
 
-    A change is made so that a kill at any moment can be repaired by one rule: a `pending` point
-    names the document, the new chunks are written, the document's record is replaced (from here on
-    the change has happened), chunks that are not of the record's version are deleted, and so is
-    the `pending` point. Opening applies the last two steps wherever a `pending` point is left.
+    A change interrupted at any moment is undone or finished by the next open, see `EdgeChanges`.
 
     Examples:
         >>> store = QdrantEdgeStore.open_or_create("handbook.index", encoder.info)  # doctest: +SKIP
@@ -57,26 +43,27 @@ class QdrantEdgeStore:
         """Not for callers: use `create`, `open` or `open_or_create`."""
         self._path = path
         self._manifest = manifest
-        self._lock = threading.RLock()  # held around calls of the engine
-        self._writing = threading.RLock()  # held by a writer over a whole document
-        self._hidden: dict[str, str] = {}  # document id -> the revision being written
-        self._unflushed = 0
-        self._shard: qdrant.EdgeShard | None = load_shard(path)
+        self._engine = EdgeEngine(path)
         try:
-            for document_id in self._pending():
-                self._settle(document_id)
+            self._changes = EdgeChanges(self._engine, manifest.model)
         except BaseException:
-            self._shard.close()
+            self._engine.close()
             raise
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], model: ModelInfo) -> QdrantEdgeStore:
+    def create(cls, path: str | os.PathLike[str], model: ModelInfo, *, codec: str = DEFAULT_CODEC) -> QdrantEdgeStore:
         """Make an empty index for a model's representations.
+
+        Args:
+            path: The index's folder.
+            model: Whose representations.
+            codec: How token vectors are kept: `float16`, `int8` (1 byte a dimension) or `int4`.
 
         Raises:
             InputError: If the path is a file, a folder with foreign files, or an index already.
+            ConfigurationError: If there is no such codec.
         """
-        return cls(Path(path), create_folder(Path(path), model))
+        return cls(Path(path), create_folder(Path(path), model, codec=codec))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], model: ModelInfo | None = None) -> QdrantEdgeStore:
@@ -95,9 +82,14 @@ class QdrantEdgeStore:
         return cls(Path(path), check_folder(Path(path), model))
 
     @classmethod
-    def open_or_create(cls, path: str | os.PathLike[str], model: ModelInfo) -> QdrantEdgeStore:
-        """Open the index at a path, making it first if there is none. Raises as both do."""
-        return cls.open(path, model) if cls.exists(path) else cls.create(path, model)
+    def open_or_create(
+        cls, path: str | os.PathLike[str], model: ModelInfo, *, codec: str = DEFAULT_CODEC
+    ) -> QdrantEdgeStore:
+        """Open the index at a path with its own codec, making it first with `codec` if there is none.
+
+        Raises as both do.
+        """
+        return cls.open(path, model) if cls.exists(path) else cls.create(path, model, codec=codec)
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
@@ -114,6 +106,11 @@ class QdrantEdgeStore:
         """The model, format and m3rag version this collection was made with."""
         return self._manifest
 
+    @property
+    def revision(self) -> str:
+        """Another text after every change; it outlives a close, not a kill."""
+        return self._engine.revision
+
     def put_document(self, document: DocumentRecord, parts: Iterable[tuple[Sequence[Chunk], M3Output]]) -> None:
         """Write a document with all its chunks, replacing an older version of it.
 
@@ -121,52 +118,47 @@ class QdrantEdgeStore:
             InputError: If the parts are not what the record promises; the older version stays.
             StoreError: If the engine cannot write.
         """
-        with self._writing:
-            committed = document_point(document)
-            new = revision(document.id, document.version)
-            before = self.document(document.id)
-            try:
-                # The same version again writes the same chunks over themselves: nothing to hide.
-                if before is None or before.version != document.version:
-                    self._hidden[document.id] = new
-                self._upsert([pending_point(document.id)])
-                for chunks, output in checked_parts(document, parts, model=self._manifest.model):
-                    self._refuse_taken([chunk.id for chunk in chunks], new)
-                    for a in range(0, len(chunks), UPSERT_SIZE):
-                        few = zip(chunks[a : a + UPSERT_SIZE], output[a : a + UPSERT_SIZE], strict=True)
-                        self._upsert([chunk_point(chunk, one, revision=new) for chunk, one in few])
-                with self._lock:
-                    self._upsert([committed])
-                    self._settle(document.id)
-            except BaseException:
-                self._settle(document.id)
-                raise
-            self._unflushed += document.chunks
-            self._make_durable()
+        self._changes.put_document(document, parts)
+
+    def upsert(self, chunks: Sequence[Chunk], output: M3Output) -> None:
+        """Add single chunks, or replace those of the same id, outside a whole-document write.
+
+        Raises:
+            InputError: If chunks and representations differ in number, an id comes twice, the
+                dimensions are not the model's, metadata are not JSON or a text is not Unicode;
+                nothing has changed then.
+            StoreError: If the engine cannot write.
+        """
+        self._changes.upsert(chunks, output)
+
+    def delete_chunks(self, chunk_ids: Sequence[str]) -> int:
+        """Remove single chunks; returns how many there were."""
+        return self._changes.delete_chunks(chunk_ids)
+
+    def delete(self, filter: Filter) -> int:
+        """Remove every chunk that passes a filter; returns how many there were.
+
+        Raises:
+            InputError: If the filter is empty, or makes no sense.
+        """
+        parse_deletion(filter)
+        with self._changes.writing:
+            with self._engine.lock:
+                found = self._engine.payloads(self._visible(filter), fields=["id"])
+            return self._changes.delete_chunks([payload["id"] for payload in found])
 
     def delete_documents(self, document_ids: Sequence[str]) -> int:
         """Remove documents with their chunks; returns how many there were."""
-        with self._writing, self._lock:
-            stored = [id_ for id_ in dict.fromkeys(document_ids) if self.document(id_) is not None]
-            if not stored:
-                return 0
-            self._upsert([pending_point(id_) for id_ in stored])
-            self._update(qdrant.UpdateOperation.delete_points([point_id("document", id_) for id_ in stored]))
-            for id_ in stored:
-                self._settle(id_)
-            self._make_durable()
-            return len(stored)
+        return self._changes.delete_documents(document_ids)
 
     def documents(self) -> list[DocumentRecord]:
         """All documents, ordered by id."""
-        records = map(record_from_payload, self._payloads(of_kind("document")))
+        records = map(record_from_payload, self._engine.payloads(of_kind("document")))
         return sorted(records, key=lambda record: record.id)
 
     def document(self, document_id: str) -> DocumentRecord | None:
         """One document's record, None if it is not stored."""
-        with self._engine() as shard:
-            found = shard.retrieve([point_id("document", document_id)], True, False)
-        return record_from_payload(found[0].payload or {}) if found else None
+        return self._changes.records([document_id]).get(document_id)
 
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; ids that are not stored are left out."""
@@ -175,13 +167,28 @@ class QdrantEdgeStore:
 
     def chunks_of(self, document_id: str) -> list[Chunk]:
         """All chunks of a document, in order of position; empty if it is not stored."""
-        payloads = self._payloads(self._visible({DOCUMENT_ID: document_id}))
+        with self._engine.lock:
+            payloads = self._engine.payloads(self._visible({DOCUMENT_ID: document_id}))
         return sorted(map(chunk_from_payload, payloads), key=lambda chunk: (chunk.start, chunk.id))
+
+    def scan(
+        self, *, filter: Filter | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[Chunk], str | None]:
+        """One page of the chunks that pass a filter, in an order of the engine's, and the next page's cursor.
+
+        Raises:
+            InputError: If `limit` is below 1, or the cursor is not one that `scan` gave.
+        """
+        check_limit(limit)
+        with self._engine.lock:
+            visible = self._visible(filter)
+            payloads, following = self._engine.page(visible, limit=limit, offset=_offset(cursor))
+        return [chunk_from_payload(payload) for payload in payloads], None if following is None else str(following)
 
     def count(self, *, filter: Filter | None = None) -> int:
         """Number of chunks that pass the filter."""
-        with self._engine() as shard:
-            return shard.count(qdrant.CountRequest(exact=True, filter=self._visible(filter)))
+        with self._engine.lock:
+            return self._engine.count(self._visible(filter))
 
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
@@ -199,7 +206,7 @@ class QdrantEdgeStore:
         vector = query_vector(query, leg)
         if vector is None:
             return []
-        with self._engine() as shard:
+        with self._engine.shard() as shard:
             points = shard.info().points_count
             limit = max(1, min(k, points))
             exact = leg != "dense" or points <= EXACT_UP_TO
@@ -207,7 +214,7 @@ class QdrantEdgeStore:
                 limit=limit,
                 query=qdrant.Query.Nearest(vector, using=leg),
                 filter=self._visible(filter),
-                params=qdrant.SearchParams(exact=exact, hnsw_ef=max(128, 2 * limit)),
+                params=qdrant.SearchParams(exact=exact, hnsw_ef=max(256, 2 * limit)),
                 with_payload=["id"],
             )
             found = shard.query(request)
@@ -223,7 +230,7 @@ class QdrantEdgeStore:
             ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
-        with self._lock:
+        with self._engine.lock:
             scores = dict.fromkeys(self._retrieve(chunk_ids), 0.0)
             vector = query_vector(query, leg)
             if vector is None or not scores:
@@ -235,7 +242,7 @@ class QdrantEdgeStore:
                 filter=qdrant.Filter(must=[qdrant.HasIdCondition(set(ids))]),
                 params=qdrant.SearchParams(exact=True),
             )
-            with self._engine() as shard:
+            with self._engine.shard() as shard:
                 found = shard.query(request)
         scale = score_scale(query, leg)
         scores.update({ids[_uuid(point)]: point.score / scale for point in found})
@@ -263,16 +270,30 @@ class QdrantEdgeStore:
         Returns:
             Whether there was anything to do.
         """
-        with self._engine() as shard:
-            return shard.optimize()
+        return self._engine.optimize()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """JSON values that the collection remembers beside its chunks: a copy."""
+        found = self._engine.retrieve([point_id("settings", "")])
+        values: dict[str, Any] = json.loads((found[0].payload or {})["settings"]) if found else {}
+        return values
+
+    def update_settings(self, values: Mapping[str, Any]) -> None:
+        """Remember some values with those that are there; None forgets a key. Durable, all or none.
+
+        Raises:
+            InputError: If a key is not a string, or a value not JSON.
+        """
+        with self._changes.writing, self._engine.lock:
+            # One point, so that the engine's log makes it whole and repairs it with all the rest.
+            self._engine.upsert([settings_point(merged_settings(self.settings, values))])
+            self._engine.make_durable(1)
 
     def close(self) -> None:
         """Put everything on disk and release the index. Closing twice is not an error."""
-        with self._writing, self._lock:
-            if self._shard is not None:
-                with self._engine() as shard:
-                    shard.close()
-                self._shard = None
+        with self._changes.writing:
+            self._engine.close()
 
     def __enter__(self) -> QdrantEdgeStore:
         return self
@@ -282,75 +303,30 @@ class QdrantEdgeStore:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _engine(self) -> Iterator[qdrant.EdgeShard]:
-        with self._lock:
-            if self._shard is None:
-                raise StoreError(f"the index at {self._path} is closed: open it again")
-            try:
-                yield self._shard
-            except M3RagError:
-                raise
-            except Exception as error:
-                raise StoreError(f"the index at {self._path} failed: {error}") from error
-
     def _visible(self, filter: Filter | None) -> qdrant.Filter:
-        return chunk_filter(filter, without=list(self._hidden.values()))
-
-    def _update(self, operation: qdrant.UpdateOperation) -> None:
-        with self._engine() as shard:
-            shard.update(operation)
-
-    def _upsert(self, points: list[qdrant.Point]) -> None:
-        self._update(qdrant.UpdateOperation.upsert_points(points))
+        condition = parse_filter(filter)
+        check_format(condition, self._manifest)
+        compared = ranges_in(condition)
+        if compared:
+            self._engine.index_numbers(compared)
+        return self._changes.visible(condition)
 
     def _retrieve(
         self, chunk_ids: Sequence[str], *, payload: bool = False, vectors: bool = False
     ) -> dict[str, qdrant.Record]:
         """The visible points among the chunks named, by chunk id."""
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
-        with self._engine() as shard:
-            found = shard.retrieve(list(ids), True if payload else ["revision"], vectors)
-            hidden = set(self._hidden.values())
+        with self._engine.lock:
+            found = self._engine.retrieve(list(ids), payload=True if payload else ["revision"], vectors=vectors)
+            hidden = self._changes.hidden
         return {ids[_uuid(record)]: record for record in found if (record.payload or {})["revision"] not in hidden}
 
-    def _payloads(self, filter: qdrant.Filter) -> list[dict[str, Any]]:
-        with self._engine() as shard:
-            limit = max(1, shard.count(qdrant.CountRequest(exact=True, filter=filter)))
-            records, _ = shard.scroll(qdrant.ScrollRequest(limit=limit, filter=filter, with_payload=True))
-        return [record.payload or {} for record in records]
 
-    def _pending(self) -> list[str]:
-        return [payload["document_id"] for payload in self._payloads(of_kind("pending"))]
-
-    def _refuse_taken(self, chunk_ids: Sequence[str], revision: str) -> None:
-        with self._engine() as shard:
-            found = shard.retrieve([point_id("chunk", id_) for id_ in chunk_ids], ["id", "revision"], False)
-        for payload in (record.payload or {} for record in found):
-            if payload["revision"] != revision:
-                raise InputError(
-                    f"chunk {payload['id']!r} is already stored with another document or version: chunk ids must differ"
-                )
-
-    def _settle(self, document_id: str) -> None:
-        """Make a document's chunks those of its record (none without one), and the change no longer pending."""
-        with self._lock:
-            record = self.document(document_id)
-            kept = [revision(record.id, record.version)] if record else []
-            stale = chunk_filter({DOCUMENT_ID: document_id}, without=kept)
-            self._update(qdrant.UpdateOperation.delete_points_by_filter(stale))
-            self._update(qdrant.UpdateOperation.delete_points([point_id("pending", document_id)]))
-            self._hidden.pop(document_id, None)
-
-    def _make_durable(self) -> None:
-        with self._engine() as shard:
-            shard.optimize()
-            # Windows keeps mapped pages back on such a sync; there the whole shard is flushed.
-            if self._unflushed >= FLUSH_EVERY or os.name == "nt":
-                shard.flush()
-                self._unflushed = 0
-            else:
-                sync_log(self._path)
+def _offset(cursor: str | None) -> uuid.UUID | None:
+    try:
+        return None if cursor is None else uuid.UUID(cursor)
+    except ValueError:
+        raise InputError(f"scan: {cursor!r:.80} is not a cursor: give back what the page before gave") from None
 
 
 def _uuid(point: qdrant.Record | qdrant.ScoredPoint) -> Any:

@@ -1,6 +1,6 @@
 """Fakes and conformance suites, for m3rag's own tests and for those of its users.
 
-`StoreSuite` needs pytest; it is loaded on first use.
+`StoreSuite` needs pytest and hypothesis; it is loaded on first use.
 """
 
 from __future__ import annotations

@@ -111,6 +111,12 @@ def _metadata(i: int) -> dict[str, Any]:
         "tags": ["common", f"tag {i % 5}", i % 4],
         "none": None,
         "nested": {"lang": "fr"},
+        "empty": [],
+        "big": 2**53 + i % 3,
+        "when": (f"2024-01-0{1 + i % 5}", f"2024-01-0{1 + i % 5}T02:00:00.000+02:00", ["soon", "2024-01-02T00:00:00Z"])[
+            i % 3
+        ],
+        **({"rare": i} if i % 5 == 0 else {}),
         'odd "key".[0]': "odd value",
     }
 

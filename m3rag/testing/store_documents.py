@@ -1,8 +1,8 @@
-"""The half of the store suite about documents: whole or absent, exact, durable."""
+"""The part of the store suite about documents: whole or absent, exact, durable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,28 @@ class StoreDocumentTests(StoreFixtures):
             with pytest.raises(InputError, match="Unicode"):
                 filled.put_document(record, new.parts())
             self._unchanged(filled, corpus, new)
+
+    def test_the_revision_changes_with_every_change(self, filled: Store, rng: np.random.Generator) -> None:
+        if filled.revision is None:
+            pytest.skip("this store does not tell its revision")
+        seen = [filled.revision]
+        filled.candidates(random_query(rng), "dense", k=3)
+        assert filled.documents()
+        assert filled.revision == seen[0]
+        new = random_document(rng, "a.md", chunks=2, version="v2")
+        extra = random_document(rng, "extra.md", chunks=2)
+        changes: list[Callable[[], object]] = [
+            lambda: filled.put_document(new.record, new.parts()),
+            lambda: filled.upsert(extra.chunks, extra.output),
+            lambda: filled.upsert(extra.chunks[:1], extra.output[1]),
+            lambda: filled.delete_chunks([extra.chunks[0].id]),
+            lambda: filled.delete({"year": 2001}),
+            lambda: filled.delete_documents(["b.md"]),
+        ]
+        for change in changes:
+            change()
+            assert filled.revision not in seen
+            seen.append(filled.revision)
 
     # Life
 

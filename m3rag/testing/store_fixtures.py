@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ class StoreFixtures:
     """A store to test, three random documents, and the oracle that holds the same."""
 
     persistent = False
+    second_handle: Literal["refused", "shared"] | None = None
 
     def make_store(self, path: Path, model: ModelInfo) -> Store:
         """An empty store at a path that does not exist yet."""

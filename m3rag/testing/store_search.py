@@ -1,4 +1,4 @@
-"""The half of the store suite about search: candidates, scores, filters, threads."""
+"""The part of the store suite about search: candidates, scores, threads."""
 
 from __future__ import annotations
 
@@ -14,44 +14,10 @@ from scipy.sparse import csr_array
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
 from m3rag.store.memory import MemoryStore
-from m3rag.store.protocol import Filter, Store
+from m3rag.store.protocol import Store
 from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
 from m3rag.testing.store_fixtures import TOLERANCE, StoreFixtures
 from m3rag.types import LEGS, Leg
-
-FILTERS: list[Filter] = [
-    {"lang": "de"},
-    {"lang": ["de", "zh"]},
-    {"lang": []},
-    {"lang": "de", "draft": True},
-    {"year": 2001},
-    {"year": 2001.0},
-    {"year": "2001"},
-    {"year": [2001, 2003]},
-    {"score": 1.5},
-    {"flag": True},
-    {"flag": 1},
-    {"flag": [1, True]},
-    {"draft": 0},
-    {"tags": "common"},
-    {"tags": ["tag 1", "tag 2"]},
-    {"tags": 3},
-    {"tags": True},
-    {"document_id": "b.md"},
-    {"document_id": ["a.md", "日本/c.md", "absent"]},
-    {"document_id": 1},
-    {"document_id": []},
-    {"document_id": ["\udcff", "a.md"]},
-    {"lang": "\udcff"},
-    {"no such key": "de"},
-    {"none": "None"},
-    {"nested": "fr"},
-    {"nested.lang": "fr"},
-    {'odd "key".[0]': "odd value"},
-    {"metadata": "x"},
-    {"text": "x"},
-    {},
-]
 
 
 class StoreSearchTests(StoreFixtures):
@@ -66,27 +32,6 @@ class StoreSearchTests(StoreFixtures):
         for k in (1, 7, 1000) * 5:
             query = random_query(rng)
             self._same(filled.candidates(query, leg, k=k), oracle.candidates(query, leg, k=k), leg)
-
-    def test_filters_equal_the_oracle(self, filled: Store, oracle: MemoryStore, rng: np.random.Generator) -> None:
-        query = random_query(rng)
-        for one in FILTERS:
-            assert filled.count(filter=one) == oracle.count(filter=one), one
-            for leg in LEGS:
-                found = filled.candidates(query, leg, k=100, filter=one)
-                self._same(found, oracle.candidates(query, leg, k=100, filter=one), leg)
-
-    def test_the_filters_above_tell_chunks_apart(self, oracle: MemoryStore) -> None:
-        counts = [oracle.count(filter=one) for one in FILTERS]
-        assert sum(0 < count < 62 for count in counts) >= 13
-        assert oracle.count(filter={"flag": 1}) + oracle.count(filter={"flag": True}) == 62
-
-    def test_a_filter_that_makes_no_sense_is_refused(self, filled: Store, rng: np.random.Generator) -> None:
-        for value in (None, {"gt": 3}, [None], float("nan"), b"de"):
-            bad: Any = {"lang": value}
-            with pytest.raises(InputError, match="lang"):
-                filled.count(filter=bad)
-            with pytest.raises(InputError, match="lang"):
-                filled.candidates(random_query(rng), "dense", k=3, filter=bad)
 
     @pytest.mark.parametrize("leg", LEGS)
     def test_scores_are_exact(

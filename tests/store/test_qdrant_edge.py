@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ from m3rag.errors import IndexLockedError, IndexMismatchError, IndexMissingError
 from m3rag.output import M3Output
 from m3rag.store import FORMAT, MemoryStore, QdrantEdgeStore
 from m3rag.store.edge_folder import MANIFEST, PARTIAL_MANIFEST, PARTIAL_SHARD, SHARD
+from m3rag.store.edge_seal import SEAL
 from m3rag.testing import StoreSuite
 from m3rag.testing.data import MODEL, random_document, random_query
 from m3rag.types import LEGS, Chunk, ModelInfo
@@ -29,9 +27,11 @@ from m3rag.types import LEGS, Chunk, ModelInfo
 
 class TestQdrantEdgeStore(StoreSuite):
     persistent = True
+    second_handle = "refused"
 
     def make_store(self, path: Path, model: ModelInfo) -> QdrantEdgeStore:
-        return QdrantEdgeStore.create(path, model)
+        # Beside the oracle; the other codecs are in test_edge_codec.py.
+        return QdrantEdgeStore.create(path, model, codec="float16")
 
     def reopen_store(self, path: Path, model: ModelInfo) -> QdrantEdgeStore:
         return QdrantEdgeStore.open(path, model)
@@ -45,119 +45,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(3)
-
-
-# A kill at any moment
-
-CHILD = """
-import os, signal, sys
-import numpy as np
-import m3rag.store.qdrant_edge as module
-from m3rag.store import QdrantEdgeStore
-from m3rag.testing.data import MODEL, random_document
-
-path, moment = sys.argv[1:]
-rng = np.random.default_rng(3)
-store = QdrantEdgeStore.create(path, MODEL)
-for name in ("a.md", "b.md", "c.md"):
-    example = random_document(rng, name, chunks=8)
-    store.put_document(example.record, example.parts())
-
-left = int(moment.split()[1])
-update = QdrantEdgeStore._update
-
-def counted(self, operation):
-    global left
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    update(self, operation)
-
-QdrantEdgeStore._update = counted
-if moment.startswith("put"):
-    example = random_document(rng, "b.md", chunks=8, version="v2")
-    store.put_document(example.record, example.parts())
-elif moment.startswith("new"):
-    example = random_document(rng, "new.md", chunks=8)
-    store.put_document(example.record, example.parts())
-else:
-    store.delete_documents(["a.md", "b.md"])
-print("done", flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-# Writes of the engine: put = pending, three parts, record, old chunks, pending; delete = pending,
-# records, then chunks and pending of each. The last moment of each is a kill after the return.
-MOMENTS = [f"put {n}" for n in range(8)] + [f"new {n}" for n in (1, 3, 5, 7)] + [f"delete {n}" for n in (1, 2, 4, 6)]
-COMMITTED_FROM = {"put": 5, "new": 5, "delete": 2}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_kill_leaves_every_document_whole_or_absent(path: Path, moment: str) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path), moment], capture_output=True, text=True, check=False
-    )
-    kind, n = moment.split()
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert ("done" in child.stdout) == (moment in ("put 7", "new 7", "delete 6"))
-    rng = np.random.default_rng(3)
-    examples = {name: random_document(rng, name, chunks=8) for name in ("a.md", "b.md", "c.md")}
-    half = random_document(
-        rng, "new.md" if kind == "new" else "b.md", chunks=8, version="v1" if kind == "new" else "v2"
-    )
-    if int(n) >= COMMITTED_FROM[kind]:
-        if kind == "delete":
-            del examples["a.md"], examples["b.md"]
-        else:
-            examples[half.record.id] = half
-    oracle = MemoryStore(MODEL)
-    for example in examples.values():
-        oracle.put_document(example.record, example.parts())
-    with QdrantEdgeStore.open(path, MODEL) as store:
-        assert store.documents() == oracle.documents()
-        assert store.count() == oracle.count()
-        for example in examples.values():
-            ids = [chunk.id for chunk in example.chunks]
-            assert store.get(ids) == list(example.chunks)
-            assert np.array_equal(store.representations(ids).dense, example.output.dense)
-        # And the change can be made again.
-        store.put_document(half.record, half.parts())
-        assert store.chunks_of(half.record.id) == list(half.chunks)
-
-
-def test_a_rollback_leaves_no_points(path: Path, rng: np.random.Generator) -> None:
-    example = random_document(rng, "a.md", chunks=9)
-    with QdrantEdgeStore.create(path, MODEL) as store:
-        with pytest.raises(InputError, match="9 chunks"):
-            store.put_document(example.record, example.parts()[:2])
-        with store._engine() as shard:
-            assert shard.info().points_count == 0
-
-
-def test_a_rollback_that_fails_is_made_up_for_at_the_next_open(
-    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = random_document(rng, "a.md", chunks=3), random_document(rng, "a.md", chunks=9, version="v2")
-    store = QdrantEdgeStore.create(path, MODEL)
-    store.put_document(old.record, old.parts())
-
-    def broken() -> Iterator[tuple[Sequence[Chunk], M3Output]]:
-        yield new.parts()[0]
-        monkeypatch.setattr(QdrantEdgeStore, "_update", fails)
-        raise KeyboardInterrupt
-
-    def fails(self: QdrantEdgeStore, operation: Any) -> None:
-        raise StoreError("the disk is gone")
-
-    with pytest.raises(StoreError, match="the disk is gone"):
-        store.put_document(new.record, broken())
-    assert store.count() == 3
-    store.close()
-    monkeypatch.undo()
-    with QdrantEdgeStore.open(path, MODEL) as again:
-        assert again.documents() == [old.record]
-        assert again.chunks_of("a.md") == list(old.chunks)
 
 
 # Locks
@@ -230,9 +117,22 @@ def test_open_or_create(path: Path, rng: np.random.Generator) -> None:
         QdrantEdgeStore.open_or_create(path, replace(MODEL, fingerprint="other"))
 
 
-def test_a_finished_folder_holds_a_manifest_and_a_shard(path: Path) -> None:
+def test_the_revision_outlives_a_close(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=3)
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        store.put_document(example.record, example.parts())
+        revision = store.revision
+    for _ in range(2):
+        with QdrantEdgeStore.open(path) as store:
+            assert store.revision == revision
+    with QdrantEdgeStore.open(path) as store:
+        store.delete_chunks([example.chunks[0].id])
+        assert store.revision != revision
+
+
+def test_a_closed_folder_holds_a_manifest_a_shard_and_a_seal(path: Path) -> None:
     QdrantEdgeStore.create(path, MODEL).close()
-    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SHARD]
+    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SEAL, SHARD]
     written = json.loads((path / MANIFEST).read_text())
     assert written["format"] == FORMAT
     assert written["model"]["name"] == "random"
@@ -253,6 +153,7 @@ def test_foreign_files_are_never_touched(path: Path) -> None:
 def test_an_interrupted_creation_is_finished(path: Path, rng: np.random.Generator, left: str) -> None:
     if left == "manifest":
         QdrantEdgeStore.create(path, MODEL).close()
+        (path / SEAL).unlink()
         (path / SHARD).rename(path / PARTIAL_SHARD)
     else:
         path.mkdir()
@@ -267,7 +168,7 @@ def test_an_interrupted_creation_is_finished(path: Path, rng: np.random.Generato
     with QdrantEdgeStore.open(path) as store:
         assert store.manifest.model == MODEL
         assert store.count() == 2
-    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SHARD]
+    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SEAL, SHARD]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": "x"}', '{"format": 1, "model": {"name": "x"}}'])
@@ -304,6 +205,7 @@ def test_missing_parts_are_named_and_nothing_is_deleted(path: Path, rng: np.rand
 
 def test_a_damaged_shard_is_named(path: Path) -> None:
     QdrantEdgeStore.create(path, MODEL).close()
+    (path / SEAL).unlink()
     shutil.rmtree(path / SHARD / "segments")
     (path / SHARD / "edge_config.json").write_text("{")
     with pytest.raises(StoreError, match=f"{path} cannot be opened") as caught:
@@ -334,15 +236,15 @@ def test_approximate_dense_candidates_have_exact_scores(
 def test_optimizing_and_flushing_change_no_result(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FLUSH_EVERY", 1)
-    monkeypatch.setattr("m3rag.store.edge_points.INDEXING_THRESHOLD_KB", 10)
+    monkeypatch.setattr("m3rag.store.edge_engine.FLUSH_EVERY", 1)
+    monkeypatch.setattr("m3rag.store.edge_points.indexing_threshold_kb", lambda model, codec: 10)
     oracle = MemoryStore(MODEL)
     with QdrantEdgeStore.create(path, MODEL) as store:
         for i in range(3):
             example = random_document(rng, f"{i}.md", chunks=400)
             for target in (store, oracle):
                 target.put_document(example.record, example.parts(size=200))
-        with store._engine() as shard:
+        with store._engine.shard() as shard:
             assert shard.info().indexed_vectors_count > 1200, "no graph was built, the test tests nothing"
         assert not store.optimize(), "put_document had left something to optimize"
         assert store.delete_documents(["1.md", "2.md"]) == oracle.delete_documents(["1.md", "2.md"])
@@ -360,13 +262,13 @@ def test_a_chunk_of_the_longest_text(path: Path, rng: np.random.Generator) -> No
     vectors = rng.standard_normal((8192, 1024)).astype(np.float16)
     example = random_document(rng, "a.md", chunks=1, model=model)
     output = replace(example.output, colbert=vectors, offsets=np.array([0, 8192]))
-    with QdrantEdgeStore.create(path, model) as store:
+    with QdrantEdgeStore.create(path, model, codec="float16") as store:
         store.put_document(example.record, [(example.chunks, output)])
         assert np.array_equal(store.representations([example.chunks[0].id]).colbert, vectors)
 
 
 def test_errors_of_the_engine_are_store_errors(path: Path) -> None:
     with QdrantEdgeStore.create(path, MODEL) as store:
-        with pytest.raises(StoreError, match=f"{path} failed") as caught, store._engine() as shard:
+        with pytest.raises(StoreError, match=f"{path} failed") as caught, store._engine.shard() as shard:
             shard.retrieve(["no uuid"])
         assert caught.value.__cause__ is not None

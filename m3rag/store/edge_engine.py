@@ -1,0 +1,141 @@
+"""The engine of one index: a Qdrant Edge shard behind a lock, its errors as ours, its log on disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as qdrant
+
+from m3rag.errors import M3RagError, StoreError
+from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, sync_log
+
+RANGES_INDEXED_FROM = 2_000  # points
+FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
+
+Payload = dict[str, Any]
+
+
+class EdgeEngine:
+    """The shard of an index; every call holds the lock, which callers may hold over several.
+
+    Args:
+        path: The index's folder.
+
+    Raises:
+        IndexLockedError: If another process, or another store of this one, has it open.
+        StoreError: If the engine cannot read it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.RLock()
+        self._path = path
+        self._unflushed = 0
+        self._shard: qdrant.EdgeShard | None
+        self._shard, revision = load_shard(path)
+        self.revision = revision or uuid.uuid4().hex  # another after every change
+
+    @contextmanager
+    def shard(self) -> Iterator[qdrant.EdgeShard]:
+        """The shard itself; what it raises becomes a StoreError that names the index."""
+        with self.lock:
+            if self._shard is None:
+                raise StoreError(f"the index at {self._path} is closed: open it again")
+            try:
+                yield self._shard
+            except BaseException as error:
+                if isinstance(error, M3RagError) or not is_of_engine(error):
+                    raise
+                raise StoreError(
+                    f"the index at {self._path} failed: {error}; if that repeats, restore it from a backup, "
+                    f"or delete it and ingest again"
+                ) from error
+
+    def update(self, operation: qdrant.UpdateOperation) -> None:
+        """Make one change: in the write-ahead log it is one entry, there or not."""
+        with self.shard() as shard:
+            self.revision = uuid.uuid4().hex
+            shard.update(operation)
+
+    def upsert(self, points: list[qdrant.Point]) -> None:
+        """Write points as one change; none is no change."""
+        if points:
+            self.update(qdrant.UpdateOperation.upsert_points(points))
+
+    def delete(self, ids: Sequence[uuid.UUID]) -> None:
+        """Remove points as one change; none is no change."""
+        if ids:
+            self.update(qdrant.UpdateOperation.delete_points(list(ids)))
+
+    def delete_where(self, filter: qdrant.Filter) -> None:
+        """Remove the points that pass, as one change; none is no change."""
+        if self.count(filter):
+            self.update(qdrant.UpdateOperation.delete_points_by_filter(filter))
+
+    def count(self, filter: qdrant.Filter) -> int:
+        """How many points pass."""
+        with self.shard() as shard:
+            return shard.count(qdrant.CountRequest(exact=True, filter=filter))
+
+    def retrieve(
+        self, ids: Sequence[uuid.UUID], *, payload: bool | list[str] = True, vectors: bool = False
+    ) -> list[qdrant.Record]:
+        """The points that are there among those named, with all of their payload or some fields of it."""
+        with self.shard() as shard:
+            return shard.retrieve(list(ids), payload, vectors)
+
+    def page(
+        self, filter: qdrant.Filter, *, limit: int, offset: uuid.UUID | None = None, payload: bool | list[str] = True
+    ) -> tuple[list[Payload], Any]:
+        """The payloads of the next points that pass, by id of point, and the id at which to go on (None: the end)."""
+        with self.shard() as shard:
+            request = qdrant.ScrollRequest(offset=offset, limit=limit, filter=filter, with_payload=payload)
+            records, following = shard.scroll(request)
+        return [record.payload or {} for record in records], following
+
+    def payloads(self, filter: qdrant.Filter, *, fields: list[str] | None = None) -> list[Payload]:
+        """The payloads, or some of their fields, of all points that pass."""
+        with self.lock:
+            return self.page(filter, limit=max(1, self.count(filter)), payload=fields or True)[0]
+
+    def index_numbers(self, fields: Iterable[str]) -> None:
+        """Have an index on fields whose numbers are compared, once there are many points.
+
+        At 20,000 chunks a range reads each payload in 180-320 ms; making the index takes 1 s once,
+        and the range 0.1-3 ms from then on.
+        """
+        with self.shard() as shard:
+            info = shard.info()
+            if info.points_count >= RANGES_INDEXED_FROM:
+                for field in sorted(set(fields) - info.payload_schema.keys()):
+                    shard.update(qdrant.UpdateOperation.create_field_index(field, qdrant.PayloadSchemaType.Float))
+
+    def optimize(self) -> bool:
+        """Build graphs and drop deleted points where that is worth its while; whether there was anything to do."""
+        with self.shard() as shard:
+            return shard.optimize()
+
+    def make_durable(self, changed: int) -> None:
+        """Put on disk what has been changed, a number of chunks since the last call."""
+        self.optimize()
+        self._unflushed += changed
+        with self.shard() as shard:
+            # Windows keeps mapped pages back on a sync of the log alone; there the whole shard is flushed.
+            if self._unflushed >= FLUSH_EVERY or os.name == "nt":
+                shard.flush()
+                self._unflushed = 0
+            else:
+                sync_log(self._path)
+
+    def close(self) -> None:
+        """Put everything on disk and release the shard. Closing twice is not an error."""
+        with self.lock:
+            if self._shard is not None:
+                with self.shard() as shard:
+                    close_shard(self._path, shard, revision=self.revision)
+                self._shard = None

@@ -1,0 +1,171 @@
+"""What a side store keeps in memory to be searched: dense vectors and lexical weights by position.
+
+A view never changes, so readers need no lock; a writer makes a new one that shares most of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array, vstack
+
+from m3rag.output import M3Output
+
+Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+SLACK = 1e-5  # float32 sums of other orders differ by less; what is that near to the k-th is scored exactly
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Segment:
+    """Chunks that came in together, in the order of their rows.
+
+    Attributes:
+        rows: `(n,)` int64, the chunks' numbers in the file, ascending.
+        ids: The chunks' ids.
+        dense: `(n, d)` float32.
+        lexical: `(n, vocab)` float32 by columns: the postings of each token.
+        places: Chunk id to the index in this segment.
+    """
+
+    rows: Positions
+    ids: tuple[str, ...]
+    dense: npt.NDArray[np.float32]
+    lexical: csc_array
+    places: dict[str, int]
+
+    @classmethod
+    def of(cls, rows: Positions, ids: Iterable[str], dense: npt.NDArray[np.float32], lexical: csc_array) -> Segment:
+        """A segment of chunks whose rows ascend."""
+        ids = tuple(ids)
+        return cls(rows, ids, dense, lexical, {id_: place for place, id_ in enumerate(ids)})
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class View:
+    """All chunks at one moment; a chunk's position is its place in the segments one after the other.
+
+    Attributes:
+        segments: From the oldest to the newest.
+        starts: Where each segment begins, and where the last ends.
+        rows: `(n,)` int64, all rows, ascending.
+        alive: `(n,)` bool, False where a chunk has been removed.
+    """
+
+    segments: tuple[Segment, ...]
+    starts: tuple[int, ...]
+    rows: Positions
+    alive: Mask
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment], alive: Mask | None = None) -> View:
+        """The view of some segments, everything alive unless told otherwise."""
+        starts = [0]
+        for segment in segments:
+            starts.append(starts[-1] + len(segment.ids))
+        rows = np.concatenate([np.zeros(0, np.int64), *(segment.rows for segment in segments)])
+        return cls(tuple(segments), tuple(starts), rows, np.ones(len(rows), bool) if alive is None else alive)
+
+    def __len__(self) -> int:
+        return int(self.alive.sum())
+
+    def changed(self, *, removed: Positions, added: Segment) -> View:
+        """The view without some positions and with a new segment.
+
+        Segments are merged as their sizes come near each other, so that there are few of them and a
+        chunk is copied a logarithmic number of times.
+        """
+        alive = self.alive.copy()
+        alive[removed] = False
+        segments = [*self.segments, added] if added.ids else list(self.segments)
+        parts = [alive[a:b] for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        if added.ids:
+            parts.append(np.ones(len(added.ids), bool))
+        while len(segments) > 1 and 2 * len(segments[-1].ids) > len(segments[-2].ids):
+            segments[-2:], parts[-2:] = _merged(segments[-2:], parts[-2:])
+        if sum(int(part.sum()) for part in parts) * 2 < sum(len(part) for part in parts):
+            segments, parts = _merged(segments, parts)
+        return View.of(segments, np.concatenate([np.zeros(0, bool), *parts]))
+
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """The positions of the ids that are stored, in the order given, each once."""
+        found: dict[str, int] = {}
+        for id_ in ids:
+            for start, segment in zip(reversed(self.starts[:-1]), reversed(self.segments), strict=True):
+                place = segment.places.get(id_)
+                if place is not None and self.alive[start + place]:
+                    found.setdefault(id_, start + place)
+                    break
+        return found
+
+    def ids(self, positions: Positions) -> list[str]:
+        """The ids at some ascending positions."""
+        return [segment.ids[place] for segment, places in self._by_segment(positions) for place in places.tolist()]
+
+    def positions(self, rows: Positions) -> Positions:
+        """The positions of those of some rows that are in the view, alive or not, ascending."""
+        found: Positions = np.flatnonzero(np.isin(self.rows, rows, assume_unique=False))
+        return found
+
+    def dense_at(self, positions: Positions) -> npt.NDArray[np.float32]:
+        """The dense vectors `(n, d)` float32 at some ascending positions, at least one."""
+        return np.concatenate([segment.dense[places] for segment, places in self._by_segment(positions)])
+
+    def dense_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
+        """The exact dense scores at some ascending positions: the same for the same vector anywhere."""
+        vector = query.dense[0].astype(np.float64)
+        scores = [(segment.dense[places] * vector).sum(axis=1) for segment, places in self._by_segment(positions)]
+        return np.concatenate([np.zeros(0), *scores])
+
+    def best_dense(self, query: M3Output, positions: Positions, k: int) -> Positions:
+        """At least the best `k` by dense score among some ascending positions, ties included, ascending."""
+        vector = np.ascontiguousarray(query.dense[0], np.float32)
+        scores = []
+        for segment, places in self._by_segment(positions):
+            # Copying a few rows is cheaper than reading all.
+            few = 4 * len(places) < len(segment.ids)
+            scores.append(segment.dense[places] @ vector if few else (segment.dense @ vector)[places])
+        return positions[near_best(np.concatenate([np.zeros(0, np.float32), *scores]), k)]
+
+    def lexical_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
+        """The exact lexical scores at some ascending positions."""
+        tokens = query.lexical.indices
+        weights = query.lexical.data.astype(np.float64)
+        scores = [(segment.lexical[:, tokens] @ weights)[places] for segment, places in self._by_segment(positions)]
+        return np.concatenate([np.zeros(0), *scores])
+
+    def _by_segment(self, positions: Positions) -> list[tuple[Segment, Positions]]:
+        cuts = np.searchsorted(positions, self.starts)
+        return [
+            (segment, positions[a:b] - start)
+            for segment, start, a, b in zip(self.segments, self.starts[:-1], cuts[:-1], cuts[1:], strict=True)
+            if b > a
+        ]
+
+
+def near_best(scores: npt.NDArray[np.floating], k: int) -> Positions:
+    """Where the best `k` scores stand, and all that are as good within rounding; ascending."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores >= least - SLACK)
+
+
+def _merged(segments: Sequence[Segment], alive: Sequence[Mask]) -> tuple[list[Segment], list[Mask]]:
+    """One segment of what is alive in some, or none."""
+    kept = [np.flatnonzero(mask) for mask in alive]
+    if not sum(map(len, kept)):
+        return [], []
+    pairs = list(zip(segments, kept, strict=True))
+    merged = Segment.of(
+        np.concatenate([segment.rows[places] for segment, places in pairs]),
+        (segment.ids[place] for segment, places in pairs for place in places.tolist()),
+        np.concatenate([segment.dense[places] for segment, places in pairs]),
+        # Rows are selected and joined in linear time in CSR only.
+        csc_array(vstack([segment.lexical.tocsr()[places] for segment, places in pairs], format="csr").tocsc()),
+    )
+    return [merged], [np.ones(len(merged.ids), bool)]
