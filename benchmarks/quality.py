@@ -19,12 +19,12 @@ from typing import Any
 
 import m3rag.encoder
 from m3rag._version import __version__
+from m3rag.bm25 import encoder_tokenizer, is_stemming
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import M3RagError
 from m3rag.evaluation.datasets import RetrievalSet, load_beir
-from m3rag.evaluation.run import Passages, encoder_tokenizer, evaluate, evaluate_bm25
-from m3rag.retrieval.bm25 import is_stemming
-from m3rag.retrieval.mode import Mode
+from m3rag.evaluation.run import Passages, evaluate, evaluate_bm25
+from m3rag.retrieval.mode import M3_MODES
 from m3rag.scoring import Weights
 
 REPOSITORY = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ DEFAULT_SETS = (
 )
 MORE_SETS = (*(f"xquad-r/mono/{language}" for language in ("en", "de", "zh")), "kazqad-val")
 METRIC = "ndcg@10"
-COLUMNS = ("bm25", *(mode.value for mode in Mode))
+COLUMNS = ("bm25", *(mode.value for mode in M3_MODES))
 
 
 def main(argv: Sequence[str] | None = None, *, encoder: Encoder | None = None) -> int:

@@ -6,18 +6,20 @@ scores on their own engines; these are the reference they are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from m3rag.errors import ConfigurationError
 from m3rag.output import FloatArray, M3Output
-from m3rag.types import LEGS, Leg
+from m3rag.types import LEGS, SEARCH_LEGS, SearchLeg
 
 ScoreMatrix = npt.NDArray[np.float32]
+FusedLeg = TypeVar("FusedLeg", bound=SearchLeg)
 
 
 def dense_scores(queries: M3Output, passages: M3Output) -> ScoreMatrix:
@@ -65,25 +67,49 @@ LEG_SCORES = MappingProxyType({"dense": dense_scores, "lexical": lexical_scores,
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights of the three legs in the fused score `dense*d + lexical*l + colbert*c`."""
+    """Weights of the legs in the fused score, such as `dense*d + lexical*l + colbert*c`.
+
+    Attributes:
+        dense: >= 0.
+        lexical: >= 0.
+        colbert: >= 0.
+        bm25: >= 0; None for that of `lexical`, since BM25 takes the place of the lexical leg.
+    """
 
     dense: float = 1.0
     lexical: float = 0.3
     colbert: float = 1.0
+    bm25: float | None = None
 
     def __post_init__(self) -> None:
-        each = np.array([self.dense, self.lexical, self.colbert])
+        each = np.array([self.of(leg) for leg in SEARCH_LEGS])
         if not (np.isfinite(each).all() and (each >= 0).all() and each.any()):
             raise ConfigurationError(f"weights must be finite, >= 0 and not all 0, got {self}")
 
-    def of(self, leg: Leg) -> float:
+    def of(self, leg: SearchLeg) -> float:
         """The weight of one leg."""
-        weight: float = getattr(self, leg)
-        return weight
+        weight: float | None = getattr(self, leg)
+        return self.lexical if weight is None else weight
 
     @classmethod
-    def parse(cls, value: Weights | str) -> Weights:
-        """Weights from a preset's name (`miracl`, `mldr`) or from `"1/0.3/1"`.
+    def of_alpha(cls, alpha: float) -> Weights:
+        """`alpha` for the dense leg and the rest of 1 for the keyword leg (lexical or BM25), as others write it.
+
+        Raises:
+            ConfigurationError: If alpha lies outside [0, 1].
+        """
+        if not 0 <= alpha <= 1:
+            raise ConfigurationError(f"alpha is the part of the dense leg, from 0 (keywords alone) to 1, got {alpha}")
+        return cls(alpha, 1 - alpha, 0.0)
+
+    @classmethod
+    def parse(cls, value: Weights | str, *, legs: Collection[SearchLeg] = LEGS) -> Weights:
+        """Weights from a preset's name (`miracl`, `mkqa`, `mldr`) or from `"1/0.3/1"`.
+
+        Args:
+            value: The name, the three weights, or Weights already.
+            legs: The legs that will be fused: the paper tuned dense + lexical apart from all three, so a
+                preset's weights differ where ColBERT is not among them.
 
         Raises:
             ConfigurationError: If the text is neither.
@@ -91,7 +117,7 @@ class Weights:
         if isinstance(value, Weights):
             return value
         if value in PRESETS:
-            return PRESETS[value]
+            return (PRESETS if "colbert" in legs else TWO_LEG_PRESETS)[value]
         try:
             dense, lexical, colbert = (float(part) for part in value.split("/"))
         except ValueError:
@@ -108,10 +134,19 @@ PRESETS: Mapping[str, Weights] = MappingProxyType(
         "mldr": Weights(0.15, 0.5, 0.35),
     }
 )
-"""Weights by the paper's task (section 4); `miracl` is the default for passages."""
+"""Weights of all three legs by the paper's task (section 4); `miracl` is the default for passages."""
+
+TWO_LEG_PRESETS: Mapping[str, Weights] = MappingProxyType(
+    {
+        "miracl": Weights(1.0, 0.3, 0.0),
+        "mkqa": Weights(1.0, 0.3, 0.0),
+        "mldr": Weights(0.2, 0.8, 0.0),
+    }
+)
+"""The paper's weights of dense + lexical without ColBERT, by task."""
 
 
-def fuse(scores: Mapping[Leg, npt.NDArray[np.floating]], weights: Weights) -> npt.NDArray[np.float64]:
+def fuse(scores: Mapping[FusedLeg, npt.NDArray[np.floating]], weights: Weights) -> npt.NDArray[np.float64]:
     """The weighted sum over the legs given, divided by the sum of their weights.
 
     Dividing keeps a fused score on the scale of its legs whatever the mode, and never changes an
@@ -120,9 +155,9 @@ def fuse(scores: Mapping[Leg, npt.NDArray[np.floating]], weights: Weights) -> np
     Raises:
         ConfigurationError: If the weights of all the legs given are 0.
     """
-    legs = [leg for leg in LEGS if leg in scores]
+    legs = sorted(scores, key=SEARCH_LEGS.index)
     total = sum(weights.of(leg) for leg in legs)
     if total <= 0:
         raise ConfigurationError(f"the legs {', '.join(legs)} all have weight 0 in {weights}")
-    fused = sum(np.asarray(scores[leg], np.float64) * weights.of(leg) for leg in legs)
-    return np.asarray(fused) / total
+    # Shares instead of weights: a leg alone has the share 1, and its scores stay as they are.
+    return np.asarray(sum(np.asarray(scores[leg], np.float64) * (weights.of(leg) / total) for leg in legs))

@@ -16,6 +16,14 @@ Leg = Literal["dense", "lexical", "colbert"]
 
 LEGS: tuple[Leg, ...] = get_args(Leg)
 
+SearchLeg = Literal["dense", "lexical", "colbert", "bm25"]
+"""What a search may look at: the representations, and BM25 over the words beside them."""
+
+SEARCH_LEGS: tuple[SearchLeg, ...] = get_args(SearchLeg)
+
+KEYWORD_LEGS: tuple[SearchLeg, ...] = ("lexical", "bm25")
+"""The legs that find only what shares a token with the question; a score of 0 is no match there."""
+
 Metadata = Mapping[str, Any]
 
 
@@ -104,11 +112,15 @@ class LegScores:
 
     dense: inner product of unit vectors, [-1, 1]. lexical: sum over shared tokens of the product
     of weights, >= 0. colbert: mean over query tokens of the best cosine in the passage, [-1, 1].
+    bm25: >= 0, unbounded, comparable only within one question. rerank: of a reranker that ordered
+    the hits, on its own scale.
     """
 
     dense: float | None = None
     lexical: float | None = None
     colbert: float | None = None
+    bm25: float | None = None
+    rerank: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +130,27 @@ class LegRanks:
     dense: int | None = None
     lexical: int | None = None
     colbert: int | None = None
+    bm25: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found, the score that ordered it, and the three scores behind it."""
+    """A chunk that was found, the score that ordered it, and the scores behind it.
+
+    Attributes:
+        chunk: What was found.
+        score: What the hits are ordered by: the fused score, or a reranker's.
+        scores: The exact score in each leg that was looked at, and a reranker's.
+        ranks: The rank in each leg that was looked at.
+        found_by: The legs whose own candidates held the chunk, in the order of the legs; a leg that
+            only gave it a score is not among them.
+    """
 
     chunk: Chunk
     score: float
     scores: LegScores = field(default_factory=LegScores)
     ranks: LegRanks = field(default_factory=LegRanks)
+    found_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from m3rag.scoring import (
     max_similarities,
 )
 from m3rag.testing.data import MODEL, random_output, random_query
-from m3rag.types import LEGS, Leg
+from m3rag.types import LEGS, SEARCH_LEGS, Leg
 
 seeds = st.integers(0, 10_000)
 
@@ -108,6 +108,26 @@ def test_presets_are_the_papers() -> None:
     assert Weights.parse("miracl") == Weights(1, 0.3, 1) == Weights()
     assert Weights.parse("mldr") == Weights(0.15, 0.5, 0.35)
     assert all(Weights.parse(name) is weights for name, weights in PRESETS.items())
+    # Without ColBERT the paper has other weights (appendix C): those of MLDR are no mere part of "All".
+    two = {name: Weights.parse(name, legs=("dense", "lexical")) for name in PRESETS}
+    assert two == {"miracl": Weights(1, 0.3, 0), "mkqa": Weights(1, 0.3, 0), "mldr": Weights(0.2, 0.8, 0)}
+
+
+def test_bm25_weighs_as_the_lexical_leg_unless_told_otherwise() -> None:
+    assert Weights(1, 0.3, 1).of("bm25") == 0.3
+    assert Weights(1, 0.3, 1, bm25=0.5).of("bm25") == 0.5
+    assert fuse({"dense": np.ones(1), "bm25": np.zeros(1)}, Weights(3, 1, 7)) == pytest.approx([0.75])
+    assert Weights(0, 0, 0, bm25=1).of("lexical") == 0
+    with pytest.raises(ConfigurationError, match="weights"):
+        Weights(1, 1, 1, bm25=-1)
+
+
+def test_alpha_is_the_part_of_the_dense_leg() -> None:
+    weights = Weights.of_alpha(0.7)
+    assert [weights.of(leg) for leg in SEARCH_LEGS] == pytest.approx([0.7, 0.3, 0, 0.3])
+    for alpha in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigurationError, match="alpha"):
+            Weights.of_alpha(alpha)
 
 
 def test_weights_are_parsed() -> None:

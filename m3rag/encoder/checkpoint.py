@@ -64,20 +64,23 @@ class Checkpoint:
     recipe: Recipe
 
     @classmethod
-    def find(cls, model: str, *, cache_folder: str | None = None, local_files_only: bool = False) -> Checkpoint:
+    def find(
+        cls, model: str, *, cache_folder: str | None = None, local_files_only: bool = False, heads: bool = True
+    ) -> Checkpoint:
         """Find a model by name, fetching or converting it when that is allowed and needed.
 
         Args:
             model: `mini`, a folder, or the id of a model on the hub such as BAAI/bge-m3.
             cache_folder: Where models fetched from the hub are kept; the hub's default if None.
             local_files_only: Never ask the hub; `HF_HUB_OFFLINE=1` does the same.
+            heads: Whether it must have the two heads of M3; a reranker has none.
 
         Raises:
             ModelError: If the model is unknown, cannot be had, or lacks a file.
         """
-        folder = _locate(model, cache_folder=cache_folder, local_files_only=local_files_only)
+        folder = _locate(model, cache_folder=cache_folder, local_files_only=local_files_only, heads=heads)
         checkpoint = cls(model, folder, _read_recipe(folder))
-        checkpoint._require_files()
+        checkpoint._require_files(heads=heads)
         return checkpoint
 
     def config(self) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class Checkpoint:
                     digest.update(file.read(1 << 16))
         return digest.hexdigest()[:16]
 
-    def _require_files(self) -> None:
+    def _require_files(self, *, heads: bool) -> None:
         def missing(what: str, remedy: str) -> ModelError:
             return ModelError(f"the model {self.name!r} has no {what} in {self.folder}: {remedy}")
 
@@ -121,7 +124,7 @@ class Checkpoint:
             raise missing(" or ".join(WEIGHT_FILES), "fetch the weights completely")
         if not (self.folder / "tokenizer.json").is_file():
             raise missing("tokenizer.json", "save the tokenizer with transformers' AutoTokenizer(...).save_pretrained")
-        if not self.has_shipped_heads:
+        if heads and not self.has_shipped_heads:
             for file in HEAD_FILES:
                 if not (self.folder / file).is_file():
                     raise missing(
@@ -130,32 +133,32 @@ class Checkpoint:
                     )
 
 
-def _locate(model: str, *, cache_folder: str | None, local_files_only: bool) -> Path:
+def _locate(model: str, *, cache_folder: str | None, local_files_only: bool, heads: bool) -> Path:
+    known = "mini, a hub id such as BAAI/bge-m3" if heads else "a hub id such as BAAI/bge-reranker-v2-m3"
     if not model.strip():
-        raise ModelError("the model's name is empty: give mini, BAAI/bge-m3, or the folder of a checkpoint")
-    if model == "mini":
+        raise ModelError(f"the model's name is empty: give {known}, or the folder of a checkpoint")
+    if model == "mini" and heads:
         return ensure_mini()
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ModelError(f"unknown model {model!r}: give {known}, or an existing folder")
+    try:
         return _fetch(model, cache_folder=cache_folder, local_files_only=local_files_only)
-    raise ModelError(f"unknown model {model!r}: give mini, a hub id such as BAAI/bge-m3, or an existing folder")
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        embedded = ', or choose the embedded model with model="mini" (--model mini)' if heads else ""
+        raise ModelError(
+            f"the model {model!r} is neither on this machine nor to be had from the hub ({type(error).__name__}). "
+            f"Fetch it once with `hf download {model}` where there is a network, or give the folder of a copy{embedded}"
+        ) from error
 
 
 def _fetch(model: str, *, cache_folder: str | None, local_files_only: bool) -> Path:
-    def fetch(local: bool) -> str:
-        patterns = list(HUB_PATTERNS)
-        return str(snapshot_download(model, cache_dir=cache_folder, local_files_only=local, allow_patterns=patterns))
-
-    try:
-        return Path(fetch(local_files_only))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"the model {model!r} is neither on this machine nor to be had from the hub ({type(error).__name__}). "
-            f"Fetch it once with `hf download {model}` where there is a network, give the folder of a copy, "
-            'or choose the embedded model with model="mini" (--model mini)'
-        ) from error
+    patterns = list(HUB_PATTERNS)
+    return Path(
+        snapshot_download(model, cache_dir=cache_folder, local_files_only=local_files_only, allow_patterns=patterns)
+    )
 
 
 def _read_recipe(folder: Path) -> Recipe:

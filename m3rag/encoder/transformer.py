@@ -104,11 +104,13 @@ class Layer(nn.Module):
         self.down = nn.Linear(shape.inner, shape.hidden)
         self.norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
 
-    def forward(self, states: Tensor, attend: Attention) -> Tensor:
-        """`(tokens, D)` to `(tokens, D)`, float32 whatever the products are computed in."""
+    def forward(self, states: Tensor, attend: Attention, only: Tensor | None = None) -> Tensor:
+        """`(tokens, D)` to `(tokens, D)`, or the rows `only`; float32 whatever the products are computed in."""
         tokens, hidden = states.shape
         dtype = self.qkv.weight.dtype
         mixed = attend(self.qkv(states.to(dtype)).view(tokens, 3, self.heads, hidden // self.heads))
+        if only is not None:
+            mixed, states = mixed[only], states[only]
         states = self.attention_norm(self.out(mixed).float().add_(states))
         rows = FEED_FORWARD_ROWS if states.device.type == "cpu" else max(tokens, 1)
         fed = [self._feed_forward(part, dtype) for part in torch.split(states, rows)]
@@ -140,22 +142,25 @@ class Transformer(nn.Module):
         layer: Layer = self.layers[0]  # type: ignore[assignment]
         return layer.qkv.weight.dtype
 
-    def forward(self, ids: Tensor, positions: Tensor, lengths: list[int]) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, lengths: list[int], only: Tensor | None = None) -> Tensor:
         """Compute the states.
 
         Args:
             ids: `(tokens,)` int64, texts one after the other.
             positions: `(tokens,)` int64, each text's from 0.
             lengths: Tokens of each text.
+            only: `(rows,)` int64, the tokens whose states are wanted; all if None. The last layer
+                computes little for the others.
 
         Returns:
-            `(tokens, hidden)` float32.
+            `(tokens, hidden)` float32, or `(rows, hidden)`.
         """
         words = self.words(ids).float()
         states: Tensor = self.norm(words.add_(self.positions(positions + self.shape.first_position)))
         attend = attention_over(lengths, device=states.device, dtype=self.dtype)
-        for layer in self.layers:
-            states = layer(states, attend)
+        last = len(self.layers) - 1
+        for i, layer in enumerate(self.layers):
+            states = layer(states, attend, only if i == last else None)
         return states
 
 

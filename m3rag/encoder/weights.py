@@ -43,7 +43,10 @@ class Weights:
 
     def __getitem__(self, name: str) -> Tensor:
         """A tensor of its own (no view of the file, which may be replaced while the model lives)."""
-        key = self._prefix + name
+        return self.outside(self._prefix + name)
+
+    def outside(self, key: str) -> Tensor:
+        """As `weights[name]`, by its whole name in the file: a task head lies beside the backbone."""
         if key in self._loaded:
             return self._loaded[key].clone()
         if key not in self._files:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
-from m3rag.retrieval.fusion import Candidates, Fusion, order_of, parse_fusion
-from m3rag.retrieval.mode import Mode
+from m3rag.retrieval.choosing import chosen
+from m3rag.retrieval.explain import Explanation, explanations
+from m3rag.retrieval.fusion import Fusion, parse_fusion
+from m3rag.retrieval.no_hits import NoHits, why_nothing
+from m3rag.retrieval.options import Plan, plan
+from m3rag.retrieval.stages import Question, Stages
 from m3rag.scoring import Weights
-from m3rag.store.protocol import Filter, Store
-from m3rag.types import Hit, Leg, LegRanks, LegScores
+from m3rag.store.protocol import Store
+from m3rag.types import Hit
 
-FIRST_STAGE: tuple[Leg, ...] = ("dense", "lexical")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from m3rag.bm25 import BM25Leg
+    from m3rag.retrieval.options import SearchOptions
+
+CANDIDATES = 400
+CANDIDATES_PER_HIT = 10
+RERANK_DEPTH = 200
+"""How many chunks the paper reranks with ColBERT."""
+
+DEPTH_PER_HIT = 4
+"""How many it takes for each hit wanted: on real passages the best 100 were among the first 400 to .996."""
 
 
 class HybridRetriever:
@@ -31,9 +46,11 @@ class HybridRetriever:
     - `colbert`: exact MaxSim over every chunk while at most `exhaustive_limit` chunks pass the
       filter; beyond that MaxSim over all is too dear, and only the union of the best `candidates`
       of the dense and of the lexical leg is scored.
+    - `bm25`, `dense+bm25`: as `lexical` and `dense+lexical`, with BM25 over the words for the keyword
+      leg. `bm25` alone encodes nothing.
 
-    Both legs bring candidates whatever their weights: a weight decides how a chunk is ordered, not
-    whether it is looked at, so that changing a weight never changes the scores shown for a chunk.
+    Every leg of a mode brings candidates whatever its weight: a weight decides how a chunk is ordered,
+    not whether it is looked at, so that changing a weight never changes the scores shown for a chunk.
 
     Example:
         >>> from m3rag.store.memory import MemoryStore
@@ -45,10 +62,16 @@ class HybridRetriever:
     Args:
         encoder: Encodes the questions; must be the model that filled the store.
         store: Where to search.
-        weights: Of the legs: `Weights`, a preset's name such as `miracl`, or `"1/0.3/1"`.
-        fusion: `weighted` sums the exact scores; `rrf` sums reciprocal ranks (with the same weights).
-        candidates: How many chunks each of the dense and the lexical leg brings.
-        rerank_depth: How many chunks of the first order get a ColBERT score in mode `all`.
+        bm25: The BM25 leg, which is made equal to the store before each search that needs it.
+        weights: Of the legs: `Weights`, a preset's name such as `miracl`, or `"1/0.3/1"`. A preset gives
+            each mode the weights that the paper has for it.
+        fusion: See `m3rag.retrieval.Fusion`; by default `weighted`, and `minmax` where BM25 is fused.
+        candidates: How many chunks each leg of a first stage brings. By default 400, and 10 `k` where that
+            is more, so that the best 100 come from 1,000 as in the paper; the best 10 of 400 are those of
+            1,000 in all but a few thousandths (benchmarks/store.py), in two thirds of the time.
+        rerank_depth: How many chunks of the first order get a ColBERT score in mode `all`. By default
+            200, as in the paper, and 4 `k` where that is more: the best 100 by all three legs are not
+            all among the best 200 by two.
         exhaustive_limit: Up to how many chunks mode `colbert` compares with all of them.
 
     Raises:
@@ -61,16 +84,19 @@ class HybridRetriever:
         encoder: Encoder,
         store: Store,
         *,
+        bm25: BM25Leg | None = None,
         weights: Weights | str = "miracl",
-        fusion: Fusion = "weighted",
-        candidates: int = 1000,
-        rerank_depth: int = 200,
+        fusion: Fusion | None = None,
+        candidates: int | None = None,
+        rerank_depth: int | None = None,
         exhaustive_limit: int = 2000,
     ) -> None:
-        if min(candidates, rerank_depth) < 1 or exhaustive_limit < 0:
+        depth = RERANK_DEPTH if rerank_depth is None else rerank_depth
+        brought = CANDIDATES if candidates is None else candidates
+        if min(brought, depth) < 1 or exhaustive_limit < 0:
             raise ConfigurationError(
                 f"candidates and rerank_depth must be at least 1 and exhaustive_limit at least 0, "
-                f"got {candidates}, {rerank_depth} and {exhaustive_limit}"
+                f"got {brought}, {depth} and {exhaustive_limit}"
             )
         made_by = store.manifest.model
         if made_by.fingerprint != encoder.info.fingerprint:
@@ -79,138 +105,115 @@ class HybridRetriever:
                 f"{encoder.info.name!r} ({encoder.info.fingerprint}): search with the index's model, or rebuild "
                 "the index with `m3rag rebuild`"
             )
+        Weights.parse(weights)  # a wrong name is said now, though what it means depends on the mode
         self.encoder = encoder
         self.store = store
-        self.weights = Weights.parse(weights)
-        self.fusion: Fusion = parse_fusion(fusion)
-        self.candidates = candidates
-        self.rerank_depth = rerank_depth
+        self.bm25 = bm25
+        self.weights = weights
+        self.fusion = None if fusion is None else parse_fusion(fusion)
+        self.candidates = brought
+        self._candidates_per_hit = CANDIDATES_PER_HIT if candidates is None else 1
+        self.rerank_depth = depth
+        self._depth_per_hit = DEPTH_PER_HIT if rerank_depth is None else 1
         self.exhaustive_limit = exhaustive_limit
 
-    def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        mode: Mode | str = Mode.ALL,
-        filter: Filter | None = None,
-        weights: Weights | str | None = None,
-        fusion: Fusion | None = None,
-    ) -> list[Hit]:
-        """The best `k` chunks for a question.
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """The best chunks for a question.
 
         Args:
             query: The question.
-            k: Most hits to return; >= 1. Where it exceeds `candidates` or `rerank_depth`, these grow
-                with it.
-            mode: Which legs to look at.
-            filter: Conditions on the chunks' metadata.
-            weights: For this search, instead of the retriever's.
-            fusion: For this search, instead of the retriever's.
+            **options: See `m3rag.retrieval.SearchOptions`: `k`, `mode`, `filter`, `weights` or `alpha`,
+                `fusion`, `rrf_k`, `score_threshold`, `diversity`, `group_by_document`, `reranker`,
+                `rerank_top`.
 
         Returns:
-            Hits, best first, ties by chunk id; empty if nothing passes the filter or, in mode
-            `lexical`, shares a token with the question. `hit.scores` are exact in every leg that the
-            mode looks at and None in the others; `hit.ranks` are the ranks, from 1, among all
-            candidates that were scored in the leg. `hit.score` is on the scale of the legs
-            (`weighted`: their weighted mean) or of reciprocal ranks (`rrf`: at most .05).
+            Hits, best first, ties by chunk id (with `diversity` in the order of choice); `why_empty`
+            tells why there are none. `hit.scores` are exact in every leg that the mode looks at and
+            None in the others; `hit.ranks` are the ranks, from 1, among all candidates that were
+            scored in the leg; `hit.found_by` names the legs whose candidates held the chunk.
+            `hit.score` is on the scale of the fusion (`weighted`: the weighted mean of the legs'
+            scores; `minmax`: [0, 1]; `zscore`: standard deviations; `rrf`: at most .05), or of the
+            reranker.
 
         Raises:
-            InputError: If the query is empty, or `k` is not positive.
-            ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, or need
-                a leg that the model does not give.
+            InputError: If the query is empty, or a number is out of its range.
+            ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, do not
+                go together, or need a leg that is not there.
         """
-        if not query.strip():
-            raise InputError("the query is empty: ask a question of at least one word")
-        # What is wrong with the options is said before the encoder is put to work.
-        self._check(k=k, mode=Mode.parse(mode), weights=self._weights(weights))
-        output = self.encoder.encode_queries([query])
-        return self.search_output(output, k=k, mode=mode, filter=filter, weights=weights, fusion=fusion)
+        search = self._plan(query, options)
+        return self._hits(self._question(query, search), search)
 
-    def search_output(
-        self,
-        query: M3Output,
-        *,
-        k: int = 10,
-        mode: Mode | str = Mode.ALL,
-        filter: Filter | None = None,
-        weights: Weights | str | None = None,
-        fusion: Fusion | None = None,
-    ) -> list[Hit]:
+    def search_output(self, query: M3Output, *, text: str | None = None, **options: Unpack[SearchOptions]) -> list[Hit]:
         """As `search`, for a question that is already encoded (an output of one text).
 
+        Args:
+            query: The encoded question.
+            text: The question itself, which BM25 and rerankers need.
+            **options: As in `search`.
+
         Raises:
-            InputError: If the output does not hold exactly one text, or `k` is not positive.
+            InputError: If the output does not hold exactly one text, the text is needed and not given,
+                or a number is out of its range.
             ConfigurationError: As in `search`.
         """
         if len(query) != 1:
             raise InputError(f"search_output takes one encoded query, got {len(query)}: pass output[i] for each")
-        mode, used = Mode.parse(mode), self._weights(weights)
-        self._check(k=k, mode=mode, weights=used)
-        how = self.fusion if fusion is None else parse_fusion(fusion)
-        found = self._scored(query, mode, k=k, filter=filter, weights=used, fusion=how)
-        return self._hits(found, k=k, weights=used, fusion=how)
+        search = self._plan(text, options)
+        if not text and (search.mode.needs_bm25 or search.reranker is not None):
+            raise InputError("BM25 and rerankers read the question itself: give search_output(..., text=question)")
+        return self._hits(Question(text, query), search)
 
-    def _weights(self, weights: Weights | str | None) -> Weights:
-        return self.weights if weights is None else Weights.parse(weights)
+    def why_empty(self, query: str, **options: Unpack[SearchOptions]) -> NoHits | None:
+        """Why a search finds nothing; None where it does find something.
 
-    def _check(self, *, k: int, mode: Mode, weights: Weights) -> None:
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
-        mode.check(self.store.manifest.model)
-        if not any(weights.of(leg) for leg in mode.legs):
+        Args:
+            query: The question.
+            **options: As in `search`.
+
+        Raises:
+            InputError, ConfigurationError: As `search`.
+        """
+        search = self._plan(query, options)
+        return why_nothing(self.store, search, lambda other: self._hits(self._question(query, other), other))
+
+    def explain(
+        self, query: str, hits: Hit | Sequence[Hit], *, limit: int | None = 5, alignment: bool = False
+    ) -> list[Explanation]:
+        """What in the question and in each hit is behind its lexical and its ColBERT score.
+
+        Args:
+            query: The question.
+            hits: One hit or several; anything stored here.
+            limit: Most shared tokens of each; None for all, whose contributions then sum to the
+                lexical score.
+            alignment: Also align the tokens as ColBERT does, which encodes each hit again.
+
+        Raises:
+            ConfigurationError: If the model, or with `alignment` the encoder, cannot tell.
+        """
+        several = [hits] if isinstance(hits, Hit) else list(hits)
+        return explanations(self.encoder, self.store, query, several, limit=limit, alignment=alignment)
+
+    def _plan(self, query: str | None, options: SearchOptions) -> Plan:
+        """What is wrong with a search is said before the encoder is put to work."""
+        if query is not None and not query.strip():
+            raise InputError("the query is empty: ask a question of at least one word")
+        search = plan(default_weights=self.weights, default_fusion=self.fusion, **options)
+        search.mode.check(self.store.manifest.model)
+        if search.mode.needs_bm25 and self.bm25 is None:
             raise ConfigurationError(
-                f"mode {mode.value!r} looks only at {' and '.join(mode.legs)}, of weight 0 in {weights}: "
-                "give a weight above 0 to one of its legs, or choose another mode"
+                f"mode {search.mode.value!r} needs the BM25 leg, which this retriever was not given: "
+                "make it with HybridRetriever(..., bm25=BM25Leg(...)), or choose mode='dense+lexical'"
             )
+        return search
 
-    def _scored(
-        self, query: M3Output, mode: Mode, *, k: int, filter: Filter | None, weights: Weights, fusion: Fusion
-    ) -> Candidates:
-        """The candidates of a mode, with an exact score in every leg of it."""
-        if mode in (Mode.DENSE, Mode.LEXICAL):
-            return self._best(query, mode.legs[0], k=k, filter=filter)
-        if mode is Mode.COLBERT:
-            if self.store.count(filter=filter) <= self.exhaustive_limit:
-                return self._best(query, "colbert", k=k, filter=filter)
-            return self._exact(query, mode.legs, self._union(query, k=k, filter=filter))
-        first = self._exact(query, FIRST_STAGE, self._union(query, k=k, filter=filter))
-        if mode is Mode.DENSE_LEXICAL:
-            return first
-        # Weights that count ColBERT alone still need some order of what to rerank.
-        known = weights if weights.dense + weights.lexical > 0 else Weights()
-        order = order_of(first.fused(known, fusion=fusion), first.ids)[: max(self.rerank_depth, k)]
-        return first.joined(self._exact(query, ("colbert",), [first.ids[i] for i in order]))
+    def _question(self, query: str, search: Plan) -> Question:
+        return Question(query, self.encoder.encode_queries([query]) if search.mode.model_legs else None)
 
-    def _best(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None) -> Candidates:
-        pairs = self.store.candidates(query, leg, k=k, filter=filter)
-        scores = np.array([score for _, score in pairs], np.float64)
-        return Candidates.scored([key for key, _ in pairs], {leg: scores})
-
-    def _union(self, query: M3Output, *, k: int, filter: Filter | None) -> list[str]:
-        n = max(self.candidates, k)
-        found = (self.store.candidates(query, leg, k=n, filter=filter) for leg in FIRST_STAGE)
-        return list(dict.fromkeys(key for pairs in found for key, _ in pairs))
-
-    def _exact(self, query: M3Output, legs: Sequence[Leg], ids: Sequence[str]) -> Candidates:
-        by_leg = {leg: self.store.score(query, leg, ids) for leg in legs}
-        # A chunk deleted since it was found has no score in some leg, and is no longer a candidate.
-        ids = [key for key in ids if all(key in scores for scores in by_leg.values())]
-        return Candidates.scored(
-            ids, {leg: np.array([scores[key] for key in ids], np.float64) for leg, scores in by_leg.items()}
-        )
-
-    def _hits(self, found: Candidates, *, k: int, weights: Weights, fusion: Fusion) -> list[Hit]:
-        fused = found.fused(weights, fusion=fusion)
-        best = order_of(fused, found.ids)[:k]
-        chunks = {chunk.id: chunk for chunk in self.store.get([found.ids[i] for i in best])}
-        return [
-            Hit(
-                chunk=chunks[found.ids[i]],
-                score=float(fused[i]),
-                scores=LegScores(**{leg: float(scores[i]) for leg, scores in found.scores.items()}),
-                ranks=LegRanks(**{leg: ranked[found.ids[i]] for leg, ranked in found.ranks.items()}),
-            )
-            for i in best
-            if found.ids[i] in chunks
-        ]
+    def _hits(self, question: Question, search: Plan) -> list[Hit]:
+        if search.mode.needs_bm25 and self.bm25 is not None:
+            self.bm25.sync(self.store)
+        depth = max(self.rerank_depth, self._depth_per_hit * search.k)
+        brought = max(self.candidates, self._candidates_per_hit * search.k)
+        stages = Stages(self.store, self.bm25, brought, depth, self.exhaustive_limit)
+        return chosen(self.store, question.text, stages.scored(question, search), search)

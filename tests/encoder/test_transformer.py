@@ -152,3 +152,14 @@ def test_half_precision_is_close_where_the_processor_has_it(tmp_path: Path) -> N
         states = model(to_device(batch.ids, CPU), to_device(batch.positions, CPU), batch.lengths.tolist())
     assert states.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(states, exact).min() >= 0.999
+
+
+def test_the_states_of_some_tokens_are_those_of_all(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path, AutoModel.from_config(BertConfig(**SHAPE)))
+    batch = random_batch([9, 5, 5, 2])
+    model = load_transformer(checkpoint, dtype=torch.float32, device=CPU)
+    with torch.inference_mode():
+        given = [to_device(array, CPU) for array in (batch.ids, batch.positions)]
+        every = model(*given, batch.lengths.tolist())
+        some = model(*given, batch.lengths.tolist(), torch.tensor([19, 0, 9]))
+    assert torch.allclose(some, every[[19, 0, 9]], atol=1e-6)

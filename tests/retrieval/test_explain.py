@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from m3rag.errors import InputError
-from m3rag.retrieval import top_tokens
+from m3rag.encoder.encoder import M3Encoder
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.retrieval import HybridRetriever, top_tokens
 from m3rag.scoring import lexical_scores
+from m3rag.store.memory import MemoryStore
+from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
 from m3rag.testing.data import random_output
+from m3rag.types import Chunk
 
 
 def test_contributions_sum_to_the_lexical_score() -> None:
@@ -39,3 +45,41 @@ def test_rows_that_cannot_be_compared_are_refused() -> None:
     for query, passage in ((output, output), (output[0], other), (output[0], output)):
         with pytest.raises(InputError, match="one row"):
             top_tokens(query.lexical, passage.lexical, str)
+
+
+def test_a_hit_is_explained_by_tokens_and_on_demand_by_alignment(tiny_checkpoint: Path) -> None:
+    encoder = M3Encoder(str(tiny_checkpoint), device="cpu")
+    texts = ["Ducks swim in ponds.", "Geese fly south in autumn."]
+    chunks = [
+        Chunk(id=str(i), document_id="d", text=text, start=0, end=len(text), headings=("Birds",))
+        for i, text in enumerate(texts)
+    ]
+    store = MemoryStore(encoder.info)
+    output = encoder.encode_documents([chunk.encoded_text for chunk in chunks])
+    store.put_document(DocumentRecord(id="d", title="", version="1", chunks=2), [(chunks, output)])
+    retriever = HybridRetriever(encoder, store)
+    hits = retriever.search("Where do ducks swim?", mode="all")
+    for hit, found in zip(
+        hits, retriever.explain("Where do ducks swim?", hits, limit=None, alignment=True), strict=True
+    ):
+        assert found.hit == hit
+        assert sum(match.contribution for match in found.tokens) == pytest.approx(hit.scores.lexical, abs=1e-5)
+        assert found.alignment is not None
+        similarities = [aligned.similarity for aligned in found.alignment]
+        assert np.mean(similarities) == pytest.approx(hit.scores.colbert, abs=2e-3)
+        for aligned in found.alignment:
+            passage = hit.chunk.encoded_text[aligned.passage_start : aligned.passage_end]
+            assert aligned.passage_special or passage == aligned.passage_token.lstrip("▁")
+    (one,) = retriever.explain("Where do ducks swim?", hits[0], limit=1)
+    assert (len(one.tokens), one.alignment) == (1, None)
+    assert retriever.explain("Where do ducks swim?", []) == []
+
+
+def test_an_encoder_that_cannot_tell_its_tokens_is_told() -> None:
+    encoder, store = HashEncoder(), MemoryStore(HashEncoder().info)
+    chunk = Chunk(id="0", document_id="d", text="ducks", start=0, end=5)
+    record = DocumentRecord(id="d", title="", version="1", chunks=1)
+    store.put_document(record, [([chunk], encoder.encode_documents(["ducks"]))])
+    retriever = HybridRetriever(encoder, store)
+    with pytest.raises(ConfigurationError, match=r"HashEncoder cannot tell its tokens.*M3Encoder"):
+        retriever.explain("ducks", retriever.search("ducks"), alignment=True)

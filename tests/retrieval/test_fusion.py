@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.errors import ConfigurationError
-from m3rag.retrieval.fusion import Candidates, order_of, parse_fusion, ranks_of, rrf
+from m3rag.retrieval.fusion import Candidates, minmax, order_of, parse_fusion, ranks_of, rrf, zscore
 from m3rag.scoring import Weights, fuse
 from m3rag.types import LEGS, Leg
 
@@ -61,6 +63,38 @@ def test_candidates_fuse_as_the_oracles(values: dict[Leg, list[int]], raw: tuple
     assert candidates.fused(weights, fusion="rrf") == pytest.approx(naive, abs=1e-12)
 
 
+@given(few_values, few_values, st.sampled_from(["minmax", "zscore"]))
+def test_normalised_fusion_is_over_all_that_were_scored(dense: list[int], lexical: list[int], fusion: Any) -> None:
+    both = {"dense": np.array(dense, np.float64), "lexical": np.array(lexical, np.float64)}
+    whole = Candidates.scored(IDS, both)  # type: ignore[arg-type]
+    part = whole.joined(Candidates.scored(IDS[1:4], {"colbert": np.array([0.2, 0.4, 0.9])}))
+    weights = Weights(2, 1, 0)
+    naive = np.zeros(len(IDS))
+    for share, values in ((2 / 3, dense), (1 / 3, lexical)):
+        if len(set(values)) > 1:
+            mean = sum(values) / len(values)
+            deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+            low, span = min(values), max(values) - min(values)
+            naive += [share * ((v - low) / span if fusion == "minmax" else (v - mean) / deviation) for v in values]
+    assert whole.fused(weights, fusion=fusion) == pytest.approx(naive, abs=1e-12)
+    # A selection is still measured against everything its leg scored.
+    assert part.fused(weights, fusion=fusion) == pytest.approx(naive[1:4], abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [minmax, zscore])
+def test_a_leg_of_one_score_tells_none_apart(scale: Any) -> None:
+    for values in ([0.1] * 7, [0.3], []):
+        scores = np.array(values, np.float64)
+        assert scale(scores, scores).tolist() == [0.0] * len(values)
+
+
+def test_minmax_is_from_0_to_1_and_zscore_of_mean_0() -> None:
+    scores = np.random.default_rng(0).normal(40, 9, 500)
+    assert (minmax(scores, scores).min(), minmax(scores, scores).max()) == (0, 1)
+    assert zscore(scores, scores).mean() == pytest.approx(0, abs=1e-12)
+    assert zscore(scores, scores).std() == pytest.approx(1)
+
+
 def test_joining_keeps_the_ranks_among_all_candidates() -> None:
     first = Candidates.scored(["a", "b", "c"], {"dense": np.array([0.1, 0.2, 0.3])})
     both = first.joined(Candidates.scored(["b", "a"], {"colbert": np.array([0.5, 0.6])}))
@@ -72,5 +106,5 @@ def test_joining_keeps_the_ranks_among_all_candidates() -> None:
 
 def test_an_unknown_fusion_names_those_there_are() -> None:
     assert parse_fusion("rrf") == "rrf"
-    with pytest.raises(ConfigurationError, match=r"'sum'.*weighted, rrf"):
+    with pytest.raises(ConfigurationError, match=r"'sum'.*weighted, minmax, zscore, rrf"):
         parse_fusion("sum")

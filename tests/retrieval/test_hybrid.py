@@ -12,6 +12,7 @@ from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.retrieval.fusion import ranks_of
+from m3rag.retrieval.mode import M3_MODES
 from m3rag.scoring import LEG_SCORES, PRESETS, Weights, fuse
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
@@ -66,8 +67,8 @@ def test_with_enough_candidates_it_is_the_exhaustive_weighted_sum(
     rng = np.random.default_rng(1)
     for _ in range(5):
         query = random_query(rng)
-        ids, scores = exact(query, corpus, mode.legs)
-        fused = fuse(scores, Weights.parse(weights))
+        ids, scores = exact(query, corpus, mode.model_legs)
+        fused = fuse(scores, Weights.parse(weights, legs=mode.legs))
         for k in (1, 10, 500):
             same(retriever.search_output(query, k=k, mode=mode), ids, fused, k)
 
@@ -76,7 +77,7 @@ def test_every_hit_carries_exact_scores_and_ranks_of_the_modes_legs(store: Memor
     query = random_query(np.random.default_rng(2))
     ids, scores = exact(query, corpus)
     small = HybridRetriever(NoEncoder(), store, candidates=9, rerank_depth=12, exhaustive_limit=0)
-    for mode in Mode:
+    for mode in M3_MODES:
         hits = small.search_output(query, k=8, mode=mode)
         assert len(hits) == 8 or mode is Mode.LEXICAL
         for hit in hits:
@@ -111,6 +112,41 @@ def test_all_reranks_the_best_of_the_cheap_legs(store: MemoryStore, corpus: list
     same(hits, [ids[i] for i in kept], fuse(scores, weights)[kept], 10)
     everything = HybridRetriever(NoEncoder(), store, rerank_depth=120).search_output(query, k=10)
     assert hits != everything, "the depth made no difference: this test shows nothing"
+
+
+def test_by_default_the_depth_grows_with_k() -> None:
+    rng = np.random.default_rng(21)
+    store = MemoryStore(MODEL)
+    example = random_document(rng, "a.md", chunks=600)
+    store.put_document(example.record, example.parts(100))
+    query = random_query(rng)
+    for options, k, depth in (({}, 2, 200), ({}, 100, 400), ({"rerank_depth": 7}, 2, 7), ({"rerank_depth": 7}, 9, 9)):
+        (hit, *_) = HybridRetriever(NoEncoder(), store, weights="0.01/0/1", **options).search_output(query, k=k)  # type: ignore[arg-type]
+        dense = store.candidates(query, "dense", k=depth)
+        colbert = store.score(query, "colbert", [key for key, _ in dense])
+        assert hit.chunk.id == max(dense, key=lambda pair: 0.01 * pair[1] + colbert[pair[0]])[0]
+
+
+def test_only_what_no_leg_brought_is_scored_again(corpus: list[Example]) -> None:
+    class Counting(MemoryStore):
+        asked: list[tuple[str, int]]
+
+        def score(self, query: M3Output, leg: Leg, chunk_ids: Any) -> dict[str, float]:
+            self.asked.append((leg, len(chunk_ids)))
+            return super().score(query, leg, chunk_ids)
+
+    store = Counting(MODEL)
+    store.asked = []
+    for example in corpus:
+        store.put_document(example.record, example.parts())
+    query = random_query(np.random.default_rng(2))
+    # Where the legs bring everything there is, nothing is left to ask for but ColBERT.
+    HybridRetriever(NoEncoder(), store, rerank_depth=30).search_output(query)
+    assert store.asked == [("colbert", 30)]
+    store.asked.clear()
+    HybridRetriever(NoEncoder(), store, candidates=10).search_output(query, k=1, mode="dense+lexical")
+    assert [leg for leg, _ in store.asked] == ["dense", "lexical"]
+    assert all(n < 10 for _, n in store.asked)
 
 
 def test_a_chunk_that_one_leg_missed_still_has_its_score_there(store: MemoryStore, corpus: list[Example]) -> None:
@@ -187,7 +223,7 @@ def test_equal_chunks_go_by_id() -> None:
     order = [int(i) for i in rng.permutation(12)]
     store = MemoryStore(MODEL)
     store.put_document(example.record, [([example.chunks[i] for i in order], output)])
-    for mode in Mode:
+    for mode in M3_MODES:
         hits = HybridRetriever(NoEncoder(), store).search_output(output[0], k=12, mode=mode)
         assert [hit.chunk.id for hit in hits] == sorted(chunk.id for chunk in example.chunks)
 
@@ -195,7 +231,7 @@ def test_equal_chunks_go_by_id() -> None:
 def test_filters_hold_in_every_mode(store: MemoryStore) -> None:
     query = random_query(np.random.default_rng(13))
     retriever = HybridRetriever(NoEncoder(), store)
-    for mode in Mode:
+    for mode in M3_MODES:
         hits = retriever.search_output(query, k=100, mode=mode, filter={"lang": "de"})
         assert hits
         assert {hit.chunk.metadata["lang"] for hit in hits} == {"de"}
@@ -212,7 +248,7 @@ def test_a_chunk_deleted_during_a_search_is_no_hit(corpus: list[Example]) -> Non
             return found
 
     query = random_query(np.random.default_rng(14))
-    for mode in Mode:
+    for mode in M3_MODES:
         store = Leaky(MODEL)
         for example in corpus:
             store.put_document(example.record, example.parts())
@@ -233,7 +269,7 @@ def hashed(texts: list[str]) -> tuple[HashEncoder, MemoryStore]:
 def test_search_encodes_the_question() -> None:
     encoder, store = hashed(["Geese fly south in autumn.", "Ducks swim in ponds.", "A swan is white."])
     retriever = HybridRetriever(encoder, store)
-    for mode in Mode:
+    for mode in M3_MODES:
         hits = retriever.search("Where do ducks swim?", mode=mode, k=2)
         assert hits[0].chunk.text == "Ducks swim in ponds."
         assert hits == retriever.search_output(encoder.encode_queries(["Where do ducks swim?"]), mode=mode, k=2)
@@ -242,7 +278,7 @@ def test_search_encodes_the_question() -> None:
 
 def test_an_empty_store_gives_no_hits() -> None:
     retriever = HybridRetriever(NoEncoder(), MemoryStore(MODEL))
-    for mode in Mode:
+    for mode in M3_MODES:
         for fusion in ("weighted", "rrf"):
             assert retriever.search_output(random_query(np.random.default_rng(0)), mode=mode, fusion=fusion) == []  # type: ignore[arg-type]
 
@@ -279,7 +315,7 @@ def test_a_model_of_one_leg() -> None:
     retriever = HybridRetriever(NoDenseEncoder(), store)
     ids, scores = exact(query, [example], ("dense",))
     same(retriever.search_output(query, mode="dense"), ids, scores["dense"], 10)
-    for mode in Mode:
+    for mode in M3_MODES:
         if mode is not Mode.DENSE:
             with pytest.raises(ConfigurationError, match=r"which the model random-dense does not give"):
                 retriever.search("ducks", mode=mode)

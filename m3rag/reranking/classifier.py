@@ -1,0 +1,134 @@
+"""A sequence classifier of the BERT, RoBERTa and XLM-R families, over packed pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.encoder.model import to_device
+from m3rag.encoder.transformer import MODEL_TYPES, ROBERTA_TYPES, Transformer, load_transformer
+from m3rag.encoder.weights import Weights
+from m3rag.errors import ModelError
+from m3rag.reranking.pairs import Pair
+
+REMEDY = "give a sequence-classification checkpoint with one label, such as BAAI/bge-reranker-v2-m3"
+
+
+class Classifier(Protocol):
+    """What computes a batch: our own network, or one of transformers.
+
+    Attributes:
+        max_length: Most tokens of a pair that it has positions for.
+        labels: How many numbers it gives a pair.
+    """
+
+    max_length: int
+    labels: int
+
+    def __call__(self, pairs: Sequence[Pair]) -> Tensor:
+        """One forward pass: `(pairs, labels)` float32."""
+
+
+class PackedClassifier(nn.Module):
+    """The backbone, and the head on the state of the first token: `out(tanh(dense(state)))`.
+
+    Both families have that head; BERT calls its first layer the pooler.
+    """
+
+    def __init__(self, backbone: Transformer, dense: nn.Linear, out: nn.Linear, *, types: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dense = dense
+        self.out = out
+        self.types = types
+        self.max_length = backbone.shape.max_length
+        self.labels = out.out_features
+
+    def forward(self, pairs: Sequence[Pair]) -> Tensor:
+        """The logits of some pairs."""
+        device = self.out.weight.device
+        lengths = np.array([len(pair.ids) for pair in pairs], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+        if self.types > 1:
+            positions += np.concatenate([pair.types for pair in pairs]) * self.backbone.shape.positions
+        ids = np.concatenate([pair.ids for pair in pairs])
+        states = self.backbone(
+            to_device(ids, device), to_device(positions, device), lengths.tolist(), to_device(starts, device)
+        )
+        logits: Tensor = self.out(torch.tanh(self.dense(states)))
+        return logits
+
+
+def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Classifier:
+    """Load a checkpoint for inference, on our own network where it is one of its families.
+
+    Raises:
+        ModelError: If it is no sequence classifier of one or two labels, is damaged, or of an
+            architecture that cannot be had.
+    """
+    config = checkpoint.config()
+    named = config.get("architectures") or []
+    if named and not any(name.endswith("ForSequenceClassification") for name in named):
+        raise ModelError(f"the model {checkpoint.name!r} is a {', '.join(named)}, no reranker: {REMEDY}")
+    classifier: Classifier
+    if config.get("model_type") in MODEL_TYPES:
+        classifier = _load_packed(
+            checkpoint, is_roberta=config["model_type"] in ROBERTA_TYPES, dtype=dtype, device=device
+        )
+    else:
+        from m3rag.reranking.padded import load_padded  # noqa: PLC0415 - loads the models of transformers
+
+        classifier = load_padded(checkpoint, dtype=dtype, device=device)
+    if classifier.labels > 2:
+        raise ModelError(
+            f"the model {checkpoint.name!r} has {classifier.labels} labels, so none of them is the relevance: {REMEDY}"
+        )
+    return classifier
+
+
+def _load_packed(
+    checkpoint: Checkpoint, *, is_roberta: bool, dtype: torch.dtype, device: torch.device
+) -> PackedClassifier:
+    backbone = load_transformer(checkpoint, dtype=dtype, device=device)
+    weights = Weights(checkpoint)
+    if is_roberta:
+        dense = _linear(checkpoint, weights.outside, "classifier.dense", inputs=backbone.shape.hidden)
+        out = _linear(checkpoint, weights.outside, "classifier.out_proj", inputs=dense.out_features)
+    else:
+        dense = _linear(checkpoint, weights.__getitem__, "pooler.dense", inputs=backbone.shape.hidden)
+        out = _linear(checkpoint, weights.outside, "classifier", inputs=dense.out_features)
+    # RoBERTa's tokenizers tell of no types, so their models only ever saw the first.
+    types = 1 if is_roberta else backbone.shape.types
+    if types > 1:
+        backbone.positions = _positions_by_type(weights).to(device)
+    model = PackedClassifier(backbone, dense.to(device), out.to(device), types=types)
+    return model.eval().requires_grad_(False)
+
+
+def _linear(checkpoint: Checkpoint, tensor: Callable[[str], Tensor], name: str, *, inputs: int) -> nn.Linear:
+    try:
+        weight, bias = (tensor(f"{name}.{part}").float() for part in ("weight", "bias"))
+    except ModelError as error:
+        raise ModelError(f"the model {checkpoint.name!r} lacks the head of a reranker ({error}): {REMEDY}") from error
+    if weight.ndim != 2 or weight.shape[1] != inputs or bias.shape != weight.shape[:1]:
+        raise ModelError(
+            f"{name} in {checkpoint.folder} has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, its input has "
+            f"{inputs} dimensions: fetch or save the checkpoint again"
+        )
+    layer = nn.Linear(inputs, len(weight))
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
+
+
+def _positions_by_type(weights: Weights) -> nn.Embedding:
+    """One table for both: the row of a token of type `t` at position `p` is `t * positions + p`."""
+    positions = weights["embeddings.position_embeddings.weight"].float()
+    types = weights["embeddings.token_type_embeddings.weight"].float()
+    table = (positions + types.unsqueeze(1)).flatten(0, 1)
+    return nn.Embedding(len(table), table.shape[1], _weight=table)

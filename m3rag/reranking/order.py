@@ -1,0 +1,53 @@
+"""The order that a reranker's scores give hits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.types import Hit
+
+
+def require_top_n(top_n: int | None) -> None:
+    """Refuse to look at no hit.
+
+    Raises:
+        ConfigurationError: If `top_n` is given and below 1.
+    """
+    if top_n is not None and top_n < 1:
+        raise ConfigurationError(f"top_n must be at least 1, got {top_n}; leave it out to rerank all hits given")
+
+
+def require_rerankable(query: str, k: int | None) -> None:
+    """Refuse what cannot be reranked.
+
+    Raises:
+        InputError: If the query is empty, or `k` is given and below 1.
+    """
+    if not query.strip():
+        raise InputError("the query is empty: rerank for a question of at least one word")
+    if k is not None and k < 1:
+        raise InputError(f"k must be at least 1, got {k}; leave it out to get all hits back")
+
+
+def reordered(hits: Sequence[Hit], scores: npt.NDArray[np.float32], *, k: int | None) -> list[Hit]:
+    """The first hits by their new scores, then the rest as they were.
+
+    Args:
+        hits: Best first by whatever found them.
+        scores: `(n,)` float32, the new scores of the first `n` hits.
+        k: Most hits to return; all if None.
+
+    Returns:
+        The first `n`, best first, ties by chunk id, then the others in their order.
+    """
+    looked_at = [
+        replace(hit, score=score, scores=replace(hit.scores, rerank=score))
+        for hit, score in zip(hits, scores.tolist(), strict=False)
+    ]
+    looked_at.sort(key=lambda hit: (-hit.score, hit.chunk.id))
+    return [*looked_at, *hits[len(scores) :]][:k]
