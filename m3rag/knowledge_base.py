@@ -6,22 +6,33 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat
 from m3rag.chunking import CONTEXT_TOKENS, Chunker
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.ingest import FileResult, Ingestor, IngestReport, Progress
-from m3rag.legs import require_legs
 from m3rag.reading import SUPPORTED_SUFFIXES, find_files
-from m3rag.retrieval import Fusion, HybridRetriever, Mode, TokenMatch, top_tokens
-from m3rag.scoring import Weights
+from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
+from m3rag.retrieval.explain import explanations
 from m3rag.settings import LLMSettings, Settings, load_settings
-from m3rag.store import DocumentRecord, Filter, Manifest, QdrantEdgeStore
+from m3rag.store import DocumentRecord, Filter, Manifest
+from m3rag.store.place import Place, place_of
 from m3rag.types import LEGS, Answer, Hit, ModelInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from m3rag.bm25 import BM25Leg
+    from m3rag.encoder.explain import TokenAlignment
+    from m3rag.retrieval import SearchOptions
+    from m3rag.store.protocol import Store
 
 DEFAULT_MODEL = "mini"
 
+BM25_FILE = "bm25.sqlite"
+"""In the index's folder (in memory for an index on a server); derived from the index, made again where missing."""
 
 ROOM_TOKENS = CONTEXT_TOKENS + 8
 """What a chunk needs beyond its own tokens: its headings, the specials, a prefix."""
@@ -40,14 +51,17 @@ class KnowledgeBase:
     removing load no model. Usable from several threads, and as a context manager.
 
     Args:
-        path: The index's folder; created by the first `ingest`. By default the setting `index`.
+        path: Where the index lies; created by the first `ingest`. A folder, `http://HOST:6333/COLLECTION`
+            (Qdrant), `chroma:FOLDER` or `chroma+http://HOST:8000/COLLECTION?side=FOLDER`, see
+            `m3rag.store.place`. By default the setting `index`.
         model: `mini`, `BAAI/bge-m3` or a checkpoint folder. By default the one the index was made
             with, or `mini` for a new index.
         settings: By default those of this folder and environment.
         encoder: An encoder already loaded, to share it; `model` is then its own. One that gives dense
             vectors alone needs `mode="dense"`, and a language model to answer.
         mode: Which legs a search looks at, unless told otherwise: `dense`, `lexical`, `colbert`,
-            `dense+lexical` or `all`. By default the setting `mode`.
+            `dense+lexical`, `all`, or, with the extra `bm25`, `bm25` or `dense+bm25`. By default the
+            setting `mode`.
         llm: Writes the answers. By default the one of the settings; without any, answers are
             sentences quoted from the documents.
 
@@ -57,7 +71,7 @@ class KnowledgeBase:
 
     def __init__(
         self,
-        path: str | Path | None = None,
+        path: str | Path | Place | None = None,
         *,
         model: str | None = None,
         settings: Settings | None = None,
@@ -66,17 +80,23 @@ class KnowledgeBase:
         llm: LLM | None = None,
     ) -> None:
         self.settings = settings or load_settings()
-        self.path = Path(path) if path is not None else self.settings.index
+        self.place = place_of(self.settings.index if path is None else path, api_key=self.settings.index_key)
         self._model = model or self.settings.model
         self._encoder = encoder
         self._mode = None if mode is None else Mode.parse(mode)
         self._llm = llm
         self._own_llm: OpenAIChat | None = None
-        self._store: QdrantEdgeStore | None = None
+        self._store: Store | None = None
+        self._bm25: BM25Leg | None = None
         self._lock = threading.RLock()
 
     @property
-    def store(self) -> QdrantEdgeStore:
+    def path(self) -> Path | None:
+        """The folder that holds the index; None where a server does."""
+        return self.place.folder
+
+    @property
+    def store(self) -> Store:
         """The index.
 
         Raises:
@@ -85,7 +105,7 @@ class KnowledgeBase:
         """
         with self._lock:
             if self._store is None:
-                self._store = QdrantEdgeStore.open(self.path)
+                self._store = self.place.open()
             return self._store
 
     @property
@@ -106,7 +126,7 @@ class KnowledgeBase:
 
                 name = self._model or (manifest.model.name if manifest else DEFAULT_MODEL)
                 if manifest is not None and name == manifest.model.name:
-                    _require_loadable(self.path, manifest)
+                    _require_loadable(self.place, manifest)
                 if manifest is not None:
                     self._require_same_model(manifest, name, Checkpoint.find(name).fingerprint())
                 self._encoder = M3Encoder(
@@ -124,7 +144,7 @@ class KnowledgeBase:
     def manifest(self) -> Manifest | None:
         """What the index says of itself, None where there is no index yet."""
         with self._lock:
-            return self.store.manifest if self._store or QdrantEdgeStore.exists(self.path) else None
+            return self.store.manifest if self._store or self.place.exists() else None
 
     @property
     def mode(self) -> Mode:
@@ -140,8 +160,8 @@ class KnowledgeBase:
         if made.fingerprint != fingerprint:
             told = f"another version of {name}" if made.name == name else f"the model {made.name}, not {name}"
             raise IndexMismatchError(
-                f"the index {self.path} was made with {told}; nothing was changed. Encode it again with "
-                f"`m3rag rebuild --index {self.path} --model {name}`"
+                f"the index {self.place} was made with {told}; nothing was changed. Encode it again with "
+                f"`m3rag rebuild --index {self.place} --model {name}`"
                 + ("" if made.name == name else f", or use it with {_how_to_use(made)}")
             )
 
@@ -175,41 +195,61 @@ class KnowledgeBase:
             self.mode.check(encoder.info)
             _require_room(encoder, chunker)
             if self._store is None:
-                self._store = QdrantEdgeStore.open_or_create(self.path, encoder.info)
+                self._store = self.place.open_or_create(encoder.info)
         ingestor = Ingestor(self.store, encoder, chunker, max_bytes=int(settings.max_file_mb * 1e6))
         return ingestor.run(found, on_result=on_result, on_progress=on_progress)
 
-    def search(
-        self,
-        query: str,
-        *,
-        k: int | None = None,
-        mode: Mode | str | None = None,
-        filter: Filter | None = None,
-        weights: Weights | str | None = None,
-        fusion: Fusion | None = None,
-    ) -> list[Hit]:
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """The best chunks for a question, best first.
 
         Args:
             query: The question.
-            k: Most hits to give.
-            mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`; by default that of the
-                knowledge base.
-            filter: Conditions on the chunks' metadata, see `m3rag.store.Filter`.
-            weights: A preset's name, `"1/0.3/1"`, or Weights.
-            fusion: `weighted` (the default) or `rrf`.
+            **options: See `m3rag.retrieval.SearchOptions`: `k` (by default the setting `top_k`), `mode`
+                (by default that of the knowledge base), `filter`, `weights` (by default the setting, else
+                those that `m3rag tune` learned for this index) or `alpha`, `fusion`, `rrf_k`,
+                `score_threshold`, `diversity`, `group_by_document`, `reranker`, `rerank_top`.
 
         Raises:
-            InputError: If the query is empty.
+            InputError: If the query is empty, or a number is out of its range.
             IndexMissingError: If there is no index.
-            ConfigurationError: If the mode needs a leg that the model does not give.
+            ConfigurationError: If the mode needs a leg that the model does not give, or options do not
+                go together.
         """
-        settings = self.settings
+        retriever, options = self._prepared(options)
+        return retriever.search(query, **options)
+
+    def why_empty(self, query: str, **options: Unpack[SearchOptions]) -> NoHits | None:
+        """Why `search` with the same options finds nothing; None where it does find something."""
+        retriever, options = self._prepared(options)
+        return retriever.why_empty(query, **options)
+
+    def _prepared(self, options: SearchOptions) -> tuple[HybridRetriever, SearchOptions]:
+        """A retriever for one search, and its options with the defaults of these settings."""
         store = self.store  # before the encoder: a missing index should not cost loading a model
-        retriever = HybridRetriever(self.encoder, store, weights=Weights.parse(weights or settings.weights))
-        n = settings.top_k if k is None else k
-        return retriever.search(query, k=n, mode=mode or self.mode, filter=filter, fusion=fusion)
+        given: SearchOptions = {**options}
+        if given.get("k") is None:
+            given["k"] = self.settings.top_k
+        if given.get("mode") is None:
+            given["mode"] = self.mode
+        bm25 = self._bm25_leg() if Mode.parse(given["mode"] or Mode.ALL).needs_bm25 else None
+        return HybridRetriever(self.encoder, store, bm25=bm25, weights=self._weights(store, given)), given
+
+    def _bm25_leg(self) -> BM25Leg:
+        """The BM25 leg, whose file lies in the index's folder; the retriever makes it equal to the store."""
+        from m3rag.bm25 import BM25Leg  # noqa: PLC0415  # an extra, which most searches do without
+
+        with self._lock:
+            if self._bm25 is None:
+                self._bm25 = BM25Leg(self.path / BM25_FILE if self.path else None)
+            return self._bm25
+
+    def _weights(self, store: Store, given: SearchOptions) -> str:
+        # What a person has set counts for more than what was learned, and that for more than the default.
+        # It was learned for all three legs as they are: of other modes and fusions it says nothing.
+        applies = Mode.parse(given["mode"] or Mode.ALL) is Mode.ALL and given.get("fusion") in (None, "weighted")
+        if "weights" in self.settings.model_fields_set or not applies:
+            return self.settings.weights
+        return str(store.settings.get("weights", self.settings.weights))
 
     def ask(
         self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
@@ -261,13 +301,17 @@ class KnowledgeBase:
         Raises:
             ConfigurationError: If the model gives no lexical weights.
         """
-        if not hits:
-            return []
-        remedy = "look at hit.scores.dense"
-        require_legs(self.encoder.info, ["lexical"], what="an explanation by shared tokens", remedy=remedy)
-        lexical = self.encoder.encode_queries([query]).lexical
-        passages = self.store.representations([hit.chunk.id for hit in hits])
-        return [top_tokens(lexical, passage.lexical, self.encoder.token, limit=limit) for passage in passages]
+        found = explanations(self.encoder, self.store, query, hits, limit=limit, alignment=False) if hits else []
+        return [list(one.tokens) for one in found]
+
+    def align(self, query: str, hit: Hit) -> list[TokenAlignment]:
+        """For each token of the question the token of `hit.chunk.encoded_text` that ColBERT scores it by.
+
+        Raises:
+            ConfigurationError: If the model gives no token vectors, or the encoder does not know its tokens.
+        """
+        (found,) = explanations(self.encoder, self.store, query, [hit], limit=0, alignment=True)
+        return list(found.alignment or ())
 
     def documents(self) -> list[DocumentRecord]:
         """All documents in the index, ordered by id."""
@@ -281,7 +325,7 @@ class KnowledgeBase:
         """
         unknown = [i for i in document_ids if self.store.document(i) is None]
         if unknown:
-            raise InputError(f"not in the index {self.path}: {', '.join(unknown)}; `m3rag list` shows what is")
+            raise InputError(f"not in the index {self.place}: {', '.join(unknown)}; `m3rag list` shows what is")
         return self.store.delete_documents(document_ids)
 
     def close(self) -> None:
@@ -292,7 +336,7 @@ class KnowledgeBase:
                 self._llm = self._own_llm = None
             if self._store is not None:
                 self._store.close()
-                self._store = None
+                self._store = self._bm25 = None
 
     def __enter__(self) -> KnowledgeBase:
         return self
@@ -308,11 +352,11 @@ def _llm_of(settings: LLMSettings) -> OpenAIChat:
     return OpenAIChat(model, base_url=settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
 
 
-def _require_loadable(path: Path, manifest: Manifest) -> None:
+def _require_loadable(place: Place, manifest: Manifest) -> None:
     # A name is enough for an M3 checkpoint alone: others are of several kinds, with options of their own.
     if manifest.model.legs != LEGS:
         raise ConfigurationError(
-            f"the index {path} was made with {manifest.model.name}, which gives {' and '.join(manifest.model.legs)} "
+            f"the index {place} was made with {manifest.model.name}, which gives {' and '.join(manifest.model.legs)} "
             f"vectors alone: open it with {_how_to_use(manifest.model)}"
         )
 

@@ -51,7 +51,10 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    index: Annotated[Path, BeforeValidator(lambda v: Path(v).expanduser())] = Path("m3rag-index")
+    index: Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)] = Field(
+        default="m3rag-index", description="a folder, http://HOST:6333/COLLECTION (Qdrant) or chroma:FOLDER"
+    )
+    index_api_key: SecretStr | None = Field(default=None, description="of a Qdrant server")
     model: str | None = Field(default=None, description="the index's own model, `mini` for a new index")
     device: str | None = None
     dtype: str | None = Field(default=None, description="`bfloat16` on CPUs with AMX; by default what suits the device")
@@ -66,6 +69,11 @@ class Settings(BaseSettings):
     answer_threshold: float | None = None
     answer_passages: int = Field(default=5, ge=1)
     llm: LLMSettings = LLMSettings()
+
+    @property
+    def index_key(self) -> str | None:
+        """The key of the index's server in plain text."""
+        return self.index_api_key.get_secret_value() if self.index_api_key else None
 
     @classmethod
     def settings_customise_sources(

@@ -270,3 +270,55 @@ def test_filters_choose_documents(kb: KnowledgeBase, files: Path) -> None:
     hits = kb.search("ducks", filter={"document_id": ["sub/zebra.txt"]})
     assert {h.chunk.document_id for h in hits} == {"sub/zebra.txt"}
     assert kb.search("ducks", filter={"document_id": "nothing"}) == []
+
+
+def test_no_hit_says_why(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    assert kb.why_empty("ducks") is None
+    reasons = [
+        ({"filter": {"document_id": "nothing"}}, "filter"),
+        ({"score_threshold": 99.0}, "score threshold"),
+        ({"mode": "lexical"}, "nothing shared"),
+    ]
+    for options, reason in reasons:
+        assert kb.search("penguins", **options) == []  # type: ignore[arg-type]
+        why = kb.why_empty("penguins", **options)  # type: ignore[arg-type]
+        assert why is not None
+        assert why.reason == reason
+
+
+def test_bm25_beside_the_index(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    for mode in ("bm25", "dense+bm25"):
+        assert kb.search("stripes", mode=mode)[0].chunk.document_id == "sub/zebra.txt"
+    (files / "ducks.md").write_text("Pelicans fish.")
+    kb.ingest(files)
+    assert [hit.chunk.text for hit in kb.search("pelicans", mode="bm25")] == ["Pelicans fish."]
+    kb.close()
+    assert [hit.found_by for hit in kb.search("pelicans", mode="bm25")] == [("bm25",)]
+    assert kb.search("ducks", mode="bm25") == []
+
+
+def test_learned_weights_are_the_default_of_a_search(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    plain, dense = kb.search("ducks eat grass"), kb.search("ducks eat grass", weights="1/0/0")
+    assert plain != dense
+    kb.store.update_settings({"weights": "1/0/0"})
+    assert kb.search("ducks eat grass") == dense
+    assert kb.search("ducks eat grass", weights="miracl") == plain
+    kb.close()
+    with KnowledgeBase(kb.path, encoder=HashEncoder(), settings=Settings(weights="miracl")) as told:
+        assert told.search("ducks eat grass") == plain
+
+
+def test_options_of_a_search_reach_it(kb: KnowledgeBase, files: Path) -> None:
+    kb.ingest(files)
+    hits = kb.search("ducks swim")
+    assert {hit.chunk.document_id for hit in kb.search("ducks swim", group_by_document=1)} == {
+        hit.chunk.document_id for hit in hits
+    }
+    assert len(kb.search("ducks swim", group_by_document=1)) == 2
+    assert kb.search("ducks swim", score_threshold=hits[0].score) == hits[:1]
+    assert kb.search("ducks swim", diversity=0.5)[0] == hits[0]
+    with pytest.raises(TypeError, match="topk"):
+        kb.search("ducks", topk=3)  # type: ignore[call-arg]

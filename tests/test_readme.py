@@ -51,12 +51,16 @@ def test_commands_then_python(folder: Path) -> None:
         assert outputs[arguments[0]].strip()
     assert "duck.en.html" in outputs["ask"]
     programs = blocks("python")
-    assert len(programs) == 3
+    assert len(programs) == 4
     printed = run(folder, "-c", programs[0])
     assert "Ian Murdock" in printed
     assert "debian-faq.de.pdf 10" in printed
     run(folder, "-c", programs[1])
-    assert "(2, 384) (2, 250037)" in run(folder, "-c", programs[2])
+    searched = run(folder, "-c", programs[2])
+    assert "'duck.en.html'" in searched
+    assert "debian" not in searched
+    assert "reason='filter'" in searched
+    assert "(2, 384) (2, 250037)" in run(folder, "-c", programs[3])
 
 
 def test_the_first_screen_shows_what_really_comes_out(folder: Path) -> None:

@@ -15,6 +15,7 @@ from m3rag.cli.list import list_documents
 from m3rag.cli.rebuild import rebuild
 from m3rag.cli.rm import rm
 from m3rag.cli.search import search
+from m3rag.cli.tune import tune
 
 app = typer.Typer(
     name="m3rag",
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Ask your documents: hybrid retrieval on BGE-M3's dense, lexical and ColBERT representations.",
-    epilog="Exit codes: 0 ok, 1 some files failed, 2 usage, 3 configuration, 4 index, 5 model, 130 interrupted.",
+    epilog="Exit codes: 0 ok, 1 problems found, 2 usage, 3 configuration, 4 index, 5 model, 130 interrupted.",
 )
 app.command()(demo)
 app.command()(ingest)
@@ -32,6 +33,7 @@ app.command("list")(list_documents)
 app.command()(rm)
 app.command()(info)
 app.command()(rebuild)
+app.command()(tune)
 app.command()(encode)
 app.command()(export)
 

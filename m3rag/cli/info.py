@@ -16,10 +16,12 @@ def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> No
 
     with KnowledgeBase(settings=load_settings(index=index)) as kb:
         manifest, documents, chunks = kb.store.manifest, len(kb.documents()), kb.store.count()
-    size = sum(file.stat().st_blocks * 512 for file in kb.path.rglob("*") if file.is_file())
+        weights = kb.store.settings.get("weights")
+    folder = kb.path
+    size = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) if folder else None
     model = manifest.model
     shown = {
-        "index": str(kb.path.resolve()),
+        "index": str(folder.resolve()) if folder and str(folder) == str(kb.place) else str(kb.place),
         "model": model.name,
         "fingerprint": model.fingerprint,
         "dense_dim": model.dense_dim,
@@ -27,7 +29,8 @@ def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> No
         "documents": documents,
         "chunks": chunks,
         "bytes": size,
-        "bytes_per_chunk": round(size / chunks) if chunks else None,
+        "bytes_per_chunk": round(size / chunks) if size and chunks else None,
+        "learned_weights": weights,
         "format": manifest.format,
         "m3rag_version": manifest.m3rag_version,
     }

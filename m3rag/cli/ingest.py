@@ -37,7 +37,7 @@ def ingest(
         print_json(
             "ingest",
             {
-                "index": str(kb.path),
+                "index": str(kb.place),
                 "results": [asdict(result) for result in report.results],
                 "skipped": [str(path) for path in report.skipped],
             },

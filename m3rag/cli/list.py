@@ -20,10 +20,10 @@ def list_documents(index: Index = None, as_json: Json = False, debug: Debug = Fa
         shown = [
             {"id": d.id, "title": d.title, "pages": d.pages, "chunks": d.chunks, "source": d.source} for d in documents
         ]
-        print_json("list", {"index": str(kb.path), "documents": shown})
+        print_json("list", {"index": str(kb.place), "documents": shown})
         return
     for document in documents:
         pages = f"{document.pages} pages  " if document.pages else ""
         typer.echo(f"{document.id}  {pages}{document.chunks} chunks  {document.title}")
     if not documents:
-        note(f"the index {kb.path} is empty; fill it with `m3rag ingest FOLDER`")
+        note(f"the index {kb.place} is empty; fill it with `m3rag ingest FOLDER`")

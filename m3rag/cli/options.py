@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Index = Annotated[
-    Path | None,
-    typer.Option("--index", "-i", envvar="M3RAG_INDEX", help="The index's folder.", show_default="m3rag-index"),
+    str | None,
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="M3RAG_INDEX",
+        help="The index: a folder, http://HOST:6333/COLLECTION (Qdrant) or chroma:FOLDER.",
+        show_default="m3rag-index",
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -31,7 +36,7 @@ Mode = Annotated[
     typer.Option(
         "--mode",
         envvar="M3RAG_MODE",
-        help="dense, lexical, colbert, dense+lexical or all.",
+        help="dense, lexical, colbert, dense+lexical, all, bm25 or dense+bm25.",
         show_default="all",
     ),
 ]

@@ -1,36 +1,74 @@
-"""`m3rag rebuild`: the same chunks, encoded by another model."""
+"""`m3rag rebuild`: the same chunks, encoded by another model or kept in another place."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from m3rag.cli.console import command, note, print_json, shows_progress
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 
+To = Annotated[
+    str | None,
+    typer.Option("--to", help="Write into this index instead (a folder, a Qdrant URL, chroma:FOLDER); the old stays."),
+]
+
 
 @command
 def rebuild(
-    index: Index = None, model: Model = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+    index: Index = None,
+    model: Model = None,
+    to: To = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
-    """Encode the index again with another model, from the texts it holds; the old index stays until that is done."""
+    """Encode the index again with another model, or copy it elsewhere; the old index stays until that is done.
+
+    With --to and the same model nothing is encoded: what is stored is copied.
+    """
+    from m3rag.encoder.checkpoint import Checkpoint
     from m3rag.encoder.encoder import M3Encoder
+    from m3rag.errors import InputError
+    from m3rag.rebuild import copy
     from m3rag.rebuild import rebuild as encode_again
     from m3rag.settings import load_settings
     from m3rag.store import QdrantEdgeStore
+    from m3rag.store.place import place_of
 
     settings = load_settings(index=index, model=model)
-    with QdrantEdgeStore.open(settings.index) as store:
-        name = settings.model or store.manifest.model.name
-        encoder = M3Encoder(
-            name,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_length=settings.max_length,
-            batch_tokens=settings.batch_tokens,
-        )
-        show = shows_progress(quiet=quiet, as_json=as_json)
-        documents = encode_again(store, encoder, on_document=(lambda d: note(f"encoded {d.id}")) if show else None)
+    place = place_of(settings.index, api_key=settings.index_key)
+    show = shows_progress(quiet=quiet, as_json=as_json)
+    on_document = (lambda d: note(f"wrote {d.id}")) if show else None
+    store = place.open()
+    try:
+        made_by = store.manifest.model
+        name = settings.model or made_by.name
+        same = to is not None and (settings.model is None or Checkpoint.find(name).fingerprint() == made_by.fingerprint)
+        encoder = None
+        if not same:
+            encoder = M3Encoder(
+                name,
+                device=settings.device,
+                dtype=settings.dtype,
+                max_length=settings.max_length,
+                batch_tokens=settings.batch_tokens,
+            )
+        if to is not None:
+            target = place_of(to, api_key=settings.index_key).open_or_create(encoder.info if encoder else made_by)
+            try:
+                documents = copy(store, target, encoder=encoder, on_document=on_document)
+            finally:
+                target.close()
+        elif encoder is not None and isinstance(store, QdrantEdgeStore):
+            documents = encode_again(store, encoder, on_document=on_document)
+        else:
+            raise InputError(f"{place} cannot be rebuilt in its place: write into another index with --to")
+    finally:
+        store.close()
+    written = to or str(place)
     if as_json:
-        print_json("rebuild", {"index": str(settings.index), "model": name, "documents": documents})
+        print_json("rebuild", {"index": written, "model": name, "documents": documents})
     else:
-        typer.echo(f"encoded {documents} documents of {settings.index} with {name}")
+        typer.echo(f"{'copied' if same else 'encoded'} {documents} documents into {written} ({name})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,8 +12,7 @@ from m3rag.cli.console import command, note, one_line, place, print_json
 from m3rag.cli.options import Debug, Filters, Index, Json, Mode, Model, parse_filters
 
 if TYPE_CHECKING:
-    from m3rag.knowledge_base import KnowledgeBase
-    from m3rag.retrieval import TokenMatch
+    from m3rag.retrieval import NoHits, SearchOptions, TokenMatch
     from m3rag.types import Hit
 
 
@@ -27,7 +27,18 @@ def search(
         str | None,
         typer.Option(envvar="M3RAG_WEIGHTS", help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1."),
     ] = None,
-    fusion: Annotated[Literal["weighted", "rrf"], typer.Option(help="How the legs are fused.")] = "weighted",
+    alpha: Annotated[
+        float | None, typer.Option(help="Part of the dense leg, 0 to 1, in dense+lexical; instead of weights.")
+    ] = None,
+    fusion: Annotated[
+        Literal["weighted", "minmax", "zscore", "rrf"] | None,
+        typer.Option(help="How the legs are fused.", show_default="weighted"),
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits of a lower score.")] = None,
+    diversity: Annotated[
+        float | None, typer.Option(help="0 to 1: how much a hit loses for being like those before it.")
+    ] = None,
+    per_document: Annotated[int | None, typer.Option(min=1, help="Most hits of one document.")] = None,
     filters: Filters = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show each leg's score and rank, and what matched.")
@@ -40,30 +51,34 @@ def search(
     from m3rag.settings import load_settings
 
     settings = load_settings(index=index, model=model, top_k=top_k, mode=mode, weights=weights)
-    chosen = parse_filters(filters)
+    options: SearchOptions = {
+        "filter": parse_filters(filters) or None,
+        "weights": weights,
+        "alpha": alpha,
+        "fusion": fusion,
+        "score_threshold": min_score,
+        "diversity": diversity,
+        "group_by_document": per_document,
+    }
     with KnowledgeBase(settings=settings) as kb:
-        hits = kb.search(query, filter=chosen or None, fusion=fusion)
+        hits = kb.search(query, **options)
+        why = None if hits else kb.why_empty(query, **options)
         explanations: Sequence[list[TokenMatch] | None] = kb.explain(query, hits) if explain else [None] * len(hits)
-        if as_json:
-            found = [_as_dict(hit, explanation) for hit, explanation in zip(hits, explanations, strict=True)]
-            print_json("search", {"query": query, "mode": settings.mode, "hits": found})
-        elif explain:
-            _print_table(hits, [e for e in explanations if e is not None])
-        else:
-            for rank, hit in enumerate(hits, 1):
-                typer.echo(f"{rank:>2}  {hit.score:.3f}  {place(hit.chunk.document_id, hit.chunk.page)}")
-                typer.echo(f"    {one_line(hit.chunk.text, 110)}")
-        if not hits:
-            note(_why_nothing(kb, filters or []))
+    if as_json:
+        found = [_as_dict(hit, explanation) for hit, explanation in zip(hits, explanations, strict=True)]
+        print_json("search", {"query": query, "mode": settings.mode, "hits": found, **_why(why)})
+    elif explain:
+        _print_table(hits, [e for e in explanations if e is not None])
+    else:
+        for rank, hit in enumerate(hits, 1):
+            typer.echo(f"{rank:>2}  {hit.score:.3f}  {place(hit.chunk.document_id, hit.chunk.page)}")
+            typer.echo(f"    {one_line(hit.chunk.text, 110)}")
+    if why is not None:
+        note(f"no hit: {why.message}")
 
 
-def _why_nothing(kb: KnowledgeBase, filters: list[str]) -> str:
-    total, passing = kb.store.count(), kb.store.count(filter=parse_filters(filters) or None)
-    if total == 0:
-        return "no hit: the index is empty; fill it with `m3rag ingest FOLDER`"
-    if passing == 0:
-        return f"no hit: 0 of {total} chunks pass the filter {' '.join(filters)}"
-    return f"no hit: none of {passing} chunks shares a token with the question; try --mode all"
+def _why(why: NoHits | None) -> dict[str, Any]:
+    return {} if why is None else {"no_hits": asdict(why)}
 
 
 def _as_dict(hit: Hit, explanation: list[TokenMatch] | None) -> dict[str, Any]:
@@ -78,8 +93,9 @@ def _as_dict(hit: Hit, explanation: list[TokenMatch] | None) -> dict[str, Any]:
         "metadata": dict(chunk.metadata),
         "chunk_id": chunk.id,
         "score": hit.score,
-        "scores": {"dense": hit.scores.dense, "lexical": hit.scores.lexical, "colbert": hit.scores.colbert},
-        "ranks": {"dense": hit.ranks.dense, "lexical": hit.ranks.lexical, "colbert": hit.ranks.colbert},
+        "scores": asdict(hit.scores),
+        "ranks": asdict(hit.ranks),
+        "found_by": list(hit.found_by),
     }
     if explanation is not None:
         found["tokens"] = [{"token": token, "contribution": score} for token, score in explanation]

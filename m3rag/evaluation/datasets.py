@@ -87,7 +87,7 @@ def load_questions(path: Path | str) -> list[Question]:
         InputError: If the file is missing or malformed; the message names file and line.
     """
     questions: dict[str, Question] = {}
-    for where, record in _records(Path(path)):
+    for where, record in records(Path(path)):
         question = _question(where, record)
         if question.id in questions:
             raise InputError(f"{where}: the id {question.id!r} is there twice; ids must be unique")
@@ -96,7 +96,7 @@ def load_questions(path: Path | str) -> list[Question]:
 
 
 def _question(where: str, record: dict[str, Any]) -> Question:
-    answers = _strings(where, record, "answers")
+    answers = strings(where, record, "answers")
     answerable = record.get("answerable", bool(answers))
     if answerable is not bool(answers):
         raise InputError(
@@ -104,23 +104,23 @@ def _question(where: str, record: dict[str, Any]) -> Question:
             "and false without"
         )
     return Question(
-        id=_string(where, record, "id"),
-        question=_string(where, record, "question"),
+        id=string(where, record, "id"),
+        question=string(where, record, "question"),
         answers=answers,
-        gold_ids=_strings(where, record, "gold_ids") if "gold_ids" in record else (),
+        gold_ids=strings(where, record, "gold_ids") if "gold_ids" in record else (),
         answerable=answerable,
-        lang=_string(where, record, "lang") if "lang" in record else "",
+        lang=string(where, record, "lang") if "lang" in record else "",
     )
 
 
 def _texts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for where, record in _records(path):
-        key = _string(where, record, "_id")
+    for where, record in records(path):
+        key = string(where, record, "_id")
         if key in texts:
             raise InputError(f"{where}: the _id {key!r} is there twice; ids must be unique")
-        text = _string(where, record, "text")
-        title = _string(where, record, "title") if record.get("title") else ""
+        text = string(where, record, "text")
+        title = string(where, record, "title") if record.get("title") else ""
         texts[key] = f"{title}\n{text}" if title else text
     return texts
 
@@ -148,7 +148,12 @@ def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str])
     return qrels
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a jsonl file, each with `file:line` for messages.
+
+    Raises:
+        InputError: If the file is missing, no UTF-8, or a line is no JSON object.
+    """
     for number, line in _lines(path):
         where = f"{path}:{number}"
         try:
@@ -171,14 +176,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _string(where: str, record: dict[str, Any], key: str) -> str:
+def string(where: str, record: dict[str, Any], key: str) -> str:
+    """A record's string. Raises an InputError that names the place if it is missing or none."""
     value = record.get(key)
     if not isinstance(value, str):
         raise InputError(f"{where}: {key!r} must be a string, got {value!r:.60}")
     return value
 
 
-def _strings(where: str, record: dict[str, Any], key: str) -> tuple[str, ...]:
+def strings(where: str, record: dict[str, Any], key: str) -> tuple[str, ...]:
+    """A record's list of strings. Raises an InputError that names the place if it is missing or none."""
     value = record.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError(f"{where}: {key!r} must be a list of strings, got {value!r:.60}")

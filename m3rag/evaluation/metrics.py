@@ -70,7 +70,7 @@ def per_query(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRICS) 
     Raises:
         InputError: If a metric is unknown, or a score is not a number.
     """
-    parsed = [(name, *_parse(name)) for name in metrics]
+    parsed = [(name, *parse_metric(name)) for name in metrics]
     values: dict[str, dict[str, float]] = {name: {} for name in metrics}
     for query_id, judged in qrels.items():
         retrieved = run.get(query_id, {})
@@ -104,7 +104,12 @@ def _dcg(gains: Gains) -> float:
     return float((gains / np.log2(np.arange(2, len(gains) + 2))).sum())
 
 
-def _parse(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
+def parse_metric(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
+    """The function and the cut-off that a name such as `ndcg@10` means.
+
+    Raises:
+        InputError: If the metric is unknown, or has no cut-off of 1 or more.
+    """
     metric, _, cut = name.partition("@")
     if metric not in METRICS or not cut.isascii() or not cut.isdigit() or int(cut) < 1:
         raise InputError(f"unknown metric {name!r}: give one of {', '.join(METRICS)} with a cut-off, such as ndcg@10")

@@ -6,19 +6,18 @@ two stages of `m3rag.retrieval.HybridRetriever`, which only save work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from m3rag.bm25 import BM25Index, Tokenize
 from m3rag.encoder.protocol import Encoder
-from m3rag.errors import InputError
+from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation.datasets import RetrievalSet
 from m3rag.evaluation.metrics import DEFAULT_METRICS, aggregate
 from m3rag.output import M3Output
-from m3rag.retrieval.bm25 import BM25Index, Tokenize
-from m3rag.retrieval.mode import Mode
+from m3rag.retrieval.mode import M3_MODES, Mode
 from m3rag.scoring import LEG_SCORES, ScoreMatrix, Weights, fuse
 from m3rag.types import LEGS, Leg
 
@@ -102,7 +101,7 @@ def rankings(
     As in a search, mode `lexical` finds only passages that share a token with the query.
     """
     order = np.argsort(np.array(ids))
-    for fused in fuse({leg: scores[leg] for leg in mode.legs}, weights):
+    for fused in fuse({leg: scores[leg] for leg in mode.model_legs}, weights):
         # Sorting positions that are in the order of the ids makes a stable sort break ties by id.
         best = order[np.argsort(-fused[order], kind="stable")[:depth]]
         yield {ids[i]: float(fused[i]) for i in best if mode is not Mode.LEXICAL or fused[i] > 0}
@@ -113,7 +112,7 @@ def evaluate(
     dataset: RetrievalSet,
     *,
     passages: Passages | None = None,
-    modes: Sequence[Mode | str] = tuple(Mode),
+    modes: Sequence[Mode | str] = M3_MODES,
     weights: Weights | str = "miracl",
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> Table:
@@ -123,7 +122,7 @@ def evaluate(
         encoder: The model.
         dataset: Passages, questions and judgements.
         passages: The set's corpus, already encoded by this model; encoded here by default.
-        modes: Which modes.
+        modes: Which modes, of those without BM25.
         weights: Of the legs in the fused modes; a mode of one leg is that leg whatever its weight.
         metrics: As in `m3rag.evaluation.metrics`.
 
@@ -132,19 +131,21 @@ def evaluate(
 
     Raises:
         InputError: If `passages` are not the corpus of the set, or a metric is unknown.
-        ConfigurationError: If a mode is unknown, or its weights are all 0.
+        ConfigurationError: If a mode is unknown or looks at BM25, or its weights are all 0.
     """
     passages = passages or Passages.encode(encoder, dataset.corpus)
     if passages.texts != dataset.corpus:
         raise InputError(f"the passages given are not the corpus of {dataset.name!r}: encode its corpus")
-    parsed, weights, ids = [Mode.parse(mode) for mode in modes], Weights.parse(weights), list(passages.texts)
+    parsed, ids = [Mode.parse(mode) for mode in modes], list(passages.texts)
     for mode in parsed:
+        if mode.needs_bm25:
+            raise ConfigurationError(f"mode {mode.value!r} is not of the model alone: evaluate_bm25 gives the baseline")
         mode.check(encoder.info)
     runs: dict[Mode, dict[str, dict[str, float]]] = {mode: {} for mode in parsed}
     for query_ids, queries in _query_blocks(encoder, dataset.queries):
         scores = score_all(queries, passages.output)
         for mode in parsed:
-            used = weights if len(mode.legs) > 1 else Weights(1, 1, 1)
+            used = Weights.parse(weights, legs=mode.legs) if len(mode.legs) > 1 else Weights(1, 1, 1)
             runs[mode] |= dict(zip(query_ids, rankings(scores, mode, used, ids), strict=True))
     return {mode.value: aggregate(run, dataset.qrels, metrics) for mode, run in runs.items()}
 
@@ -171,16 +172,6 @@ def evaluate_bm25(
     found = index.search(list(dataset.queries.values()), k=DEPTH)
     run = {key: {ids[i]: score for i, score in hits} for key, hits in zip(dataset.queries, found, strict=True)}
     return aggregate(run, dataset.qrels, metrics)
-
-
-def encoder_tokenizer(encoder: Encoder) -> Tokenize:
-    """The encoder's own tokens as a tokenizer for BM25, for languages written without spaces."""
-
-    def tokenize(text: str) -> list[str]:
-        spans: Iterable[npt.NDArray[np.int64]] = encoder.word_spans(text)
-        return [text[start:end].lower() for start, end in spans]
-
-    return tokenize
 
 
 def _query_blocks(encoder: Encoder, queries: Mapping[str, str]) -> Iterator[tuple[list[str], M3Output]]:

@@ -55,15 +55,15 @@ class M3Retriever(BaseRetriever):
     metadata are the chunk's own and `document_id`, `source` (the document's id, unless the chunk's
     own metadata name a source), `page` (from 1; left out for formats without pages), `start` and
     `end` (characters in the document's text), `headings`, `relevance_score` (what ordered the
-    documents) and `scores` (`dense`, `lexical`, `colbert`; None for a leg the mode left out).
+    documents) and `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at).
 
     Attributes:
         knowledge_base: Where to search.
         k: Most documents to give; None for the knowledge base's setting.
-        mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`; None for the setting.
+        mode: `dense`, `lexical`, `colbert`, `dense+lexical`, `all`, `bm25` or `dense+bm25`; None for the setting.
         filter: Conditions on the chunks' metadata, see `m3rag.store.Filter`.
         weights: A preset's name, `"1/0.3/1"`, or Weights; None for the setting.
-        fusion: `weighted` or `rrf`; None for `weighted`.
+        fusion: `weighted`, `minmax`, `zscore` or `rrf`; None for `weighted` (`minmax` with BM25).
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

@@ -48,7 +48,7 @@ class M3Retriever(BaseRetriever):
     Nodes are new objects: `id_` is the chunk's id, `text` its text, `start_char_idx` and
     `end_char_idx` its place in the document, which is the node's SOURCE. The metadata are the
     chunk's own and `document_id`, `page` (from 1; left out for formats without pages), `headings`,
-    and `scores` (`dense`, `lexical`, `colbert`; None for a leg the mode left out), which no
+    and `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at), which no
     language model or embedding is shown.
 
     Where a query bundle brings its own strings to embed (HyDE does), these are searched for
@@ -57,10 +57,10 @@ class M3Retriever(BaseRetriever):
     Args:
         knowledge_base: Where to search.
         similarity_top_k: Most nodes to give; None for the knowledge base's setting.
-        mode: `dense`, `lexical`, `colbert`, `dense+lexical` or `all`; None for the setting.
+        mode: `dense`, `lexical`, `colbert`, `dense+lexical`, `all`, `bm25` or `dense+bm25`; None for the setting.
         filters: Conditions on the chunks' metadata as a dict, see `m3rag.store.Filter`.
         weights: A preset's name, `"1/0.3/1"`, or Weights; None for the setting.
-        fusion: `weighted` or `rrf`; None for `weighted`.
+        fusion: `weighted`, `minmax`, `zscore` or `rrf`; None for `weighted` (`minmax` with BM25).
         callback_manager: As for every retriever of LlamaIndex.
         verbose: As for every retriever of LlamaIndex.
 

@@ -217,6 +217,23 @@ def test_rebuild_with_another_model(index: Path, tiny_checkpoint: Path) -> None:
     assert len(run_json("search", "ducks", "-i", "i")["hits"]) == 2
 
 
+def test_copied_to_another_store(index: Path) -> None:
+    pytest.importorskip("chromadb", reason="needs the extra chroma")
+    before = run_json("search", "ducks", "-i", "i")["hits"]
+    found = run_json("rebuild", "-i", "i", "--to", "chroma:db")
+    assert found["index"] == "chroma:db"
+    assert found["documents"] == len(run_json("list", "-i", "i")["documents"])
+    assert [hit["chunk_id"] for hit in run_json("search", "ducks", "-i", "chroma:db")["hits"]] == [
+        hit["chunk_id"] for hit in before
+    ]
+    shown = run_json("info", "-i", "chroma:db")
+    assert shown["index"] == "chroma:db"
+    assert shown["bytes"] > 0
+    refused = run("rebuild", "-i", "chroma:db", "-q")
+    assert refused.exit_code == 2
+    assert "--to" in refused.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one child")
 def test_interrupted_by_the_user(folder: Path) -> None:
     many = folder / "many"

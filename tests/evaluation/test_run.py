@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m3rag.bm25 import encoder_tokenizer
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation import Passages, RetrievalSet, aggregate, evaluate, evaluate_bm25, load_beir
-from m3rag.evaluation.run import encoder_tokenizer, rankings, score_all
+from m3rag.evaluation.run import rankings, score_all
 from m3rag.retrieval import HybridRetriever, Mode
+from m3rag.retrieval.mode import M3_MODES
 from m3rag.scoring import LEG_SCORES, Weights
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
@@ -40,7 +42,7 @@ def searched(encoder: HashEncoder, dataset: RetrievalSet, mode: Mode) -> dict[st
     }
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", M3_MODES)
 def test_it_measures_what_a_search_finds(mode: Mode) -> None:
     encoder = HashEncoder()
     table = evaluate(encoder, BIRDS, modes=[mode])
@@ -124,3 +126,5 @@ def test_passages_of_another_corpus_are_refused() -> None:
         Passages.encode(encoder, {})
     with pytest.raises(ConfigurationError, match="unknown mode"):
         evaluate(encoder, BIRDS, modes=["sparse"])
+    with pytest.raises(ConfigurationError, match="evaluate_bm25 gives the baseline"):
+        evaluate(encoder, BIRDS, modes=["dense+bm25"])

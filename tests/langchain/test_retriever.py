@@ -86,6 +86,8 @@ def test_the_best_document_is_first_and_carries_its_place(knowledge_base: Knowle
         "dense": hit.scores.dense,
         "lexical": hit.scores.lexical,
         "colbert": hit.scores.colbert,
+        "bm25": None,
+        "rerank": None,
     }
     scores = [document.metadata["relevance_score"] for document in found]
     assert scores == sorted(scores, reverse=True)
@@ -158,7 +160,7 @@ def test_the_document_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
             "end": 16,
             "headings": [],
             "relevance_score": 0.75,
-            "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None},
+            "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None, "bm25": None, "rerank": None},
         },
     )
     document.metadata["tags"].append("b")

@@ -118,7 +118,7 @@ def test_the_node_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
         "document_id": "a.pdf",
         "headings": [],
         "page": 3,
-        "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None},
+        "scores": {"dense": 0.5, "lexical": 0.25, "colbert": None, "bm25": None, "rerank": None},
     }
     found.metadata["tags"].append("b")
     assert hit.chunk.metadata["tags"] == ["a"]
