@@ -1,151 +1,259 @@
-"""From files to stored chunks: read, split, encode, write; one file after the other."""
+"""From files to stored chunks: read in a process of its own, split, encode together, write each by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TypedDict
 
 from m3rag.chunking import Chunker, document_version
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import InputError, ReadError
-from m3rag.output import M3Output
-from m3rag.reading import Found, read
+from m3rag.reading import Found
+from m3rag.reading.sandbox import Limits, Sandbox
 from m3rag.store.protocol import DocumentRecord, Store
-from m3rag.types import Chunk, Document
+from m3rag.sync.batches import Batches, Prepared
+from m3rag.sync.dry_run import dry_run, removed, unchanged, unreadable, without_path
+from m3rag.sync.encoding import CHUNKS_AT_ONCE, encoded_parts
+from m3rag.sync.hashes import FileHashes
+from m3rag.sync.plan import Plan, Planned
+from m3rag.sync.results import FileResult, IngestReport, Progress, Status
+from m3rag.types import Document
 
-Status = Literal["added", "updated", "unchanged", "failed"]
-
-CHUNKS_AT_ONCE = 64
-"""Chunks encoded and written together: enough for full batches, little enough for any memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileResult:
-    """What became of one file.
-
-    Attributes:
-        path: The file.
-        document_id: Its identity in the index; empty if it failed before it had one.
-        status: `failed` leaves what the index held of it untouched.
-        chunks: Chunks the index now holds of it.
-        message: Why it failed, or what a person should know (such as a page without text).
-    """
-
-    path: Path
-    document_id: str
-    status: Status
-    chunks: int = 0
-    message: str = ""
+__all__ = [
+    "CHUNKS_AT_ONCE",
+    "FileResult",
+    "IngestOptions",
+    "IngestReport",
+    "Ingestor",
+    "Progress",
+    "Status",
+    "encoded_parts",
+    "take_in",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What became of all files.
+REMOVED_AT_ONCE = 100
+
+
+class IngestOptions(TypedDict, total=False):
+    """What `KnowledgeBase.ingest` and `sync` may be told.
 
     Attributes:
-        results: One a file, in the order they were read.
-        skipped: Files seen in a folder that are of no known format.
+        include: Only files of folders that one of these patterns matches; patterns as in `.gitignore`,
+            see `m3rag.reading.discover_rules.Rules`.
+        exclude: Files and folders to leave out.
+        gitignore: Leave out what `.gitignore` files do.
+        password: For encrypted files.
+        limits: What reading one file may take, see `m3rag.reading.sandbox.Limits`.
+        dry_run: Say what would be done, and do nothing; no model is loaded.
+        on_result: Called with each file's result; the document is durable then.
+        on_progress: Called as chunks are written.
     """
 
-    results: tuple[FileResult, ...]
-    skipped: tuple[Path, ...]
-
-    def count(self, status: Status) -> int:
-        """How many files ended with a status."""
-        return sum(result.status == status for result in self.results)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where an ingest stands: file `file` of `files`, of whose `chunks` `done` are written."""
-
-    path: Path
-    file: int
-    files: int
-    done: int
-    chunks: int
+    include: tuple[str, ...] | list[str]
+    exclude: tuple[str, ...] | list[str]
+    gitignore: bool
+    password: str | None
+    limits: Limits | None
+    dry_run: bool
+    on_result: Callable[[FileResult], None] | None
+    on_progress: Callable[[Progress], None] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ingestor:
-    """Brings files into a store. Each document is written wholly or not at all."""
+    """Brings files into a store. Each document is written wholly or not at all.
+
+    Attributes:
+        store: Where to.
+        encoder: Gives the model, which so need not be loaded for files that have not changed.
+        chunker: How documents are split.
+        hashes: The content hashes of files.
+        sandbox: What reads them.
+        max_bytes: What a file may have.
+        password: For encrypted files.
+    """
 
     store: Store
-    encoder: Encoder
+    encoder: Callable[[], Encoder]
     chunker: Chunker
+    hashes: FileHashes
+    sandbox: Sandbox
     max_bytes: int
+    password: str | None = None
 
     def run(
         self,
         found: Found,
         *,
+        sync: bool = False,
+        remove_most: bool = False,
         on_result: Callable[[FileResult], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
-        """Ingest the files found; a bad one is reported and the rest goes on."""
-        results = []
-        for number, (root, path) in enumerate(found.files, 1):
+        """Ingest the files found; a bad one is reported and the rest goes on.
 
-            def step(done: int, chunks: int, path: Path = path, number: int = number) -> None:
-                if on_progress is not None:
-                    on_progress(Progress(path, number, len(found.files), done, chunks))
+        Args:
+            found: The files.
+            sync: Also remove the documents of the folders whose files are gone, and recognise files that
+                were renamed.
+            remove_most: Even if these are most of what the index holds of a folder.
+            on_result: Called with each file's result, when it is durable.
+            on_progress: Called as chunks are written.
 
-            step(0, 0)
-            try:
-                results.append(self._ingest(root, path, step))
-            except (ReadError, InputError) as error:
-                results.append(FileResult(path, "", "failed", message=str(error).removeprefix(f"{path}: ")))
-            if on_result is not None:
-                on_result(results[-1])
-        return IngestReport(tuple(results), found.skipped)
+        Raises:
+            InputError: Most documents of a folder would be removed; nothing was changed.
+        """
+        plan = plan_of(found, self.store, self.chunker, self.hashes, max_bytes=self.max_bytes, sync=sync)
+        if sync and not remove_most:
+            plan.refuse_to_empty()
+        run = _Run(self, plan, on_result, on_progress)
+        for number in range(1, len(found.files) + 1):
+            run.file(number)
+        run.batches.flush()
+        return run.finished(sync=sync)
 
-    def _ingest(self, root: Path, path: Path, step: Callable[[int, int], None]) -> FileResult:
-        document = read(path, root=root, max_bytes=self.max_bytes)
-        message = "; ".join(document.warnings)
-        known = self.store.document(document.id)
-        version = document_version(document, self.chunker)
-        if known is not None and _is_another_file(known.source, path):
-            taken = f"the index already holds {document.id} from {known.source}: ingest the folder that holds both"
-            return FileResult(path, document.id, "failed", message=taken)
-        if known is not None and known.version == version:
-            return FileResult(path, document.id, "unchanged", known.chunks, message)
-        chunks = self.chunker.split(document, self.encoder)
-        parts = encoded_parts(chunks, self.encoder, on_part=step)
-        self.store.put_document(_record(document, path, version, len(chunks)), parts)
-        return FileResult(path, document.id, "updated" if known else "added", len(chunks), message)
+    def prepare(self, planned: Planned) -> Prepared:
+        """Read and split a file.
+
+        Raises:
+            InputError, ReadError: It cannot be.
+        """
+        document = self.sandbox.read(planned.path, root=planned.root, max_bytes=self.max_bytes, password=self.password)
+        document = replace(document, id=planned.document_id)
+        chunks = self.chunker.split(document, self.encoder())
+        record = DocumentRecord(
+            id=document.id,
+            title=document.title,
+            version=document_version(document, self.chunker),
+            chunks=len(chunks),
+            source=planned.source,
+            page_starts=tuple(page.start for page in document.pages),
+            metadata=document.metadata,
+        )
+        return Prepared(planned, record, chunks, "; ".join(document.warnings))
 
 
-def encoded_parts(
-    chunks: Sequence[Chunk], encoder: Encoder, *, on_part: Callable[[int, int], None] | None = None
-) -> Iterator[tuple[Sequence[Chunk], M3Output]]:
-    """Encode a document's chunks as a store takes them, a part at a time.
+@dataclass(slots=True)
+class _Run:
+    """One run over the files found."""
+
+    ingestor: Ingestor
+    plan: Plan
+    on_result: Callable[[FileResult], None] | None
+    on_progress: Callable[[Progress], None] | None
+    batches: Batches = field(init=False)
+    results: dict[int, FileResult] = field(default_factory=dict)
+    last: list[FileResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batches = Batches(
+            self.ingestor.store, self.ingestor.encoder, self.written, self.step, late=self.ingestor.chunker.late
+        )
+
+    def file(self, number: int) -> None:
+        path = self.plan.found.files[number - 1][1]
+        self._progress(number, 0, 0)
+        planned: Planned | None = None
+        try:
+            planned = self.plan.decide(number)
+            if planned.status == "unchanged" and planned.known is not None:
+                self._result(number, unchanged(planned))
+                return
+            prepared = self.ingestor.prepare(planned)
+        except (ReadError, InputError) as error:
+            # Were it to replace a renamed document, that one is kept: only the next run may remove it.
+            identity = planned.document_id if planned else ""
+            self._result(number, FileResult(path, identity, "failed", message=without_path(path, error)))
+            return
+        self.batches.add(prepared)
+
+    def step(self, one: Prepared, done: int) -> None:
+        self._progress(one.planned.number, done, len(one.chunks))
+
+    def written(self, one: Prepared, result: FileResult) -> None:
+        if result.was:
+            self.ingestor.store.delete_documents([result.was])
+        if result.status != "failed":
+            self.plan.written(one.record)
+        self._result(one.planned.number, result)
+
+    def finished(self, *, sync: bool) -> IngestReport:
+        found = self.plan.found
+        gone = self.plan.gone if sync else []
+        for start in range(0, len(gone), REMOVED_AT_ONCE):
+            some = gone[start : start + REMOVED_AT_ONCE]
+            self.ingestor.store.delete_documents([record.id for record in some])
+            for record in some:
+                self.ingestor.hashes.forget(Path(record.source))
+                self._last(removed(record))
+        for folder in found.unreadable if sync else []:
+            self._last(unreadable(folder))
+        ordered = [self.results[number] for number in sorted(self.results)]
+        return IngestReport((*ordered, *self.last), found.skipped)
+
+    def _progress(self, number: int, done: int, chunks: int) -> None:
+        if self.on_progress is not None:
+            files = self.plan.found.files
+            self.on_progress(Progress(files[number - 1][1], number, len(files), done, chunks))
+
+    def _result(self, number: int, result: FileResult) -> None:
+        self.results[number] = result
+        if self.on_result is not None:
+            self.on_result(result)
+
+    def _last(self, result: FileResult) -> None:
+        self.last.append(result)
+        if self.on_result is not None:
+            self.on_result(result)
+
+
+def take_in(
+    found: Found,
+    store: Store | None,
+    options: IngestOptions,
+    *,
+    encoder: Callable[[], Encoder],
+    chunker: Chunker,
+    hashes_file: Path | None,
+    max_bytes: int,
+    sync: bool,
+    remove_most: bool,
+) -> IngestReport:
+    """Ingest or sync the files found, or say what that would do.
 
     Args:
-        chunks: In order.
-        encoder: The model.
-        on_part: Called with the number of chunks written and of all, each time a part is.
+        found: The files.
+        store: Where to; None, in a dry run alone, is an index that is not there yet.
+        options: What the user wants; `include`, `exclude` and `gitignore` have done their part.
+        encoder: Gives the model.
+        chunker: How documents are split.
+        hashes_file: Where the files' content hashes are remembered; None for nowhere.
+        max_bytes: What a file may have.
+        sync: See `Ingestor.run`, as for the next.
+        remove_most: See there.
     """
-    for start in range(0, len(chunks), CHUNKS_AT_ONCE):
-        part = chunks[start : start + CHUNKS_AT_ONCE]
-        yield part, encoder.encode_documents([chunk.encoded_text for chunk in part])
-        if on_part is not None:
-            on_part(start + len(part), len(chunks))
+    on_result, dry = options.get("on_result"), options.get("dry_run", False)
+    hashes = FileHashes(hashes_file, writable=not dry)
+    with hashes, Sandbox(limits=options.get("limits")) as sandbox:
+        if dry or store is None:
+            plan = plan_of(found, store, chunker, hashes, max_bytes=max_bytes, sync=sync)
+            if sync and not remove_most:
+                plan.refuse_to_empty()
+            return dry_run(plan, sync=sync, on_result=on_result)
+        ingestor = Ingestor(store, encoder, chunker, hashes, sandbox, max_bytes, options.get("password"))
+        progress = options.get("on_progress")
+        return ingestor.run(found, sync=sync, remove_most=remove_most, on_result=on_result, on_progress=progress)
 
 
-def _is_another_file(source: str, path: Path) -> bool:
-    # A folder that moved is the same document; a second file of the same name is not.
-    return bool(source) and Path(source) != path.resolve() and Path(source).exists()
+def plan_of(
+    found: Found, store: Store | None, chunker: Chunker, hashes: FileHashes, *, max_bytes: int, sync: bool
+) -> Plan:
+    """What is to be done with the files found; a store that is None is an index that is not there yet."""
 
+    def version_of(content_hash: str) -> str:
+        return document_version(Document(id="", text="", content_hash=content_hash), chunker)
 
-def _record(document: Document, path: Path, version: str, chunks: int) -> DocumentRecord:
-    return DocumentRecord(
-        id=document.id,
-        title=document.title,
-        version=version,
-        chunks=chunks,
-        source=str(path.resolve()),
-        page_starts=tuple(page.start for page in document.pages),
-        metadata=document.metadata,
-    )
+    return Plan.of(found, store, hashes=hashes, version_of=version_of, max_bytes=max_bytes, sync=sync)

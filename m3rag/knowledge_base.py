@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat
-from m3rag.chunking import CONTEXT_TOKENS, Chunker
+from m3rag.chunking import CONTEXT_TOKENS, Chunker, siblings, widened
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
-from m3rag.ingest import FileResult, Ingestor, IngestReport, Progress
-from m3rag.reading import SUPPORTED_SUFFIXES, find_files
+from m3rag.ingest import IngestReport, take_in
+from m3rag.reading import find_files, supported_suffixes
+from m3rag.reading.discover_rules import Rules
 from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
 from m3rag.retrieval.explain import explanations
 from m3rag.settings import LLMSettings, Settings, load_settings
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from m3rag.bm25 import BM25Leg
     from m3rag.encoder.explain import TokenAlignment
+    from m3rag.ingest import IngestOptions
+    from m3rag.reading import Found
     from m3rag.retrieval import SearchOptions
     from m3rag.store.protocol import Store
 
@@ -33,6 +36,9 @@ DEFAULT_MODEL = "mini"
 
 BM25_FILE = "bm25.sqlite"
 """In the index's folder (in memory for an index on a server); derived from the index, made again where missing."""
+
+HASHES_FILE = "files.sqlite"
+"""In the index's folder; what is remembered of files there, made again where missing, see `FileHashes`."""
 
 ROOM_TOKENS = CONTEXT_TOKENS + 8
 """What a chunk needs beyond its own tokens: its headings, the specials, a prefix."""
@@ -165,39 +171,106 @@ class KnowledgeBase:
                 + ("" if made.name == name else f", or use it with {_how_to_use(made)}")
             )
 
-    def ingest(
-        self,
-        *paths: str | Path,
-        on_result: Callable[[FileResult], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> IngestReport:
+    def ingest(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> IngestReport:
         """Read files and folders into the index, which is created if need be.
 
         A file whose content is unchanged costs no encoding; a bad one is reported and the rest
-        goes on. When a result is handed out, that document is durable.
+        goes on. When a result is handed out, that document is durable. Files are parsed in a process
+        of their own, with limits.
+
+        Args:
+            *paths: Files and folders.
+            **options: See `m3rag.ingest.IngestOptions`: `include`, `exclude`, `gitignore`, `password`,
+                `limits`, `dry_run`, `on_result`, `on_progress`.
 
         Raises:
             InputError: If no path is given, one does not exist, or they hold no file to read.
             ConfigurationError: If the model's texts are too short for the chunks, or it does not give
                 the legs that a search will look at.
         """
+        return self._take_in(paths, options, sync=False, remove_most=False)
+
+    def sync(self, *folders: str | Path, remove_most: bool = False, **options: Unpack[IngestOptions]) -> IngestReport:
+        """Make the index equal to folders: as `ingest`, and remove what is not there any more.
+
+        Only documents that were ingested with the same folder are removed; what was ingested with
+        another one, or as a single file, stays. A file that was renamed or moved within the folder, or a
+        copy of another, is not encoded again; of a changed one, only the chunks that are new. A folder
+        that was moved as a whole keeps its documents. What cannot be read is kept as it is.
+
+        Args:
+            *folders: Folders; a file among them is ingested, and never causes a removal.
+            remove_most: Go on if more than half of a folder's documents, and more than 10, would be
+                removed, or all of them since the folder is empty; else that is refused.
+            **options: As for `ingest`.
+
+        Raises:
+            InputError: If no path is given or one does not exist, or too much would be removed; nothing
+                is changed then.
+            ConfigurationError: As `ingest`.
+        """
+        return self._take_in(folders, options, sync=True, remove_most=remove_most)
+
+    def _take_in(
+        self, paths: Sequence[str | Path], options: IngestOptions, *, sync: bool, remove_most: bool
+    ) -> IngestReport:
+        settings = self.settings
+        chunker = Chunker(
+            strategy=settings.chunking,
+            chunk_tokens=settings.chunk_tokens,
+            overlap_tokens=settings.overlap_tokens,
+            late=settings.late_chunking,
+        )
+        found = self.found(*paths, **options)
+        if not found.files and not (sync and self.place.exists()):
+            known = ", ".join(sorted(supported_suffixes()))
+            raise InputError(f"no file to read in {', '.join(map(str, paths))}: m3rag reads {known}")
+
+        def encoder() -> Encoder:
+            ready = self.encoder
+            self.mode.check(ready.info)
+            _require_room(ready, chunker)
+            return ready
+
+        dry = options.get("dry_run", False)
+        store = self._store_for(encoder) if not dry else self.store if self.place.exists() else None
+        return take_in(
+            found,
+            store,
+            options,
+            encoder=encoder,
+            chunker=chunker,
+            hashes_file=self.path / HASHES_FILE if self.path and store else None,
+            max_bytes=int(settings.max_file_mb * 1e6),
+            sync=sync,
+            remove_most=remove_most,
+        )
+
+    def found(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> Found:
+        """The files that `ingest` and `sync` read with the same arguments.
+
+        Raises:
+            InputError: If no path is given, or one does not exist.
+        """
         if not paths:
             raise InputError("nothing to ingest: give files or folders")
-        settings = self.settings
-        chunker = Chunker(chunk_tokens=settings.chunk_tokens, overlap_tokens=settings.overlap_tokens)
-        found = find_files(paths)
-        if not found.files:
-            raise InputError(
-                f"no file to read in {', '.join(map(str, paths))}: m3rag reads {', '.join(SUPPORTED_SUFFIXES)}"
-            )
+        rules = Rules(
+            include=tuple(options.get("include", ())),
+            exclude=tuple(options.get("exclude", ())),
+            gitignore=options.get("gitignore", False),
+        )
+        without = [self.path] if self.path else []
+        return find_files(paths, suffixes=supported_suffixes(), rules=rules, without=without)
+
+    def _store_for(self, encoder: Callable[[], Encoder]) -> Store:
+        """The index, made if need be; the model is loaded only if it may be another one than the index's."""
         with self._lock:
-            encoder = self.encoder
-            self.mode.check(encoder.info)
-            _require_room(encoder, chunker)
+            if self._model is None and self._encoder is None and (self._store or self.place.exists()):
+                return self.store
+            ready = encoder()
             if self._store is None:
-                self._store = self.place.open_or_create(encoder.info)
-        ingestor = Ingestor(self.store, encoder, chunker, max_bytes=int(settings.max_file_mb * 1e6))
-        return ingestor.run(found, on_result=on_result, on_progress=on_progress)
+                self._store = self.place.open_or_create(ready.info)
+            return self._store
 
     def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """The best chunks for a question, best first.
@@ -259,17 +332,23 @@ class KnowledgeBase:
         `answer.answered` is False when the documents do not answer it.
         """
         answerer = self.answerer  # first: that nothing can answer should not cost a search
-        return answerer.answer(question, self._passages(question, k, mode, filter))
+        return answerer.answer(question, self._passages(answerer, question, k, mode, filter))
 
     def stream(
         self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
     ) -> Iterator[AnswerEvent]:
         """As `ask`, piece by piece: the text as it is written, then the Answer with its citations."""
         answerer = self.answerer
-        return answerer.stream(question, self._passages(question, k, mode, filter))
+        return answerer.stream(question, self._passages(answerer, question, k, mode, filter))
 
-    def _passages(self, question: str, k: int | None, mode: Mode | str | None, filter: Filter | None) -> list[Hit]:
-        return self.search(question, k=self.settings.answer_passages if k is None else k, mode=mode, filter=filter)
+    def _passages(
+        self, answerer: Answerer, question: str, k: int | None, mode: Mode | str | None, filter: Filter | None
+    ) -> list[Hit]:
+        n = self.settings.answer_passages if k is None else k
+        hits = self.search(question, k=n, mode=mode, filter=filter)
+        # Small chunks are answered from the passage they stand in; quoting needs the stored chunks of it.
+        expand = siblings if isinstance(answerer, Extractive) else widened
+        return expand(hits, self.store.chunks_of)
 
     @property
     def answerer(self) -> Answerer:

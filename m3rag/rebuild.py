@@ -26,7 +26,8 @@ def rebuild(
     """Fill a new index beside the old one, then put it in its place; closes the store.
 
     Killed in the middle, the old index is untouched, but for the instant between two renames, where
-    it stands beside its place under the name `NAME.old-...`.
+    it stands beside its place under the name `NAME.old-...`. Chunks are encoded by themselves; a folder that
+    was ingested with late chunking is better ingested anew.
 
     Returns:
         The number of documents.

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     max_length: int | None = None
     batch_tokens: int | None = Field(default=None, ge=1)
     chunk_tokens: int = Field(default=256, ge=8)
+    chunking: str = Field(
+        default="structure",
+        description="structure, fixed, sentence-window, small-to-big or semantic; options behind a colon",
+    )
+    late_chunking: bool = False
     overlap_tokens: int = Field(default=32, ge=0)
     max_file_mb: float = Field(default=200.0, gt=0)
     top_k: int = Field(default=10, ge=1)

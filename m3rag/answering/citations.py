@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from m3rag.answering.sentences import Span, sentence_spans
+from m3rag.sentences import Span, sentence_spans
 from m3rag.types import Chunk, Citation
 
 PageOf = Callable[[str, int], int | None]

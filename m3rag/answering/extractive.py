@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from m3rag.answering.citations import PageOf, quotation, without_marks
 from m3rag.answering.protocol import AnswerEvent, check_question, refusal
-from m3rag.answering.sentences import Span, sentence_spans
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError
 from m3rag.legs import require_legs
 from m3rag.output import FloatArray
+from m3rag.sentences import Span, sentence_spans
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
 

@@ -21,6 +21,7 @@ from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.devices import DevicePool, choose_devices
 from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish, Network
 from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
+from m3rag.encoder.late import encode_spans
 from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
 from m3rag.encoder.microbatch import AsyncEncoding
@@ -123,6 +124,7 @@ class M3Encoder(AsyncEncoding):
         )
         self.recipe.require_valid()
         self.mcls = mcls
+        self.normalize = normalize
         self.colbert_dtype = np.dtype(colbert_dtype)
         self.devices = choose_devices(device)
         self.device = self.devices[0]
@@ -247,6 +249,10 @@ class M3Encoder(AsyncEncoding):
             for rows, encoded in self._run(window, progress):
                 dense[first + rows] = encoded.dense
         return dense
+
+    def encode_spans(self, text: str, spans: Sequence[tuple[int, int]], *, role: Role = "document") -> M3Output:
+        """Encode spans of a text in its context, as late chunking does: see `m3rag.encoder.late.encode_spans`."""
+        return encode_spans(self, text, spans, role=role)
 
     def token_spans(self, text: str, *, role: Role = "document") -> Spans:
         """Character spans of the ColBERT vectors of a text: `(tokens, 2)` int64.

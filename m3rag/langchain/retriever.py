@@ -12,6 +12,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, field_validator
 
+from m3rag.chunking.parents import without_reserved
 from m3rag.errors import InputError
 from m3rag.scoring import Weights
 from m3rag.store.protocol import Filter
@@ -116,7 +117,7 @@ def _require_positive(k: int | None) -> None:
 
 def _document(hit: Hit) -> Document:
     chunk = hit.chunk
-    metadata = deepcopy(dict(chunk.metadata))
+    metadata = deepcopy(without_reserved(chunk.metadata))
     metadata.setdefault("source", chunk.document_id)
     metadata |= {"document_id": chunk.document_id, "start": chunk.start, "end": chunk.end}
     metadata |= {"headings": list(chunk.headings), "relevance_score": hit.score, "scores": asdict(hit.scores)}

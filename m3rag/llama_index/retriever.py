@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeRelationship, NodeWithScore, ObjectType, QueryBundle, RelatedNodeInfo, TextNode
 
+from m3rag.chunking.parents import without_reserved
 from m3rag.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class M3Retriever(BaseRetriever):
 
 def _node(hit: Hit) -> NodeWithScore:
     chunk = hit.chunk
-    metadata = deepcopy(dict(chunk.metadata))
+    metadata = deepcopy(without_reserved(chunk.metadata))
     metadata |= {"document_id": chunk.document_id, "headings": list(chunk.headings), "scores": asdict(hit.scores)}
     if chunk.page is not None:
         metadata["page"] = chunk.page

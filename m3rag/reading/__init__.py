@@ -2,7 +2,11 @@
 
 from m3rag.reading.content import READING_VERSION, Content, Reader
 from m3rag.reading.discover import Found, find_files
-from m3rag.reading.registry import FORMATS, MAX_BYTES, SUPPORTED_SUFFIXES, Format, document_id, read
+from m3rag.reading.discover_paths import document_id
+from m3rag.reading.discover_rules import Rules
+from m3rag.reading.formats import FORMATS, SUPPORTED_SUFFIXES, Format, formats_known, register, supported_suffixes
+from m3rag.reading.registry import MAX_BYTES, parse, read
+from m3rag.reading.sandbox import Limits, Sandbox
 
 __all__ = [
     "FORMATS",
@@ -12,8 +16,15 @@ __all__ = [
     "Content",
     "Format",
     "Found",
+    "Limits",
     "Reader",
+    "Rules",
+    "Sandbox",
     "document_id",
     "find_files",
+    "formats_known",
+    "parse",
     "read",
+    "register",
+    "supported_suffixes",
 ]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from m3rag.types import Heading, Metadata, Page
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raised whenever the same bytes would give another text, so that documents are read again."""
 
 
@@ -17,7 +17,8 @@ class Content:
     """The text of a file and what stands where in it.
 
     Attributes:
-        text: Without hidden characters (see `hygiene`); pages and headings are spans of it.
+        text: As the file has it; pages and headings are spans of it. The registry removes hidden
+            characters (see `hygiene`), moves the spans and tells how many there were.
         title: The format's own title; empty where it has none.
         pages: In order, those without text as empty spans; empty for formats without pages.
         headings: In order of position.
@@ -33,5 +34,8 @@ class Content:
     warnings: tuple[str, ...] = ()
 
 
-Reader: TypeAlias = Callable[[bytes], Content]
-"""Bytes in, `Content` out; raises `ReadError` with what is wrong and the remedy, without the path."""
+Reader: TypeAlias = Callable[..., Content]
+"""Bytes in, `Content` out; raises `ReadError` with what is wrong and the remedy, without the path.
+
+One whose format says `takes_password` is called with `password=`, a str or None.
+"""

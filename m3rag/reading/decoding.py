@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from dataclasses import dataclass
 
 from charset_normalizer import from_bytes
@@ -95,17 +96,48 @@ def _lossy(data: bytes, encoding: str, *warnings: str) -> Decoded:
 
 
 def _wide(data: bytes) -> str | None:
-    """UTF-16 without a mark shows as zeros in every other byte (of the ASCII part, at least blanks)."""
+    """UTF-16 or UTF-32 without a mark, known by their zeros: no other text has any."""
     sample = data[:SAMPLE]
+    if not sample.count(0):
+        return None
+    for encoding in ("utf-32-le", "utf-32-be"):
+        if len(sample) >= 8 and _is_sound(sample[: len(sample) // 4 * 4], encoding):
+            return encoding
     half = len(sample) // 2
-    if not half or not sample.count(0):
-        return None
-    even, odd = sample[0::2].count(0) / half, sample[1::2].count(0) / half
-    if max(odd, even) < 0.2 or min(odd, even) > 0.02:
-        return None
+    even, odd = sample[0::2].count(0) / max(half, 1), sample[1::2].count(0) / max(half, 1)
     encoding = "utf-16-le" if odd > even else "utf-16-be"
-    text = sample[: 2 * half].decode(encoding, errors="replace")
-    return encoding if sum(c < " " and not c.isspace() for c in text) <= half // 100 else None
+    if not half or min(odd, even) > 0.02:
+        return None
+    if max(odd, even) >= 0.2:
+        text = sample[: 2 * half].decode(encoding, errors="replace")
+        return encoding if sum(c < " " and not c.isspace() for c in text) <= half // 100 else None
+    return encoding if not min(odd, even) and _has_wide_blanks(sample[: 2 * half], encoding) else None
+
+
+def _has_wide_blanks(sample: bytes, encoding: str) -> bool:
+    """Text without Latin letters, as in Chinese, has zeros in its blanks and line ends alone."""
+    if not _is_binary(sample) and _is_utf8(sample):
+        return False  # with a stray zero in it
+    # The sample may end between the halves of a character.
+    sound = next((end for end in (len(sample), len(sample) - 2) if _is_sound(sample[:end], encoding)), 0)
+    return sound > 0 and sum(c in " \n" for c in sample[:sound].decode(encoding)) > 1
+
+
+def _is_utf8(sample: bytes) -> bool:
+    try:
+        sample.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_sound(sample: bytes, encoding: str) -> bool:
+    try:
+        text = sample.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    odd = sum(unicodedata.category(c) in ("Cc", "Cn", "Co") and not c.isspace() for c in text)
+    return odd <= len(text) // 100
 
 
 def _is_binary(data: bytes) -> bool:

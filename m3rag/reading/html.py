@@ -11,7 +11,6 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
-from m3rag.reading.hygiene import strip_hidden
 from m3rag.reading.layout import Layout
 
 
@@ -20,7 +19,8 @@ def _tags(names: str) -> frozenset[str]:
 
 
 UNSEEN = _tags(
-    "head script style template noscript iframe object embed svg canvas audio video select datalist dialog nav aside"
+    "head script style template noscript iframe object embed svg canvas audio video select datalist dialog nav aside "
+    "rt rp"  # ruby: readings beside the words
 )
 PARAGRAPHS = _tags(
     "p ul ol dl table pre blockquote section article main header footer figure hr form fieldset details address body"
@@ -33,18 +33,21 @@ OWN_WORDS = 200  # characters outside links that make a page's header more than 
 
 _CHARSET = re.compile(rb"""(?:charset|<\?xml[^>]*encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _INVISIBLE = re.compile(
-    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?:\.0*)?(?![.\d]))",
+    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?:\.0*)?(?![.\d])"
+    r"|(?:left|top|text-indent)\s*:\s*-\d{4})",
     re.IGNORECASE,
 )
+_COLOUR = re.compile(r"(?:^|[;\s])(background(?:-color)?|color)\s*:\s*([^;!]+)", re.IGNORECASE)
 
-Event = Literal["open", "close", "text"]
+Event = Literal["open", "close", "text", "hidden"]
 
 
 def read_html(data: bytes) -> Content:
     """Read a web page: blocks as lines and paragraphs, table rows as `a | b`.
 
     Left out: scripts and styles, navigation, asides, the page's own header and footer, and every
-    node that is hidden (`hidden`, `aria-hidden`, `display:none` and their like).
+    node that is hidden (`hidden`, `aria-hidden`, `display:none`, text in the colour of its own
+    background and their like); how many of these had words is told.
 
     Args:
         data: The file's bytes; their encoding is that of the byte order mark, the declaration, or
@@ -61,25 +64,32 @@ def read_html(data: bytes) -> Content:
     tree = LexborHTMLParser(decoded.text)
     title = tree.css_first("head > title")
     layout = Layout()
-    if tree.body is not None:
-        _lay_out(tree.body, layout, _page_tables(tree))
+    hidden = _lay_out(tree.body, layout, _page_tables(tree)) if tree.body is not None else 0
     if not layout.text and decoded.text.strip():
         raise ReadError("shows no text: all of it is navigation, script or hidden; save the page as it is displayed")
     return Content(
         layout.text,
-        title=" ".join(strip_hidden(title.text()).split()) if title else "",
+        title=" ".join(title.text().split()) if title else "",
         headings=tuple(layout.headings),
         metadata={"encoding": decoded.encoding},
-        warnings=decoded.warnings,
+        warnings=(*decoded.warnings, *_told(hidden)),
     )
 
 
-def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> None:
-    rows, preformatted = 0, 0
+def _told(hidden: int) -> tuple[str, ...]:
+    return (f"left out {hidden} hidden element{'s' if hidden > 1 else ''} with text",) if hidden else ()
+
+
+def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> int:
+    """Fill the layout; returns how many hidden elements with text were passed over."""
+    rows, preformatted, hidden = 0, 0, 0
     for event, node in _walk(body):
         tag = node.tag or ""
         if event == "text":
-            layout.add(strip_hidden(node.text_content or ""), preformatted=preformatted > 0)
+            layout.add(node.text_content or "", preformatted=preformatted > 0)
+            continue
+        if event == "hidden":
+            hidden += bool(node.text(strip=True))
             continue
         opening = event == "open"
         if tag == "tr" and _table(node) not in page_tables:
@@ -96,6 +106,7 @@ def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> None:
             preformatted += 1 if opening else -1
         if tag in HEADINGS:
             (layout.open_heading if opening else layout.close_heading)(HEADINGS[tag])
+    return hidden
 
 
 def _walk(root: LexborNode) -> Iterator[tuple[Event, LexborNode]]:
@@ -107,7 +118,9 @@ def _walk(root: LexborNode) -> Iterator[tuple[Event, LexborNode]]:
         descended = None
         if node.is_text_node:
             yield "text", node
-        elif node.is_element_node and not _hidden(node, banner=not inside):
+        elif node.is_element_node and _hidden(node):
+            yield "hidden", node
+        elif node.is_element_node and not _beside(node, banner=not inside):
             yield "open", node
             descended = node.child
             path.append(node)
@@ -129,13 +142,23 @@ def _keeps_headers(node: LexborNode) -> bool:
     return node.tag in SECTIONING or node.tag == "header"
 
 
-def _hidden(node: LexborNode, *, banner: bool) -> bool:
+def _hidden(node: LexborNode) -> bool:
+    """Whether a page hides what it holds here; what is never shown of any page is not hidden."""
     if node.tag in UNSEEN:
-        return True
+        return False
     attributes = node.attributes
     if "hidden" in attributes or (attributes.get("aria-hidden") or "").strip().lower() == "true":
         return True
-    if _INVISIBLE.search(attributes.get("style") or ""):
+    style = attributes.get("style") or ""
+    if _INVISIBLE.search(style):
+        return True
+    colours = {name.lower()[:5]: value.strip().lower() for name, value in _COLOUR.findall(style)}
+    return len(colours) > 1 and len(set(colours.values())) == 1
+
+
+def _beside(node: LexborNode, *, banner: bool) -> bool:
+    """Whether a node is no part of the text: scripts, navigation, the page's own header and footer."""
+    if node.tag in UNSEEN:
         return True
     return banner and (node.tag == "footer" or (node.tag == "header" and not _has_own_words(node)))
 

@@ -1,13 +1,20 @@
-"""Remove characters that people cannot see but a model would read.
+"""Remove characters that people cannot see but a model would read, and fold what only typesetting made.
 
 Tag characters and runs of variation selectors can carry a whole hidden message, zero-width
 characters split words so that filters and lexical matching miss them, and bidirectional controls
 show text in another order than it is read. Joiners stay where a script is written with them.
+
+Ligatures, Arabic presentation forms and radicals used as ideographs are how a word was set, not how
+it is written, and become letters. The rest of NFKC is left to tokenizers: it would turn the 10² of a
+quotation into 102.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+
+from m3rag.reading.hygiene_edits import Edited, substitute
 
 CONTROLS = "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
 # Soft hyphen, Arabic letter mark, left and right marks, embeddings, overrides, word joiner,
@@ -39,6 +46,42 @@ _OUT_OF_PLACE = re.compile(
     f"|(?<=[{SELECTORS}{IDEOGRAPHIC_SELECTORS}])[{SELECTORS}{IDEOGRAPHIC_SELECTORS}]"
     f"|(?<![{IDEOGRAPHS}])[{IDEOGRAPHIC_SELECTORS}]"
 )
+# What may be found in any honest text: it goes, and nobody need be told. Controls are what is left of
+# glyphs without a code, or of a printer's language.
+HARMLESS = CONTROLS + SURROGATES + "\u00ad\u061c\u200e\u200f\ufeff\ufffe\uffff"
+# Latin, Armenian and Hebrew ligatures, Arabic presentation forms, radicals. The signs among the
+# Arabic ones (such as the ligature of a whole blessing) and digraph letters are letters of their own.
+TYPESET = (
+    "\u2e9f\u2ef3\u2f00-\u2fd5\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufb4f"
+    "\ufb50-\ufbb1\ufbd3-\ufcf1\ufcf5-\ufd3d\ufd50-\ufdef\ufe80-\ufefc"
+)
+
+_TOLD = re.compile(f"[^{HARMLESS}]")
+_BROKEN_WORD = re.compile("(?<=[^\\W\\d_])\u00ad[ \\t]*\\r?\\n[ \\t]*(?=[^\\W\\d_])")
+_TYPESET = re.compile(f"[{TYPESET}]+")
+
+
+def clean(text: str) -> tuple[Edited, int]:
+    """Remove what cannot be seen, rejoin words broken at a soft hyphen, fold typesetters' forms.
+
+    Args:
+        text: Any text, also with lone surrogates.
+
+    Returns:
+        The text with its map to the source, and how many characters were removed that an honest
+        text would not hold (controls, soft hyphens, marks of direction and byte order do not count).
+    """
+    told = 0
+
+    def remove(found: re.Match[str]) -> str:
+        nonlocal told
+        told += bool(_TOLD.match(found.group()))
+        return ""
+
+    edited = substitute(text, _BROKEN_WORD, lambda found: "")
+    edited = substitute(edited, _ALWAYS, remove)
+    edited = substitute(edited, _OUT_OF_PLACE, remove)
+    return substitute(edited, _TYPESET, lambda found: unicodedata.normalize("NFKC", found.group())), told
 
 
 def strip_hidden(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
-from m3rag.reading.hygiene import strip_hidden
 from m3rag.types import Heading
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+\Z")
@@ -33,15 +32,15 @@ def read_markdown(data: bytes) -> Content:
         data: The file's bytes.
 
     Returns:
-        The source with line feeds as line ends, without hidden characters and HTML comments (which no
-        reader of the page sees). A heading's span covers its whole lines, marks included; its
+        The source with line feeds as line ends, without HTML comments (which no reader of the page
+        sees). A heading's span covers its whole lines, marks included; its
         text is without marks. The title is that of the YAML front matter.
 
     Raises:
         ReadError: The bytes are not text.
     """
     decoded = decode(data)
-    text = _without_comments(strip_hidden(decoded.text))
+    text = _without_comments(decoded.text)
     front = _FRONT_MATTER.match(text)
     title = _FRONT_TITLE.search(front.group(1)) if front else None
     headings = _headings(text, start=front.end() if front else 0)

@@ -1,25 +1,32 @@
-"""PDF by pdfium: the text layer of each page. Pages with right-to-left letters may come out reversed."""
+"""PDF: the text layer of each page, without running headers and page numbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Lock
+from dataclasses import dataclass, field
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
-from m3rag.reading.hygiene import strip_hidden
+from m3rag.reading.hygiene_edits import Edited, replace_spans, substitute
+from m3rag.reading.pdf_outline import Entry, headings_of, outline_of
+from m3rag.reading.pdf_pages import ONE_AT_A_TIME, REPAIR, opened, text_layer
+from m3rag.reading.pdf_rtl import RightToLeft, is_right_to_left
+from m3rag.reading.pdf_running import Line, running_lines
 from m3rag.types import Page
 
 SEPARATOR = "\n\n"
-ONE_AT_A_TIME = Lock()  # pdfium is not thread safe, not even for different documents
+MAX_CHARACTERS = 100_000_000
 
-# pdfium's sign for a hyphen at a line's end, and the letters around it.
-_HYPHEN = re.compile("(.)?\ufffe[ \t]*\n?(\\S)?")
+# pdfium's sign for a hyphen at a line's end.
+_HYPHEN = re.compile("\ufffe[ \t]*\n?")
+_BREAK = re.compile(r"\r\n?")
+_LINE_END = re.compile(r"\r\n?|\n")
+_BLANKS = re.compile(r"(?<=\S)[ \t]{2,}(?=\S)|[ \t]+(?=\n)")
+_EDGES = re.compile(r"\A\s+|\s+\Z")
 _JUNK_TITLE = re.compile(
     r"(?:\(?(?:untitled|anonymous|unknown|title|document|slide|page|no ?title|powerpoint presentation)\)?[\s\d._-]*"
     r"|microsoft (?:word|powerpoint|excel)\b.*"
@@ -30,107 +37,181 @@ _JUNK_TITLE = re.compile(
 )
 
 
-def read_pdf(data: bytes) -> Content:
+@dataclass(frozen=True, slots=True)
+class PdfText:
+    """The pages of a PDF as text.
+
+    Attributes:
+        pages: Each with its map to the text that its layer gave, empty for a page without text.
+        second: Indexes of the pages read by pypdf, whose map does not lead to pdfium's characters.
+        failed: Numbers of the pages that are damaged.
+        blank: Numbers of the pages on which nothing is drawn.
+        misread: Numbers of the pages that pypdf could not read, so that pdfium's reading stands.
+        title: The metadata's title.
+        outline: The bookmarks.
+    """
+
+    pages: list[Edited] = field(default_factory=list)
+    second: set[int] = field(default_factory=set)
+    failed: list[int] = field(default_factory=list)
+    blank: list[int] = field(default_factory=list)
+    misread: list[int] = field(default_factory=list)
+    title: str = ""
+    outline: tuple[Entry, ...] = ()
+
+    def joined(self) -> tuple[str, tuple[Page, ...]]:
+        """The text of the document and the span of each page in it."""
+        spans: list[Page] = []
+        kept: list[str] = []
+        at = 0
+        for number, page in enumerate(self.pages, 1):
+            if page.text and kept:
+                at += len(SEPARATOR)
+            spans.append(Page(number, at, at + len(page.text)))
+            if page.text:
+                kept.append(page.text)
+                at += len(page.text)
+        return SEPARATOR.join(kept), tuple(spans)
+
+
+def read_pdf(data: bytes, *, password: str | None = None) -> Content:
     """Read the text layer of a PDF.
 
     Args:
         data: The file's bytes.
+        password: Of the user or the owner, for an encrypted file.
 
     Returns:
-        The pages' texts joined by a blank line, words rejoined that were hyphenated at a line's
-        end, with every page as a span; pages that show something but have no text are named in
-        the warnings.
+        The pages' texts joined by a blank line, with every page as a span: words rejoined that were
+        hyphenated at a line's end, running headers only where they stand first, page numbers not
+        at all (see `pdf_running`). Bookmarks whose words stand on their page are headings. Pages
+        that show something but have no text are named in the warnings.
 
     Raises:
         ReadError: The file is damaged, needs a password or has no text layer at all.
     """
-    with ONE_AT_A_TIME:
-        raw = _extract(data)
-    pages = [strip_hidden(_rejoin(t)).strip() for t in raw.texts]
-    if not any(pages):
-        raise ReadError(f"has no text layer on any of its {len(pages)} pages: run OCR on it first (such as ocrmypdf)")
-    text, spans = _join(pages)
-    known = {*raw.failed, *raw.blank}
-    empty = [number for number, page in enumerate(pages, 1) if not page and number not in known]
-    warnings = []
-    if raw.failed:
-        warnings.append(f"{_named(raw.failed)} could not be read: damaged; repair the file (such as with qpdf)")
-    if empty:
-        warnings.append(f"{_named(empty)} without a text layer: run OCR on the file if there is text to be seen")
-    return Content(text, title=_title(raw.title), pages=spans, warnings=tuple(warnings))
+    pdf = pdf_text(data, password=password)
+    text, spans = pdf.joined()
+    if not text:
+        raise ReadError(
+            f"has no text layer on any of its {len(pdf.pages)} pages: run OCR on it first (such as ocrmypdf)"
+        )
+    return Content(
+        text,
+        title=_title(pdf.title),
+        pages=spans,
+        headings=headings_of(pdf.outline, text, spans),
+        warnings=tuple(_warnings(pdf)),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """Each page's text, the numbers of the pages that failed or show nothing, the metadata's title."""
+def pdf_text(data: bytes, *, password: str | None = None) -> PdfText:
+    """The pages of a PDF as text, with their maps.
 
-    texts: list[str]
-    failed: list[int]
-    blank: list[int]
-    title: str
+    Args:
+        data: The file's bytes.
+        password: Of the user or the owner, for an encrypted file.
+
+    Raises:
+        ReadError: The file is damaged or needs a password.
+    """
+    with ONE_AT_A_TIME, opened(data, password) as document:
+        encrypted = pdfium.FPDF_GetSecurityHandlerRevision(document.raw) >= 0
+        pdf = PdfText(title=str(document.get_metadata_value("Title") or ""), outline=outline_of(document))
+        raw = _extract(document, pdf)
+        leave = running_lines([[Line(text[a:b], height) for a, b, height in lines] for text, lines in raw])
+        second = RightToLeft(data, document, encrypted=encrypted)
+        for index, (text, lines) in enumerate(raw):
+            left = [lines[at][:2] for at in sorted(leave[index])]
+            again = _second_reading(second, index, pdf) if is_right_to_left(text) else None
+            if again is None:
+                pdf.pages.append(_edited(text, left))
+            else:
+                pdf.pages.append(_edited(again, _same_lines([text[a:b] for a, b in left], again)))
+    return pdf
 
 
-def _extract(data: bytes) -> _Raw:
-    try:
-        document = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
-            raise ReadError("is encrypted and needs a password: save a copy without one") from error
-        raise ReadError(f"is a damaged PDF ({error}): repair it (such as with qpdf) or export it again") from error
-    try:
-        raw = _Raw([], [], [], str(document.get_metadata_value("Title") or ""))
-        for index in range(len(document)):
-            try:
-                text = _page_text(document, index)
-            except pypdfium2.PdfiumError:
-                text = ""
-                raw.failed.append(index + 1)
-            if text is None:
-                raw.blank.append(index + 1)
-            raw.texts.append(text or "")
-    finally:
-        document.close()
-    if raw.failed and len(raw.failed) == len(raw.texts):
-        raise ReadError("is a damaged PDF (no page can be read): repair it (such as with qpdf) or export it again")
+def _extract(document: pypdfium2.PdfDocument, pdf: PdfText) -> list[tuple[str, list[tuple[int, int, float]]]]:
+    """Each page's text and its lines as (start, end, height)."""
+    raw: list[tuple[str, list[tuple[int, int, float]]]] = []
+    characters = 0
+    for index in range(len(document)):
+        text, lines = "", []
+        try:
+            with text_layer(document, index) as layer:
+                if layer is None:
+                    pdf.blank.append(index + 1)
+                else:
+                    text, lines = layer.text, layer.lines()
+        except pypdfium2.PdfiumError:
+            pdf.failed.append(index + 1)
+        characters += len(text)
+        if characters > MAX_CHARACTERS:
+            raise ReadError(f"has more than {MAX_CHARACTERS:,} characters by page {index + 1}: split it")
+        raw.append((text, lines))
+    if len(pdf.failed) == len(raw):
+        raise ReadError(f"is a damaged PDF (no page can be read): {REPAIR}")
     return raw
 
 
-def _page_text(document: pypdfium2.PdfDocument, index: int) -> str | None:
-    """The page's text; None for a page on which nothing is drawn."""
-    page = document[index]
+def _second_reading(second: RightToLeft, index: int, pdf: PdfText) -> str | None:
     try:
-        layer = page.get_textpage()
-        try:
-            text = str(layer.get_text_range())
-            return text if text or pdfium.FPDFPage_CountObjects(page) else None
-        finally:
-            layer.close()
-    finally:
-        page.close()
+        text = second.text(index)
+    except Exception:  # noqa: BLE001
+        # A parser of damaged files may raise anything; the first reading stands, and that is told.
+        text = ""
+    if text.strip():
+        pdf.second.add(index)
+        return text
+    pdf.misread.append(index + 1)
+    return None
 
 
-def _rejoin(text: str) -> str:
-    def join(match: re.Match[str]) -> str:
-        before, after = match.group(1) or "", match.group(2) or ""
-        # "Schwarz-Weiss" and "1-2" are written with their hyphen, "unter-nehmen" and "INTER-NATIONAL" are not.
-        word = before.isalpha() and after.isalpha() and (after.islower() or before.isupper() or not after.isupper())
-        return before + ("" if word else "-") + after
+def _same_lines(lines: Sequence[str], text: str) -> list[tuple[int, int]]:
+    """Where lines of one reading stand in the other, which has their letters in another order."""
+    sought = [_letters(line) for line in lines]
+    found = []
+    for match in re.finditer(r"[^\n]+", text):
+        letters = _letters(match.group())
+        if letters in sought:
+            sought.remove(letters)
+            found.append(match.span())
+    return found
 
-    return _HYPHEN.sub(join, text.replace("\r\n", "\n").replace("\r", "\n"))
+
+def _letters(line: str) -> list[str]:
+    return sorted("".join(line.split()))
 
 
-def _join(pages: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
-    spans: list[Page] = []
-    kept: list[str] = []
-    at = 0
-    for number, page in enumerate(pages, 1):
-        if page and kept:
-            at += len(SEPARATOR)
-        spans.append(Page(number, at, at + len(page)))
-        if page:
-            kept.append(page)
-            at += len(page)
-    return SEPARATOR.join(kept), tuple(spans)
+def _edited(raw: str, left: Sequence[tuple[int, int]]) -> Edited:
+    # A line goes with its break.
+    spans = [(start, found.end() if (found := _LINE_END.match(raw, end)) else end, "") for start, end in left]
+    page = replace_spans(Edited.of(raw), sorted(spans))
+    page = substitute(page, _BREAK, lambda found: "\n")
+    page = substitute(page, _HYPHEN, _rejoined)
+    page = substitute(page, _BLANKS, lambda found: " " if found.string[found.end()] != "\n" else "")
+    return substitute(page, _EDGES, lambda found: "")
+
+
+def _rejoined(found: re.Match[str]) -> str:
+    """What takes the place of a hyphen: "Schwarz-Weiss" and "1-2" are written with it, "unter-nehmen" is not."""
+    text = found.string
+    before, after = text[max(found.start() - 1, 0) : found.start()], text[found.end() : found.end() + 1]
+    word = before.isalpha() and after.isalpha() and (after.islower() or before.isupper() or not after.isupper())
+    return "" if word else "-"
+
+
+def _warnings(pdf: PdfText) -> list[str]:
+    told = []
+    if pdf.failed:
+        told.append(f"{_named(pdf.failed)} could not be read: damaged; repair the file (such as with qpdf)")
+    known = {*pdf.failed, *pdf.blank}
+    empty = [number for number, page in enumerate(pdf.pages, 1) if not page.text and number not in known]
+    if empty:
+        told.append(f"{_named(empty)} without a text layer: run OCR on the file if there is text to be seen")
+    if pdf.misread:
+        told.append(f"{_named(pdf.misread)} with right-to-left letters read by pdfium alone: their order may be wrong")
+    return told
 
 
 def _named(numbers: Sequence[int]) -> str:
@@ -146,5 +227,5 @@ def _named(numbers: Sequence[int]) -> str:
 
 
 def _title(raw: str) -> str:
-    title = " ".join(strip_hidden(raw).split())
+    title = " ".join(raw.split())
     return "" if _JUNK_TITLE.fullmatch(title) else title

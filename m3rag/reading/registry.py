@@ -4,66 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
 
 from m3rag.errors import InputError, ReadError
-from m3rag.reading.content import Content, Reader
-from m3rag.types import Document
+from m3rag.reading.content import Content
+from m3rag.reading.detect import KINDS, container_of, text_kind
+from m3rag.reading.discover_paths import document_id
+from m3rag.reading.formats import FORMATS, SUPPORTED_SUFFIXES, Format, formats_known
+from m3rag.reading.hygiene import clean
+from m3rag.reading.hygiene_edits import Edited
+from m3rag.types import Document, Heading, Metadata, Page
 
 MAX_BYTES = 200_000_000
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A format that can be read.
-
-    Attributes:
-        name: For messages.
-        suffixes: Lower case, with the dot.
-        reader: Bytes in, `Content` out.
-        magic: First bytes that name the format whatever the file is called; empty for text formats.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    reader: Reader
-    magic: bytes = b""
-
-
-def _lazy(module: str, name: str) -> Reader:
-    """A reader whose module, and the library behind it, is imported when a file is first read."""
-
-    def read(data: bytes) -> Content:
-        reader: Reader = getattr(import_module(f"m3rag.reading.{module}"), name)
-        return reader(data)
-
-    return read
-
-
-FORMATS: tuple[Format, ...] = (
-    Format("plain text", (".txt", ".text"), _lazy("text", "read_text")),
-    Format("Markdown", (".md", ".markdown"), _lazy("markdown", "read_markdown")),
-    Format("HTML", (".html", ".htm", ".xhtml"), _lazy("html", "read_html")),
-    Format("PDF", (".pdf",), _lazy("pdf", "read_pdf"), magic=b"%PDF-"),
-)
-"""The built-in formats. Another one is read by passing `formats=(*FORMATS, Format(...))`."""
-
-SUPPORTED_SUFFIXES: frozenset[str] = frozenset(s for f in FORMATS for s in f.suffixes)
-
-# What a text format cannot begin with, to say what the file is instead of showing its bytes as text.
-BINARIES = (
-    (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"PK\x05\x06", "an empty ZIP archive"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or encrypted Office document"),
-    (b"{\\rtf", "an RTF document"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x7fELF", "a program"),
-)
+_REMEDIES = {
+    "ole2": "save it as .docx, .pptx or .xlsx, without a password",
+    "zip": "unpack it and ingest the files in it",
+    "png": "run OCR on it",
+    "jpeg": "run OCR on it",
+    "tiff": "run OCR on it",
+    "gzip": "unpack it and ingest the files in it",
+    "7z": "unpack it and ingest the files in it",
+    "rar": "unpack it and ingest the files in it",
+}
 
 
 def read(
@@ -71,20 +35,23 @@ def read(
     *,
     root: str | Path | None = None,
     max_bytes: int | None = MAX_BYTES,
-    formats: Sequence[Format] = FORMATS,
+    password: str | None = None,
+    formats: Sequence[Format] | None = None,
 ) -> Document:
     """Read a file as a document.
 
-    The content decides the format where it names itself (`%PDF-`), else the suffix does.
+    The content decides the format where it shows one (see `detect`), among text formats the suffix.
 
     Args:
         path: The file.
         root: The folder that the document's id is relative to; see `document_id` for None.
         max_bytes: Larger files are refused; None for no limit.
-        formats: What can be read.
+        password: For encrypted files; the others pass it over.
+        formats: What can be read; the built-in and registered formats if None.
 
     Returns:
-        The document. Its text is as written, with line feeds as line ends and without hidden characters.
+        The document. Its text is as written, with line feeds as line ends and without hidden
+        characters; how many there were is among the warnings.
 
     Raises:
         InputError: There is no such file, or it is not below `root`.
@@ -95,11 +62,7 @@ def read(
     identity = document_id(path, root=root)
     data = _bytes(path, max_bytes)
     try:
-        if not data:
-            raise ReadError("is empty (0 bytes)")
-        content = _parse(_format_of(path, data, formats), data)
-        if not content.text.strip():
-            raise ReadError("is empty: it has no text but white space")
+        content = parse(data, name=path.name, password=password, formats=formats)
     except ReadError as error:
         raise ReadError(f"{path}: {error}") from error
     return Document(
@@ -114,31 +77,36 @@ def read(
     )
 
 
-def document_id(path: str | Path, *, root: str | Path | None = None) -> str:
-    """The identity of a file in a collection, with `/` on every system.
+def parse(
+    data: bytes, *, name: str = "", password: str | None = None, formats: Sequence[Format] | None = None
+) -> Content:
+    """Read bytes that are in memory, such as an upload.
 
     Args:
-        path: The file.
-        root: The folder that was ingested. None for a file given by itself: its id is relative to
-            the working folder, or, outside of that, its whole path without the leading `/`: two
-            files of the same name never share an id, whatever is given beside them.
+        data: The whole file.
+        name: Its name, for the suffix.
+        password: For encrypted files; the others pass it over.
+        formats: What can be read; the built-in and registered formats if None.
+
+    Returns:
+        The content, without hidden characters.
 
     Raises:
-        InputError: The file is not below the root.
+        ReadError: As `read`, without the path.
     """
-    absolute = Path(path).absolute()
-    base = own_root(absolute) if root is None else Path(root).absolute()
-    try:
-        return absolute.relative_to(base).as_posix()
-    except ValueError as error:
-        raise InputError(f"{path} is not below the root {root}; give a root that contains it") from error
-
-
-def own_root(path: Path) -> Path:
-    """The root of a file given by itself: the working folder, or the top of its drive outside of that."""
-    here = Path.cwd()
-    absolute = path.absolute()
-    return here if absolute.is_relative_to(here) else Path(absolute.anchor)
+    if not data:
+        raise ReadError("is empty (0 bytes)")
+    suffix = Path(name).suffix.lower()
+    among = formats_known() if formats is None else tuple(formats)
+    found = _format_of(suffix, data, among)
+    content = _hygienic(_parse(found, data, password))
+    if not content.text.strip():
+        raise ReadError("is empty: it has no text but white space")
+    named = next((f for f in among if suffix in f.suffixes), found)
+    if named is found:
+        return content
+    told = f"read as {found.name}, which it is by its content, though its suffix is {suffix}"
+    return replace(content, warnings=(*content.warnings, told))
 
 
 def _bytes(path: Path, max_bytes: int | None) -> bytes:
@@ -155,27 +123,82 @@ def _bytes(path: Path, max_bytes: int | None) -> bytes:
         raise ReadError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
 
 
-def _format_of(path: Path, data: bytes, formats: Sequence[Format]) -> Format:
+def _format_of(suffix: str, data: bytes, formats: Sequence[Format]) -> Format:
     for known in formats:
         if known.magic and data.startswith(known.magic):
             return known
-    suffix = path.suffix.lower()
-    found = next((f for f in formats if suffix in f.suffixes), None)
-    if found is None:
+    named = next((f for f in formats if suffix in f.suffixes), None)
+    kind = container_of(data)
+    if not kind and named is not None and named.is_text:
+        return named
+    kind = kind or text_kind(data)
+    found = next((f for f in formats if kind in f.kinds), None)
+    # A file of the suffix's format that is too damaged to be known: its reader says what is wrong with it.
+    if named is not None and not named.is_text and (found is None or kind in ("text", "zip", "ole2")):
+        return named
+    if found is not None:
+        return found
+    if kind == "text":
         supported = " ".join(sorted(s for f in formats for s in f.suffixes))
         raise ReadError(f"is of no known format ({suffix or 'no suffix'}); supported are {supported}")
-    if not found.magic:
-        for magic, what in BINARIES:
-            if data.startswith(magic):
-                raise ReadError(f"is {what}, not {found.name}; give it its right suffix or export it as {found.name}")
-    return found
+    other = f", not {named.name}" if named is not None else ", which is not read"
+    raise ReadError(f"is {KINDS[kind]}{other}; {_REMEDIES.get(kind, 'leave it out')}")
 
 
-def _parse(found: Format, data: bytes) -> Content:
+def _parse(found: Format, data: bytes, password: str | None) -> Content:
     try:
-        return found.reader(data)
+        return found.reader(data, password=password) if found.takes_password else found.reader(data)
     except ReadError:
         raise
     except Exception as error:
         # A parser of damaged files may raise anything, and one file must not end an ingest.
         raise ReadError(f"is damaged or unusual: its parser failed ({type(error).__name__}: {error})") from error
+
+
+def _hygienic(content: Content) -> Content:
+    edited, removed = clean(content.text)
+    title = clean(content.title)[0].text
+    metadata = {k: clean(v)[0].text if isinstance(v, str) else v for k, v in content.metadata.items()}
+    told = (f"removed {removed:,} hidden character{'s' if removed > 1 else ''}",) if removed else ()
+    return replace(
+        content,
+        text=edited.text,
+        title=title,
+        pages=_moved_pages(content.pages, edited),
+        headings=_moved_headings(content, edited),
+        metadata=_same_or(content.metadata, metadata),
+        warnings=(*content.warnings, *told),
+    )
+
+
+def _same_or(before: Metadata, after: Metadata) -> Metadata:
+    return before if before == after else after
+
+
+def _moved_pages(pages: tuple[Page, ...], edited: Edited) -> tuple[Page, ...]:
+    if not edited.passes:
+        return pages
+    return tuple(Page(p.number, edited.forward(p.start), edited.forward(p.end)) for p in pages)
+
+
+def _moved_headings(content: Content, edited: Edited) -> tuple[Heading, ...]:
+    if not edited.passes:
+        return content.headings
+    moved = []
+    for heading in content.headings:
+        start, end = edited.forward(heading.start), edited.forward(heading.end)
+        exact = content.text[heading.start : heading.end] == heading.text
+        text = edited.text[start:end] if exact else clean(heading.text)[0].text
+        if start < end and text.strip():
+            moved.append(replace(heading, text=text, start=start, end=end))
+    return tuple(moved)
+
+
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "SUPPORTED_SUFFIXES",
+    "Format",
+    "parse",
+    "read",
+]

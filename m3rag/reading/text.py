@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
-from m3rag.reading.hygiene import strip_hidden
 
 
 def read_text(data: bytes) -> Content:
@@ -14,10 +13,10 @@ def read_text(data: bytes) -> Content:
         data: The file's bytes, in UTF-8, UTF-16, UTF-32 or an encoding that can be guessed.
 
     Returns:
-        The text as it stands, without hidden characters.
+        The text as it stands.
 
     Raises:
         ReadError: The bytes are not text.
     """
     decoded = decode(data)
-    return Content(strip_hidden(decoded.text), metadata={"encoding": decoded.encoding}, warnings=decoded.warnings)
+    return Content(decoded.text, metadata={"encoding": decoded.encoding}, warnings=decoded.warnings)

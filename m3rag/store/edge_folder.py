@@ -27,7 +27,8 @@ SEALED = (
     "edge_config.json",
     "segments",
 )  # not the log, which the engine's own thread may touch and which has checksums
-OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL}
+DERIVED = {"files.sqlite", "files.sqlite-journal", "bm25.sqlite", "bm25.sqlite-journal"}
+OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, *DERIVED}
 
 
 def is_index(folder: Path) -> bool:

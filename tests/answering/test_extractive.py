@@ -8,10 +8,10 @@ import pytest
 
 from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, LONGEST, Extractive, window
 from m3rag.answering.protocol import NO_ANSWER_TEXT
-from m3rag.answering.sentences import sentence_spans
 from m3rag.encoder.openai_embeddings import OpenAIEncoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.scoring import max_similarities
+from m3rag.sentences import sentence_spans
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder

@@ -221,7 +221,7 @@ for name in m3rag.langchain.__all__:
     told = python(code).splitlines()
     assert told == [
         f'm3rag.langchain.{name} needs langchain_core: pip install "m3rag[langchain]"'
-        for name in ("M3Embeddings", "M3Retriever")
+        for name in ("M3Embeddings", "M3Retriever", "M3TextSplitter")
     ]
 
 

@@ -177,7 +177,7 @@ for name in m3rag.llama_index.__all__:
 """
     assert python(code).splitlines() == [
         f'm3rag.llama_index.{name} needs llama_index: pip install "m3rag[llama-index]"'
-        for name in ("M3Embedding", "M3Retriever")
+        for name in ("M3Embedding", "M3NodeParser", "M3Retriever")
     ]
 
 

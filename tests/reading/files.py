@@ -13,10 +13,6 @@ from m3rag.reading import read
 FILES = Path(__file__).parents[3] / "shared" / "data" / "files"
 MANIFEST = FILES / "manifest.jsonl"
 
-KNOWN_FAILURES = {
-    "pdf/japanese-vertical-poem.pdf": "pdfium drops columns of vertical Japanese, here the first",
-}
-
 
 def squeezed(text):
     return re.sub(r"\s", "", unicodedata.normalize("NFKC", text).lower())
@@ -26,17 +22,7 @@ def real_files(*suffixes):
     if not MANIFEST.exists():
         return [pytest.param({}, marks=pytest.mark.skip(reason="the real files are not beside this checkout"))]
     entries = [json.loads(line) for line in MANIFEST.read_text(encoding="utf-8").splitlines()]
-    return [
-        pytest.param(
-            entry,
-            id=entry["file"],
-            marks=[pytest.mark.xfail(reason=KNOWN_FAILURES[entry["file"]], strict=True)]
-            if entry["file"] in KNOWN_FAILURES
-            else [],
-        )
-        for entry in entries
-        if entry["file"].endswith(suffixes)
-    ]
+    return [pytest.param(entry, id=entry["file"]) for entry in entries if entry["file"].endswith(suffixes)]
 
 
 def check(entry):

@@ -1,19 +1,22 @@
 """Small PDFs written by hand, so that tests need no file of anyone's."""
 
 
-def pdf(*pages, title=None):
-    """A PDF whose pages show these lines in Helvetica; None for a page with only a drawn line, "" for a blank one."""
+def pdf(*pages, title=None, entries=b"", count=None):
+    """A PDF whose pages show these lines in Helvetica; None for a page with only a drawn line, "" for a blank one.
+
+    `entries` are more of each page's dictionary, `count` is how many pages the file says it has.
+    """
     objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
     kids = []
     for lines in pages:
         drawn = b"0 0 m 100 100 l S" if lines is None else b"" if not lines else shown(lines)
         objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(drawn), drawn))
         objects.append(
-            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents %d 0 R/Resources<</Font<</F 3 0 R>>>>>>"
-            % len(objects)
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents %d 0 R/Resources<</Font<</F 3 0 R>>>>%s>>"
+            % (len(objects), entries)
         )
         kids.append(b"%d 0 R" % len(objects))
-    objects[1] = b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(kids), b" ".join(kids))
+    objects[1] = b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(kids) if count is None else count, b" ".join(kids))
     info = b""
     if title is not None:
         objects.append(b"<</Title(%s)>>" % title.encode("latin-1"))

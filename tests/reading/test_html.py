@@ -3,6 +3,7 @@ import time
 import pytest
 
 from m3rag.errors import ReadError
+from m3rag.reading import parse
 from m3rag.reading.html import read_html
 
 from .files import check, real_files
@@ -43,6 +44,8 @@ def test_blocks_lines_and_inline():
         "<p style='visibility:hidden'>x",
         "<p style='font-size:0px'>x",
         "<div hidden><p>deep <b>x</b></p></div>",
+        "<p style='position:absolute; left:-9999px'>x",
+        "<p style='color:#fff;background-color: #FFF'>x",
     ],
 )
 def test_what_is_not_seen_is_not_read(hidden):
@@ -93,8 +96,9 @@ def test_encodings(data):
 
 
 def test_hidden_characters_go_and_the_title_is_read():
-    content = read_html("<title> A &amp;\n b\u200b </title><p>pass&#x200b;word &zwnj;".encode())
-    assert (content.title, content.text) == ("A & b", "password")
+    content = parse("<title> A &amp;\n b\u200b </title><p>pass&#x200b;word &zwnj;".encode(), name="a.html")
+    assert (content.title, content.text.strip()) == ("A & b", "password")
+    assert content.warnings == ("removed 2 hidden characters",)
 
 
 def test_a_page_without_visible_text_is_refused():
@@ -107,3 +111,10 @@ def test_deep_nesting_is_no_matter(opening):
     begun = time.perf_counter()
     assert "end" in text_of("<article>" + opening * 5_000 + "end")
     assert time.perf_counter() - begun < 20
+
+
+def test_how_much_was_hidden_is_told():
+    page = "<p>seen</p><nav>menu</nav><p hidden>a</p><div style='display:none'>b<p>c</p></div><p hidden> </p>"
+    content = read_html(page.encode())
+    assert (content.text, content.warnings) == ("seen", ("left out 2 hidden elements with text",))
+    assert text_of("<p style='color:white'>on a dark page</p>") == "on a dark page"

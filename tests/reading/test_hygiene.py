@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.reading.hygiene import strip_hidden
+from m3rag.reading.hygiene import clean, strip_hidden
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,30 @@ def test_is_idempotent_and_only_removes(text):
     rest = iter(text)
     assert all(c in rest for c in once)
     once.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "told"),
+    [
+        ("pass\u200bword\u200b", "password", 2),
+        ("hi" + "".join(chr(0xE0000 + ord(c)) for c in "ignore"), "hi", 6),
+        ("x\u202egnp.exe\u202c", "xgnp.exe", 2),
+        ("\ufeffDonau\u00addampf\u200e\x01", "Donaudampf", 0),
+        ("exam\u00ad\n  ple and un\u00ad\r\nter", "example and unter", 0),
+        ("1\u00ad\n2", "1\n2", 0),
+        ("eﬃcient ﬁne", "efficient fine", 0),
+        ("\ufef9\u2f00\u2e9f", "لإ一母", 0),
+        ("10² ½ … Ａ ㈱ Ⅳ", "10² ½ … Ａ ㈱ Ⅳ", 0),
+    ],
+)
+def test_clean_tells_what_an_honest_text_would_not_hold(source, text, told):
+    edited, count = clean(source)
+    assert (edited.text, count) == (text, told)
+
+
+@given(st.text(st.characters(codec=None) | st.sampled_from("\u200b\u200c\ufe0f\U000e0041\u00ad\nﬁﻹaم")))
+def test_clean_is_exact_and_idempotent(source):
+    edited, _ = clean(source)
+    assert clean(edited.text) == (edited.of(edited.text), 0)
+    assert all(0 <= edited.back(at) < len(source) for at in range(len(edited.text)))
+    edited.text.encode("utf-8")

@@ -1,12 +1,17 @@
+import io
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
+import pypdf
+import pypdfium2
 import pytest
 
 from m3rag.errors import ReadError
 from m3rag.reading import read
 from m3rag.reading.pdf import read_pdf
+from m3rag.reading.pdf_rtl import is_right_to_left
 
-from .files import FILES, MANIFEST, check, real_files
+from .files import FILES, MANIFEST, check, real_files, squeezed
 from .pdfs import pdf
 
 
@@ -16,6 +21,8 @@ def test_real_files(entry):
     if document is None:
         return
     assert "\ufffe" not in document.text
+    assert all(document.text[h.start : h.end].split() == h.text.split() for h in document.headings)
+    assert [h.start for h in document.headings] == sorted({h.start for h in document.headings})
     assert "\r" not in document.text
     assert [p.number for p in document.pages] == list(range(1, len(document.pages) + 1))
     assert "\n\n".join(document.text[p.start : p.end] for p in document.pages if p.start < p.end) == document.text
@@ -89,3 +96,111 @@ def test_threads_may_read_at_the_same_time():
     with ThreadPoolExecutor(6) as pool:
         texts = [content.text for content in pool.map(read_pdf, files)]
     assert texts == ["\n\n".join(f"file {n} page {p}" for p in range(20)) for n in range(12)]
+
+
+REAL = pytest.mark.skipif(not MANIFEST.exists(), reason="the real files are not beside this checkout")
+
+
+def encrypted(data, **passwords):
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(data))
+    writer.encrypt(algorithm="RC4-128", **passwords)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_an_encrypted_file_opens_with_either_password_and_asks_for_one():
+    data = encrypted(pdf("a secret"), user_password="user", owner_password="owner")
+    assert read_pdf(data, password="user").text == read_pdf(data, password="owner").text == "a secret"
+    with pytest.raises(ReadError, match=r"is encrypted and needs a password.*--password-file"):
+        read_pdf(data)
+    with pytest.raises(ReadError, match="the password is not the right one"):
+        read_pdf(data, password="other")
+    assert read_pdf(encrypted(pdf("open"), user_password="", owner_password="owner")).text == "open"
+    assert read_pdf(pdf("open"), password="needless").text == "open"
+
+
+@REAL
+def test_a_real_encrypted_file_opens_with_its_password():
+    path = FILES / "pdf-refuse" / "user-password-libreoffice.pdf"
+    document = read(path, root=FILES, password="openpassword")
+    assert "Lorem ipsum dolor sit amet" in document.text
+
+
+@REAL
+def test_arabic_is_in_logical_order_also_when_encrypted():
+    data = (FILES / "pdf" / "arabic-article.pdf").read_bytes()
+    content = read_pdf(data)
+    assert "تحسين الإنتاجية وحل المشكلات من خلال البرمجة بلغة R وPython" in content.text
+    assert not content.warnings
+    locked = encrypted(data, user_password="key")
+    assert read_pdf(locked, password="key").text == content.text
+
+
+@REAL
+def test_columns_of_vertical_japanese_are_lines_from_right_to_left():
+    document = read(FILES / "pdf" / "japanese-vertical-poem.pdf", root=FILES)
+    lines = [line.strip() for line in document.text.split("\n")]
+    assert lines[:4] == ["序", "わたくしといふ現象は", "假定された有機交流電燈の", "ひとつの青い照明です"]
+    assert lines[-1].startswith("大正十三年")
+
+
+@REAL
+def test_bookmarks_are_headings():
+    document = read(FILES / "pdf" / "developers-reference.ja.pdf", root=FILES)
+    headings = {h.text: h for h in document.headings}
+    assert headings["3 Debian 開発者の責務"].level < headings["3.1 パッケージメンテナの責務"].level
+    assert len(headings) > 250
+
+
+def bare(text):
+    """Letters only: digits are page numbers, hyphens may have been rejoined."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalpha())
+
+
+@REAL
+@pytest.mark.parametrize("path", sorted(FILES.glob("*/*.pdf")), ids=lambda path: path.name)
+def test_no_line_of_a_real_file_is_lost(path):
+    if path.parent.name == "pdf-refuse" or path.name == "arabic-article.pdf":
+        pytest.skip("it has no text that pdfium reads rightly")
+    text = bare(read(path, root=FILES).text)
+    document = pypdfium2.PdfDocument(path)
+    for page in document:
+        for line in page.get_textpage().get_text_range().splitlines():
+            letters = bare(line)
+            assert letters in text or len(letters) <= 10, line
+    document.close()
+
+
+@REAL
+def test_running_headers_of_real_files_are_gone_but_once():
+    text = read(FILES / "pdf" / "federal-register.pdf", root=FILES).text
+    assert text.count("Thursday, August 6, 2020 / Proposed Rules") <= 2
+    assert "Thursday, August 6, 2020" in text
+    text = read(FILES / "pdf" / "fr-olap-paper.pdf", root=FILES).text
+    assert squeezed(text).count(squeezed("Résumés et interrogations de logs de requêtes OLAP")) == 1
+    text = read(FILES / "pdf" / "developers-reference.ja.pdf", root=FILES).text
+    assert text.count("Debian Developer’s Reference, リリース 12.18") == 1
+
+
+def test_running_lines_and_page_numbers_of_a_made_file():
+    # The helper draws from 700 downwards; a low page puts the first line into its upper margin.
+    data = pdf(*(f"Annals of Tea\nBody of page {word}" for word in ("one", "two", "three", "four", "five")))
+    content = read_pdf(data.replace(b"[0 0 595 842]", b"[0 0 595 720]"))
+    assert content.text.startswith("Annals of Tea\nBody of page one\n\nBody of page two\n\nBody of page three")
+    assert content.text.count("Annals") == 1
+
+
+@pytest.mark.timeout(30)
+def test_a_count_of_pages_that_is_a_lie_is_no_long_wait():
+    content = read_pdf(pdf("text", count=40_000))
+    assert content.text == "text"
+    assert "pages 2-40000 could not be read" in content.warnings[0]
+    with pytest.raises(ReadError, match=r"says it has 60,000 pages, the limit is 50,000"):
+        read_pdf(pdf("text", count=60_000))
+
+
+@pytest.mark.parametrize("letters", ["\u05d0\u05d1", "\u0627\u0644", "\ufefb"])
+def test_what_is_written_from_right_to_left(letters):
+    assert is_right_to_left(f"latin {letters}")
+    assert not is_right_to_left("latin 123 \u4e00")

@@ -32,8 +32,12 @@ def test_a_mark_decides(mark, encoding):
     assert (content.text, content.metadata, content.warnings) == ("Grüße 你好", {"encoding": encoding}, ())
 
 
-def test_utf16_without_a_mark_is_known_by_its_zeros():
-    assert read_text("plain ASCII words".encode("utf-16-be")).text == "plain ASCII words"
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le"])
+@pytest.mark.parametrize(
+    "text", ["plain ASCII words", RUSSIAN, JAPANESE + "\n次の行です。\n" + JAPANESE + "\n終わり。"]
+)
+def test_wide_text_without_a_mark_is_known_by_its_zeros(encoding, text):
+    assert read_text(text.encode(encoding)).text == text
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_a_few_broken_bytes_do_not_turn_utf8_into_another_script():
 def test_line_ends_become_line_feeds_and_strays_go():
     assert (
         read_text(b"one\r\ntwo\rthree\n" + b"word " * 100 + b"\0end").text
-        == "one\ntwo\nthree\n" + "word " * 100 + "end"
+        == "one\ntwo\nthree\n" + "word " * 100 + "\0end"
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from m3rag.chunking.units import HEADING, Units
 from m3rag.types import Document
-from m3rag.units import HEADING, Units
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,35 @@
-"""Documents to chunks: token-exact, cut where the text itself pauses, every chunk a span of its document.
+"""The chunker: one class, whose strategy decides the cuts and which sees that the spans are exact.
 
 The text is first taken apart into units that are never cut (words, or tokens where a script has no
-spaces), then units are packed into chunks section by section. All per-character work is numpy.
+spaces), a strategy then packs units into chunks. All per-character work is numpy.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from m3rag.chunking.names import strategy_of
+from m3rag.chunking.parents import require_unreserved, with_parents
+from m3rag.chunking.sections import Section, context_path, sections_of
+from m3rag.chunking.strategy import Material, Strategy
+from m3rag.chunking.units import Units
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.reading.content import READING_VERSION
-from m3rag.sections import Section, context_path, sections_of
 from m3rag.types import Chunk, Document
-from m3rag.units import HEADING, SENTENCE, Units
 
-CHUNKING_VERSION = 1
+if TYPE_CHECKING:
+    from m3rag.encoder.protocol import Encoder
+
+CHUNKING_VERSION = 2
 """Raised whenever the same parameters would give other chunks."""
 
 CONTEXT_TOKENS = 32
-SMALL_SECTION = 64
 
 Spans = npt.NDArray[np.int64]
 
@@ -41,17 +46,23 @@ class Chunker:
     """How documents are split.
 
     Attributes:
+        strategy: Where the cuts are: `structure`, `fixed`, `sentence-window`, `small-to-big` or `semantic`,
+            with options if need be, as in `semantic:percentile=90`; or a `Strategy`.
         chunk_tokens: The most tokens in a chunk, as the whole text is tokenized; its heading
             path comes on top with at most 32.
         overlap_tokens: The most tokens at a chunk's start that also end the chunk before it, within
-            one section.
+            one section. Not used by strategies whose chunks have parents.
+        late: Encode chunks as a part of their document, see `late_parts`.
 
     Raises:
-        ConfigurationError: A number is out of range, or the overlap is half a chunk or more.
+        ConfigurationError: A number is out of range, the overlap is half a chunk or more, or there is no
+            such strategy.
     """
 
+    strategy: str | Strategy = "structure"
     chunk_tokens: int = 256
     overlap_tokens: int = 32
+    late: bool = False
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:
@@ -63,18 +74,20 @@ class Chunker:
                 f"overlap_tokens is {self.overlap_tokens}, which must be less than half of chunk_tokens "
                 f"({self.chunk_tokens}); lower it to {max(self.chunk_tokens // 8, 0)} or raise chunk_tokens"
             )
+        strategy_of(self.strategy)  # a wrong name is said now
 
     @property
     def version(self) -> str:
-        """All that decides where the cuts are, but for the tokenizer."""
-        return f"chunks-{CHUNKING_VERSION}/{self.chunk_tokens}+{self.overlap_tokens}"
+        """All that decides where the cuts are and what is encoded, but for the model."""
+        late = "/late" if self.late else ""
+        name = strategy_of(self.strategy).version
+        return f"chunks-{CHUNKING_VERSION}/{name}/{self.chunk_tokens}+{self.overlap_tokens}{late}"
 
     def split(self, document: Document, spans_of: Callable[[str], Spans] | SpanSource) -> list[Chunk]:
         """Split a document.
 
         No chunk starts or ends within a word, unless the word alone is longer than a chunk. Chunks
-        together hold every character that is not white space. A section starts a chunk of its own;
-        one of less than 64 tokens shares it with the sections that follow it on its level or below.
+        together hold every character that is not white space.
 
         Args:
             document: What was read.
@@ -87,19 +100,31 @@ class Chunker:
             what would make them longer than 32 tokens. Empty for a document of white space.
 
         Raises:
-            InputError: The spans do not fit the text.
+            InputError: The spans do not fit the text, or the document's metadata have a reserved key.
+            ConfigurationError: The strategy needs the encoder, and was given its `word_spans` alone.
         """
+        require_unreserved(document.metadata, document.id)
         spans = np.asarray((spans_of if callable(spans_of) else spans_of.word_spans)(document.text), np.int64)
         _check_spans(spans, document)
         units = Units.of(document.text, spans, budget=self.chunk_tokens)
         if not len(units):
             return []
         sections = sections_of(document, units, spans)
+        encoder = cast("Encoder", spans_of) if hasattr(spans_of, "encode_documents") else None
+        material = Material(document.text, units, sections, self.chunk_tokens, self.overlap_tokens, encoder)
+        cuts = list(strategy_of(self.strategy).cuts(material))
+        chunks = self._chunks(document, units, sections, [cut[:2] for cut in cuts])
+        parents = [_span(units, *cut.parent) if cut.parent else None for cut in cuts]
+        return with_parents(chunks, parents, document.text)
+
+    def _chunks(
+        self, document: Document, units: Units, sections: list[Section], cuts: list[tuple[int, int]]
+    ) -> list[Chunk]:
         version = document_version(document, self)
         pages = np.array([p.start for p in document.pages], np.int64)
         chunks: list[Chunk] = []
-        for first, last in self._cuts(sections, units):
-            start, end = int(units.starts[first]), int(units.ends[last - 1])
+        for first, last in cuts:
+            start, end = _span(units, first, last)
             page = int(np.searchsorted(pages, start, "right")) - 1 if len(pages) else -1
             chunk = Chunk(
                 id=f"{document.id}#{version[:12]}-{len(chunks)}",
@@ -114,72 +139,23 @@ class Chunker:
             chunks.append(chunk)
         return chunks
 
-    def _cuts(self, sections: list[Section], units: Units) -> Iterator[tuple[int, int]]:
-        """Half-open ranges of units, one a chunk."""
-        small = min(SMALL_SECTION, self.chunk_tokens // 4)
-        at = 0
-        while at < len(sections):
-            group = at + 1
-            while (
-                group < len(sections)
-                and sections[group].level >= sections[at].level
-                and units.tokens(sections[at].first, sections[group].first) < small
-            ):
-                group += 1
-            yield from self._windows(sections[at].first, sections[group - 1].last, units)
-            at = group
-
-    def _windows(self, first: int, last: int, units: Units) -> Iterator[tuple[int, int]]:
-        start, done = first, first
-        while True:
-            cut = self._cut(start, done, last, units)
-            yield start, cut
-            if cut == last:
-                return
-            start, done = self._overlap(start, cut, units), cut
-
-    def _cut(self, start: int, done: int, last: int, units: Units) -> int:
-        """Where the window from `start` ends: at the strongest pause of its last third, and past `done`."""
-        left = units.tokens(start, last)
-        if left <= self.chunk_tokens:
-            return last
-        # Two chunks of about one size instead of a full one and a scrap.
-        room = self.chunk_tokens if 4 * left >= 5 * self.chunk_tokens else -(-5 * left // 8)
-        end = min(max(units.reach(start, room), done + 1), last)
-        soft = max(units.reach(start, room - room // 3), done + 1)
-        if soft >= end:
-            return end
-        strengths = units.strength[soft : end + 1]
-        return end - int(np.argmax(strengths[::-1]))
-
-    def _overlap(self, start: int, cut: int, units: Units) -> int:
-        """Where the chunk after `cut` starts: at a sentence, else at a unit, in the section of the cut."""
-        reached = units.tokens(0, cut)
-        # The next chunk must hold the overlap and at least one unit more.
-        room = min(self.overlap_tokens, self.chunk_tokens - units.tokens(cut, cut + 1))
-        first = max(int(np.searchsorted(units.before, reached - room, "left")), start + 1)
-        if room <= 0 or first >= cut or units.strength[cut] == HEADING:
-            return cut
-        strengths = units.strength[first:cut]
-        headings = np.flatnonzero(strengths == HEADING)
-        if len(headings):
-            first += int(headings[-1])
-        sentences = np.flatnonzero(units.strength[first:cut] >= SENTENCE)
-        return first + int(sentences[0]) if len(sentences) else first
-
 
 def document_version(document: Document, chunker: Chunker) -> str:
     """What the chunks of a document depend on, as one name: equal for equal bytes and settings.
 
     Args:
         document: Its `content_hash` counts, its id does not.
-        chunker: Its parameters count.
+        chunker: Its strategy and parameters count.
 
     Returns:
         64 hex digits. The tokenizer is not a part: an index is bound to its model anyway.
     """
     parts = f"{document.content_hash}\n{chunker.version}\nreading-{READING_VERSION}"
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _span(units: Units, first: int, last: int) -> tuple[int, int]:
+    return int(units.starts[first]), int(units.ends[last - 1])
 
 
 def _check_spans(spans: Spans, document: Document) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.answering.sentences import sentence_spans
+from m3rag.reading import read
+from m3rag.sentences import sentence_spans
 
 
 def sentences(text: str) -> list[str]:
@@ -89,3 +93,32 @@ def test_spans_are_trimmed_in_order_and_cover_everything(text: str) -> None:
 def test_no_text_takes_more_than_linear_time(unit: str) -> None:
     text = unit * (100_000 // len(unit)) + "x"
     assert sentence_spans(text)[-1][1] == len(text)
+
+
+@pytest.mark.parametrize("language", ["de", "es", "ru", "ar", "zh"])
+def test_translations_have_as_many_sentences_and_answers_lie_within_one(shared_data: Path, language: str) -> None:
+    def paragraphs(of: str) -> dict[str, str]:
+        lines = (shared_data / "retrieval" / "xquad" / "mono" / of / "corpus.jsonl").read_text("utf-8").splitlines()
+        return {record["_id"]: record["text"] for record in map(json.loads, lines)}
+
+    texts = paragraphs(language)
+    count, english = (sum(len(sentence_spans(t)) for t in of.values()) for of in (texts, paragraphs("en")))
+    assert 0.95 * english < count < 1.12 * english
+    whole = 0
+    questions = (shared_data / "rag" / "xquad" / f"{language}.jsonl").read_text("utf-8").splitlines()
+    for question in map(json.loads, questions):
+        text, answer = texts[question["gold_ids"][0]], question["answers"][0]
+        at = text.index(answer)
+        whole += any(start <= at and at + len(answer) <= end for start, end in sentence_spans(text))
+    assert whole > 0.99 * len(questions)
+
+
+def test_a_declaration_in_many_languages_has_sentences_of_a_readers_length(shared_data: Path) -> None:
+    files = sorted((shared_data / "files" / "html-udhr").glob("*.html"))
+    assert len(files) >= 10
+    for path in files:
+        text = read(path).text
+        spans = sentence_spans(text)
+        assert 95 <= len(spans) <= 300, path
+        assert max(end - start for start, end in spans) <= 800, path
+        assert "".join("".join(text[a:b] for a, b in spans).split()) == "".join(text.split())

@@ -10,6 +10,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from m3rag.chunking.blocks import solid_blocks
+from m3rag.sentences import sentence_spans
+
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 CodePoints = npt.NDArray[np.uint32]
@@ -39,10 +42,6 @@ UNSPACED = np.array(
 # No line of these scripts begins with a mark, a closing bracket or a full stop, and no chunk does.
 STICKY = frozenset({"Mn", "Mc", "Me", "Cf", "Pe", "Pf", "Po"})
 
-STOPS = ".!?…؟۔।॥።܀"
-WIDE_STOPS = "。！？｡．"  # no space follows these
-CLOSERS = "\"'”’»›)]}*_」』】）〉》"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
@@ -53,12 +52,14 @@ class Units:
         ends: One past its last character that is not white space.
         before: Tokens before each unit, and in all, `(units + 1,)`.
         strength: How strongly the text pauses before each unit, and at its end, `(units + 1,)`.
+        blocks: Tables, lists and code in order, as half-open ranges of units, `(blocks, 2)`.
     """
 
     starts: Ints
     ends: Ints
     before: Ints
     strength: npt.NDArray[np.int8]
+    blocks: Ints
 
     @classmethod
     def of(cls, text: str, spans: Ints, *, budget: int) -> Units:
@@ -84,7 +85,8 @@ class Units:
         following = np.concatenate([starts[1:], [len(text)]])[: len(starts)]
         ends = np.minimum(word_ends[np.searchsorted(words, starts, "right") - 1], following)
         before = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(starts, ends, before, _strength(points, starts, ends))
+        blocks = np.searchsorted(starts, np.array(solid_blocks(text), np.int64).reshape(-1, 2)).astype(np.int64)
+        return cls(starts, ends, before, _strength(text, points, starts, ends), blocks)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -100,6 +102,19 @@ class Units:
     def at(self, position: int) -> int:
         """The first unit that starts at the position or after it."""
         return int(np.searchsorted(self.starts, position, "left"))
+
+    def block_across(self, cut: int) -> tuple[int, int] | None:
+        """The table, list or code that a cut before a unit would part."""
+        at = int(np.searchsorted(self.blocks[:, 0], cut, "left")) - 1
+        return self._block(at) if at >= 0 and self.blocks[at, 1] > cut else None
+
+    def block_at(self, first: int) -> tuple[int, int] | None:
+        """The table, list or code that begins with a unit."""
+        at = int(np.searchsorted(self.blocks[:, 0], first, "left"))
+        return self._block(at) if at < len(self.blocks) and self.blocks[at, 0] == first else None
+
+    def _block(self, at: int) -> tuple[int, int]:
+        return int(self.blocks[at, 0]), int(self.blocks[at, 1])
 
 
 @cache
@@ -143,23 +158,15 @@ def _by_point(points: CodePoints, law: Callable[[str], bool]) -> Flags:
     return np.array([law(chr(c)) for c in distinct], bool)[inverse]
 
 
-def _strength(points: CodePoints, starts: Ints, ends: Ints) -> npt.NDArray[np.int8]:
+def _strength(text: str, points: CodePoints, starts: Ints, ends: Ints) -> npt.NDArray[np.int8]:
     strength = np.zeros(len(starts) + 1, np.int8)
     if len(starts) < 2:
         return strength
-    here, gap = starts[1:], starts[1:] - ends[:-1]
     lines = np.concatenate([[0], np.cumsum(points == ord("\n"))])
-    breaks = lines[here] - lines[ends[:-1]]
-    final = ends[:-1] - 1
-    for _ in range(3):  # a full stop stands before at most a quote, a bracket and a star
-        closing = np.isin(points[final], [ord(c) for c in CLOSERS]) & (final > starts[:-1])
-        final = final - closing
-    stop = np.isin(points[final], [ord(c) for c in STOPS]) & (gap > 0)
-    # "e.g. this" goes on in lower case.
-    stop &= ~_by_point(points[here], str.islower)
-    stop |= np.isin(points[final], [ord(c) for c in WIDE_STOPS])
+    breaks = lines[starts[1:]] - lines[ends[:-1]]
+    sentences = np.array(sentence_spans(text), np.int64).reshape(-1, 2)[:, 0]
     inner = strength[1:-1]
     inner[breaks > 0] = LINE
-    inner[stop] = SENTENCE
+    inner[np.isin(starts[1:], sentences)] = SENTENCE
     inner[breaks > 1] = PARAGRAPH
     return strength

@@ -1,0 +1,238 @@
+"""DOCX: what Word shows of a document once all tracked changes are accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from m3rag.reading.archive import Archive
+from m3rag.reading.archive_parts import core_title, diagram_lines, main_part, related, relations
+from m3rag.reading.content import Content
+from m3rag.reading.docx_inline import InlineReader, alternative
+from m3rag.reading.docx_styles import Styles, read_styles, switch
+from m3rag.reading.layout import Layout
+from m3rag.reading.xml_tree import attribute, child, local, parse_part, stream_part
+
+# Transitional and strict documents.
+_BODIES = (
+    "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}body",
+    "{http://purl.oclc.org/ooxml/wordprocessingml/main}body",
+)
+_WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag"})
+
+
+def read_docx(data: bytes) -> Content:
+    """Read a Word document: paragraphs, headings by their styles, table rows as `a | b`.
+
+    Tracked insertions are in, deletions and hidden text out. Text boxes, notes and SmartArt follow
+    the paragraph they are anchored in; a section's page header stands before it and its footer
+    after it, each text once.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        The text; comments and embedded documents, which are not part of it, are named in the warnings.
+
+    Raises:
+        ReadError: The file is damaged, encrypted, or packed or declared in a way that is not safe.
+    """
+    archive = Archive(data)
+    document = main_part(archive)
+    sections = _sections(archive, document)
+    body = _Body(archive, document, read_styles(archive, document), Layout())
+    body.margins(sections[0].headers if sections else ())
+    at = 0
+    for block in stream_part(archive, document, within=_BODIES):
+        body.block(block)
+        ended = sum(1 for e in block.iter() if local(e) == "sectPr")
+        for section in range(at, min(at + ended, len(sections))):
+            body.margins(sections[section].footers)
+            if section + 1 < len(sections):
+                body.margins(sections[section + 1].headers)
+        at += ended
+    return Content(
+        body.layout.text,
+        title=core_title(archive),
+        headings=tuple(body.layout.headings),
+        warnings=(*_comments(archive, document), *body.warnings, *body.hidden),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Ids of the references to a section's page headers and footers."""
+
+    headers: tuple[str, ...]
+    footers: tuple[str, ...]
+
+
+def _sections(archive: Archive, document: str) -> list[_Section]:
+    settings = related(archive, document, "settings")
+    even = settings is not None and bool(switch(parse_part(archive, settings), "evenAndOddHeaders"))
+    found = []
+    for block in stream_part(archive, document, within=_BODIES):
+        for section in block.iter():
+            if local(section) == "sectPr":
+                kinds = ("default", *(["even"] if even else []), *(["first"] if switch(section, "titlePg") else []))
+                found.append(_Section(_ids(section, "headerReference", kinds), _ids(section, "footerReference", kinds)))
+    return found
+
+
+def _ids(section: Element, name: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    found = [e for e in section if local(e) == name and (attribute(e, "type") or "default") in kinds]
+    return tuple(attribute(e, "id") or "" for e in found)
+
+
+def _comments(archive: Archive, document: str) -> Iterator[str]:
+    part = related(archive, document, "comments")
+    number = sum(1 for e in parse_part(archive, part) if local(e) == "comment") if part else 0
+    if number:
+        yield f"{number} comment{'s' if number > 1 else ''} left out: they are not part of the text"
+
+
+class _Body:
+    """Lays out blocks of one part, the body or a header, with what hangs on them."""
+
+    def __init__(self, archive: Archive, part: str, styles: Styles, layout: Layout) -> None:
+        self.layout = layout
+        self.warnings: list[str] = []
+        self._archive = archive
+        self._styles = styles
+        self._relations = relations(archive, part)
+        self._inline = InlineReader(styles)
+        self._notes: dict[str, dict[str, Element]] = {}
+        self._cited: list[tuple[str, str]] = []
+        self._shown: set[str] = set()  # the headers and footers so far
+        self._in_list = self._merging = False
+        self._in_row = False
+
+    @property
+    def hidden(self) -> Iterator[str]:
+        """A warning if text was left out that Word does not show."""
+        if number := self._inline.hidden:
+            yield f"left out {number} hidden passage{'s' if number > 1 else ''}"
+
+    def margins(self, ids: Sequence[str]) -> None:
+        """Lay out page headers or footers that say something not yet said."""
+        for reference in ids:
+            relation = self._relations.get(reference)
+            part = self._archive.find(relation.target) if relation is not None else None
+            if part is None:
+                continue
+            margin = _Body(self._archive, part, self._styles, Layout())
+            margin._blocks(parse_part(self._archive, part))
+            text = margin.layout.text
+            if any(c.isalpha() for c in text) and text not in self._shown:
+                self._shown.add(text)
+                self.layout.end_block(2)
+                self._lines(text)
+                self.layout.end_block(2)
+
+    def block(self, element: Element) -> None:
+        """Lay out a paragraph, a table, or what wraps them."""
+        name = local(element)
+        if name == "p":
+            self._paragraph(element)
+        elif name == "tbl":
+            self._table(element)
+        elif name == "AlternateContent":
+            self._blocks(alternative(element))
+        elif name in _WRAPPERS:
+            self._blocks(element)
+        elif name == "altChunk":
+            self.warnings.append("an embedded document was left out: open and save the file in Word to merge it")
+        if not self._in_row:
+            self._footnotes()
+
+    def _paragraph(self, element: Element) -> None:
+        properties = child(element, "pPr")
+        inline = self._inline.read(element)
+        text = "".join(inline.pieces)
+        level = self._styles.level(properties)
+        listed = self._styles.listed(properties) and not level
+        if not self._merging:
+            self.layout.end_block(1 if listed and self._in_list else 2)
+        if level and not self._in_row and text.strip():
+            self.layout.open_heading(level)
+            self._lines(text)
+            self.layout.close_heading(level)
+        else:
+            self._lines(text)
+        mark = child(properties, "rPr") if properties is not None else None
+        # A deleted paragraph mark joins the paragraph with the next one.
+        self._merging = mark is not None and child(mark, "del") is not None
+        self._in_list = listed
+        if not self._merging:
+            self.layout.end_block(1 if listed else 2)
+        self._cited += inline.notes
+        self._anchored(inline.boxes, inline.diagrams)
+
+    def _lines(self, text: str) -> None:
+        for number, line in enumerate(text.split("\n")):
+            if number:
+                self.layout.end_block(1)
+            self.layout.add(line)
+
+    def _anchored(self, boxes: Sequence[Element], diagrams: Sequence[str]) -> None:
+        for box in boxes:
+            self.layout.end_block(2)
+            self._blocks(box)
+        for reference in diagrams:
+            relation = self._relations.get(reference)
+            if relation is not None and self._archive.find(relation.target) is not None:
+                self.layout.end_block(2)
+                self._lines("\n".join(diagram_lines(self._archive, relation.target)))
+                self.layout.end_block(2)
+
+    def _table(self, table: Element) -> None:
+        self.layout.end_block(2)
+        for row in _within(table, "tr"):
+            cells = list(_within(row, "tc"))
+            if self._frames(row, cells):
+                self._footnotes()  # of the rows before
+                for cell in cells:
+                    self.layout.end_block(2)
+                    self._blocks(cell)
+                self.layout.end_block(2)
+                continue
+            self._in_row = True
+            self.layout.open_row()
+            for cell in cells:
+                self.layout.open_cell()
+                self._blocks(cell)
+            self.layout.close_row()
+            self._in_row = False
+        self.layout.end_block(2)
+
+    def _frames(self, row: Element, cells: Sequence[Element]) -> bool:
+        """Whether a row lays out the page: a single cell, or one that holds a table or a heading."""
+        if len(cells) == 1 or any(local(e) == "tbl" for e in row.iter()):
+            return True
+        return any(self._styles.level(e) for e in row.iter() if local(e) == "pPr")
+
+    def _blocks(self, parent: Iterable[Element]) -> None:
+        for block in parent:
+            self.block(block)
+
+    def _footnotes(self) -> None:
+        cited, self._cited = self._cited, []
+        for kind, number in cited:
+            if kind not in self._notes:
+                part = next((r.target for r in self._relations.values() if r.kind == f"{kind}s"), "")
+                found = parse_part(self._archive, part) if self._archive.find(part) else ()
+                self._notes[kind] = {attribute(e, "id") or "": e for e in found if local(e) == kind}
+            self.layout.end_block(2)
+            self._blocks(self._notes[kind].pop(number, ()))
+
+
+def _within(element: Element, name: str) -> Iterator[Element]:
+    """The rows of a table or the cells of a row, in content controls or not, without deleted ones."""
+    for inner in element:
+        if local(inner) == name:
+            properties = child(inner, f"{name}Pr")
+            if properties is None or (child(properties, "del") is None and child(properties, "cellDel") is None):
+                yield inner
+        elif local(inner) in _WRAPPERS:
+            yield from _within(inner, name)

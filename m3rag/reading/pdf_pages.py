@@ -1,0 +1,225 @@
+"""Pages of a PDF by pdfium: the text layer, where its lines stand, and the box of each character."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sin
+from threading import Lock
+from typing import TypeAlias
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from m3rag.errors import ReadError
+
+ONE_AT_A_TIME = Lock()  # pdfium is not thread safe, not even for different documents
+MAX_PAGES = 50_000
+
+REPAIR = "repair it (such as with qpdf) or export it again"
+
+_LINE = re.compile(r"[^\r\n]+")
+_EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+THIN = 0.01  # points
+HALF_WAY = 0.7  # sine of 45 degrees
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, bottom, right, top; upwards from below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A box on a page as it is displayed, in points (1/72 inch) from its upper left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """From pdfium's coordinates to those of the page as displayed: cropped, and turned by its `/Rotate`.
+
+    Attributes:
+        left: Of the visible part, in pdfium's coordinates, as are the next three.
+        bottom: Upwards from below.
+        right: Its right edge.
+        top: Its upper edge.
+        turned: Clockwise, 0, 90, 180 or 270 degrees.
+    """
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    turned: int
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height as displayed, in points."""
+        width, height = self.right - self.left, self.top - self.bottom
+        return (height, width) if self.turned in (90, 270) else (width, height)
+
+    def displayed(self, box: Box) -> Rectangle:
+        """A box `(left, bottom, right, top)` of pdfium as it is displayed."""
+        left, right = box[0] - self.left, box[2] - self.left
+        above, below = self.top - box[3], self.top - box[1]
+        width, height = self.right - self.left, self.top - self.bottom
+        if self.turned == 90:
+            return Rectangle(height - below, left, height - above, right)
+        if self.turned == 180:
+            return Rectangle(width - right, height - below, width - left, height - above)
+        if self.turned == 270:
+            return Rectangle(above, width - right, below, width - left)
+        return Rectangle(left, above, right, below)
+
+
+class Layer:
+    """The text layer of one page; of use until `text_layer` ends."""
+
+    def __init__(self, page: pypdfium2.PdfPage, layer: pypdfium2.PdfTextPage, *, upright: bool) -> None:
+        """Take the text.
+
+        Args:
+            page: For its frame.
+            layer: Its text.
+            upright: Whether vertical columns have been turned into lines.
+        """
+        self._layer = layer
+        self._upright = upright
+        left, bottom, right, top = page.get_bbox()
+        self.frame = Frame(left, bottom, right, top, page.get_rotation())
+        text = str(layer.get_text_range())
+        self.text = self._with_columns(text) if upright else text
+
+    def lines(self) -> list[tuple[int, int, float]]:
+        """Start, end and height of each line with characters.
+
+        The height is that of the middle of its first character, 1 at the head of the page as displayed.
+        """
+        found = []
+        height = self.frame.size[1] or 1.0
+        for match in _LINE.finditer(self.text):
+            first = match.start() + len(match.group()) - len(match.group().lstrip())
+            box = self.box(first) if match.group().strip() else None
+            if box is not None:
+                shown = self.displayed(box)
+                found.append((match.start(), match.end(), 1 - (shown.top + shown.bottom) / 2 / height))
+        return found
+
+    def box(self, index: int) -> Box | None:
+        """The box of a character of `text` in the layer's own coordinates; None for one that is not drawn."""
+        at = self._drawn(index)
+        if at is None:
+            return None
+        left, bottom, right, top = self._layer.get_charbox(at)
+        if right - left < THIN or top - bottom < THIN:
+            # Of some fonts there are no outlines; for what is missing the font's own box stands in.
+            loose = self._layer.get_charbox(at, loose=True)
+            left, right = (left, right) if right - left >= THIN else (loose[0], loose[2])
+            bottom, top = (bottom, top) if top - bottom >= THIN else (loose[1], loose[3])
+        return left, bottom, right, top
+
+    def is_sideways(self, index: int) -> bool:
+        """Whether a character's line runs up or down, in the layer's own coordinates."""
+        at = None if self._upright else self._drawn(index)
+        return at is not None and abs(sin(pdfium.FPDFText_GetCharAngle(self._layer.raw, at))) > HALF_WAY
+
+    def displayed(self, box: Box) -> Rectangle:
+        """A box of the layer as the page is displayed."""
+        left, bottom, right, top = box
+        return self.frame.displayed((bottom, -right, top, -left) if self._upright else box)
+
+    def _drawn(self, index: int) -> int | None:
+        at = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, index)
+        if at < 0 or pdfium.FPDFText_IsGenerated(self._layer.raw, at) == 1:
+            return None
+        # Where the two ever count differently, no box is better than another's.
+        return int(at) if chr(pdfium.FPDFText_GetUnicode(self._layer.raw, at)) == self.text[index] else None
+
+    def _with_columns(self, text: str) -> str:
+        """Take the blanks that pdfium itself puts between columns for line ends, which they are."""
+        pieces = list(text)
+        for at, piece in enumerate(pieces):
+            if piece == " ":
+                index = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, at)
+                if index >= 0 and pdfium.FPDFText_IsGenerated(self._layer.raw, index) == 1:
+                    pieces[at] = "\n"
+        return "".join(pieces)
+
+
+@contextmanager
+def opened(data: bytes, password: str | None) -> Iterator[pypdfium2.PdfDocument]:
+    """Open a PDF for as long as the block lasts.
+
+    Args:
+        data: The file's bytes.
+        password: Of the user or the owner; None for none.
+
+    Raises:
+        ReadError: The file is damaged, has more than 50,000 pages, or needs another password.
+    """
+    try:
+        document = pypdfium2.PdfDocument(data, password=password)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) != pdfium.FPDF_ERR_PASSWORD:
+            raise ReadError(f"is a damaged PDF ({error}): {REPAIR}") from error
+        if password:
+            raise ReadError("is encrypted and the password is not the right one: give another") from error
+        raise ReadError("is encrypted and needs a password: give it (`password=`, or `--password-file`)") from error
+    try:
+        if len(document) > MAX_PAGES:
+            raise ReadError(f"says it has {len(document):,} pages, the limit is {MAX_PAGES:,}: split it")
+        yield document
+    finally:
+        document.close()
+
+
+@contextmanager
+def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | None]:
+    """The text layer of a page for as long as the block lasts; None for a page on which nothing is drawn.
+
+    pdfium leaves out text objects without width, and the columns of vertical writing are such in
+    fonts that state no widths. Turned by a quarter they are lines, in the right order too.
+
+    Args:
+        document: An open document.
+        index: The page, from 0.
+
+    Raises:
+        pypdfium2.PdfiumError: The page is damaged.
+    """
+    page = document[index]
+    layer = None
+    try:
+        layer = page.get_textpage()
+        text = str(layer.get_text_range())
+        if not text and not pdfium.FPDFPage_CountObjects(page.raw):
+            yield None
+            return
+        upright = (not text.strip() or bool(_EAST_ASIAN.search(text))) and _is_vertical(page)
+        if upright:
+            layer.close()
+            for drawn in page.get_objects(max_depth=1):
+                pdfium.FPDFPageObj_Transform(drawn.raw, 0, 1, -1, 0, 0, 0)
+            layer = page.get_textpage()
+        yield Layer(page, layer, upright=upright)
+    finally:
+        if layer is not None:
+            layer.close()
+        page.close()
+
+
+def _is_vertical(page: pypdfium2.PdfPage) -> bool:
+    """Whether most of the page's texts are columns that pdfium believes to have no width."""
+    thin = wide = 0
+    for drawn in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_TEXT], max_depth=1):
+        left, bottom, right, top = drawn.get_bounds()
+        if right - left < THIN < top - bottom:
+            thin += 1
+        else:
+            wide += 1
+    return thin > wide

@@ -1,0 +1,54 @@
+from m3rag.reading.pdf_running import Line, running_lines
+
+
+def left(pages):
+    """The text of the lines that are left out, page by page."""
+    return [[lines[n].text for n in sorted(out)] for lines, out in zip(pages, running_lines(pages), strict=True)]
+
+
+def page(number, *, head="The Annals of Tea", foot="{}", body="Some body text of page {}"):
+    return [Line(head, 0.95), Line(body.format(number * number), 0.6), Line(foot.format(number), 0.05)]
+
+
+def test_a_header_stays_where_it_stands_first_and_page_numbers_go():
+    assert left([page(n) for n in range(1, 6)]) == [["1"], *([["The Annals of Tea", str(n)] for n in range(2, 6)])]
+
+
+def test_a_header_that_the_text_says_anyway_goes_everywhere():
+    pages = [[Line("The Annals of Tea, a title", 0.8)], *[page(n) for n in range(2, 7)]]
+    assert all("The Annals of Tea" in out for out in left(pages)[1:])
+
+
+def test_three_pages_are_too_few():
+    assert left([page(n) for n in range(1, 4)]) == [[], [], []]
+
+
+def test_numbers_must_count_with_the_pages():
+    assert left([page(n, head=f"Table {n * n}", foot="7 8") for n in range(1, 9)]) == [[]] * 8
+    pages = [page(n, head=f"{n} On Tea", foot=f"Page {n + 10} of 99") for n in range(1, 6)]
+    assert left(pages)[3] == ["4 On Tea", "Page 14 of 99"]
+
+
+def test_roman_numerals_count_too():
+    numerals = ["ii", "iii", "iv", "v", "vi"]
+    assert [out[-1] for out in left([page(n, foot=numeral) for n, numeral in enumerate(numerals)])] == numerals
+
+
+def test_the_body_is_never_left_out():
+    for height in (0.84, 0.5, 0.2):
+        pages = [[Line("The same words", height), Line(str(n), height - 0.04)] for n in range(9)]
+        assert left(pages) == [[]] * 9
+    wandering = [[Line("The same words", 0.86 + n / 60)] for n in range(9)]
+    assert left(wandering) == [[]] * 9
+    below_a_heading = [[Line(f"Chapter {'abcdefghi'[n]}", 0.95), Line("The same words", 0.9)] for n in range(9)]
+    assert left(below_a_heading) == [[]] * 9
+
+
+def test_left_and_right_pages():
+    heads = ["Tea and Milk", "J. Leaf"]
+    assert [len(out) for out in left([page(n, head=heads[n % 2]) for n in range(10)])] == [1, 1, *[2] * 8]
+
+
+def test_no_pages():
+    assert running_lines([]) == []
+    assert running_lines([[], []]) == [frozenset(), frozenset()]
