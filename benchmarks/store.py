@@ -140,7 +140,7 @@ def run_raw(corpus: Corpus, folder: Path, queries: list[M3Output]) -> dict[str, 
     import qdrant_edge as qdrant
 
     from m3rag.store.edge_folder import load_shard
-    from m3rag.store.edge_points import query_vector
+    from m3rag.store.edge_points import EXACT_UP_TO, query_vector
 
     start = time.perf_counter()
     shard, _ = load_shard(folder / "m3rag")
@@ -149,10 +149,9 @@ def run_raw(corpus: Corpus, folder: Path, queries: list[M3Output]) -> dict[str, 
 
     def search(query: M3Output, leg: Any, k: int, only: Any) -> list[Any]:
         vector = query_vector(query, leg)
-        request = qdrant.QueryRequest(
-            limit=k, query=qdrant.Query.Nearest(vector, leg), filter=only, with_payload=["id"]
-        )
-        return shard.query(request)
+        how = qdrant.SearchParams(exact=leg != "dense" or corpus.chunks <= EXACT_UP_TO, hnsw_ef=max(256, 2 * k))
+        nearest = qdrant.Query.Nearest(vector, leg)
+        return shard.query(qdrant.QueryRequest(limit=k, query=nearest, filter=only, params=how, with_payload=["id"]))
 
     found = [[point.id for point in search(q, "dense", 200, chunk)] for q in queries]
 

@@ -17,7 +17,7 @@ from m3rag.output import M3Output
 from m3rag.store.codec import DEFAULT_CODEC
 from m3rag.store.edge_changes import EdgeChanges
 from m3rag.store.edge_engine import EdgeEngine
-from m3rag.store.edge_filters import check_format, of_kind, ranges_in
+from m3rag.store.edge_filters import any_of, check_format, of_kind, ranges_in
 from m3rag.store.edge_folder import check_folder, create_folder, is_index
 from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
 from m3rag.store.filters import DOCUMENT_ID, parse_filter
@@ -214,7 +214,7 @@ class QdrantEdgeStore:
                 limit=limit,
                 query=qdrant.Query.Nearest(vector, using=leg),
                 filter=self._visible(filter),
-                params=qdrant.SearchParams(exact=exact, hnsw_ef=max(256, 2 * limit)),
+                params=qdrant.SearchParams(exact=exact, hnsw_ef=max(256, limit)),
                 with_payload=["id"],
             )
             found = shard.query(request)
@@ -230,23 +230,25 @@ class QdrantEdgeStore:
             ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
+        ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
+        vector, scores = query_vector(query, leg), {}
         with self._engine.lock:
-            scores = dict.fromkeys(self._retrieve(chunk_ids), 0.0)
-            vector = query_vector(query, leg)
-            if vector is None or not scores:
-                return scores
-            ids = {point_id("chunk", id_): id_ for id_ in scores}
-            request = qdrant.QueryRequest(
-                limit=len(ids),
-                query=qdrant.Query.Nearest(vector, using=leg),
-                filter=qdrant.Filter(must=[qdrant.HasIdCondition(set(ids))]),
-                params=qdrant.SearchParams(exact=True),
-            )
-            with self._engine.shard() as shard:
-                found = shard.query(request)
-        scale = score_scale(query, leg)
-        scores.update({ids[_uuid(point)]: point.score / scale for point in found})
-        return scores
+            if ids and vector is not None:
+                hidden = self._changes.hidden
+                request = qdrant.QueryRequest(
+                    limit=len(ids),
+                    query=qdrant.Query.Nearest(vector, using=leg),
+                    filter=qdrant.Filter(
+                        must=[qdrant.HasIdCondition(set(ids))],
+                        must_not=[any_of("revision", hidden)] if hidden else None,
+                    ),
+                    params=qdrant.SearchParams(exact=True),
+                )
+                with self._engine.shard() as shard:
+                    scale = score_scale(query, leg)
+                    scores = {ids[_uuid(point)]: point.score / scale for point in shard.query(request)}
+            # What the engine does not find shares nothing, or is not stored.
+            return {**dict.fromkeys(self._retrieve([id_ for id_ in ids.values() if id_ not in scores]), 0.0), **scores}
 
     def representations(self, chunk_ids: Sequence[str]) -> M3Output:
         """The stored representations, in the order asked for; token vectors are float16.
@@ -316,6 +318,8 @@ class QdrantEdgeStore:
     ) -> dict[str, qdrant.Record]:
         """The visible points among the chunks named, by chunk id."""
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
+        if not ids:
+            return {}
         with self._engine.lock:
             found = self._engine.retrieve(list(ids), payload=True if payload else ["revision"], vectors=vectors)
             hidden = self._changes.hidden
