@@ -67,8 +67,8 @@ class HybridRetriever:
             each mode the weights that the paper has for it.
         fusion: See `m3rag.retrieval.Fusion`; by default `weighted`, and `minmax` where BM25 is fused.
         candidates: How many chunks each leg of a first stage brings. By default 400, and 10 `k` where that
-            is more, so that the best 100 come from 1,000 as in the paper; the best 10 of 400 are those of
-            1,000 in all but a few thousandths (benchmarks/store.py), in two thirds of the time.
+            is more, so that the best 100 come from 1,000 as in the paper; on the made-up chunks of
+            benchmarks/store.py the best 10 of 400 were those of 1,000, in two thirds of the time.
         rerank_depth: How many chunks of the first order get a ColBERT score in mode `all`. By default
             200, as in the paper, and 4 `k` where that is more: the best 100 by all three legs are not
             all among the best 200 by two.
