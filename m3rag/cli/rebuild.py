@@ -43,6 +43,8 @@ def rebuild(
     on_document = (lambda d: note(f"wrote {d.id}")) if show else None
     store = place.open()
     try:
+        if to is None and not isinstance(store, QdrantEdgeStore):
+            raise InputError(f"{place} cannot be rebuilt in its place: write into another index with --to")
         made_by = store.manifest.model
         name = settings.model or made_by.name
         same = to is not None and (settings.model is None or Checkpoint.find(name).fingerprint() == made_by.fingerprint)
@@ -56,15 +58,19 @@ def rebuild(
                 batch_tokens=settings.batch_tokens,
             )
         if to is not None:
-            target = place_of(to, api_key=settings.index_key).open_or_create(encoder.info if encoder else made_by)
+            there = place_of(to)
+            # The key is that of the index's server: no other server may see it.
+            if place.folder is not None or there.shares_server(place):
+                there = place_of(to, api_key=settings.index_key)
+            target = there.open_or_create(encoder.info if encoder else made_by)
             try:
                 documents = copy(store, target, encoder=encoder, on_document=on_document)
             finally:
                 target.close()
-        elif encoder is not None and isinstance(store, QdrantEdgeStore):
-            documents = encode_again(store, encoder, on_document=on_document)
         else:
-            raise InputError(f"{place} cannot be rebuilt in its place: write into another index with --to")
+            assert encoder is not None
+            assert isinstance(store, QdrantEdgeStore)
+            documents = encode_again(store, encoder, on_document=on_document)
     finally:
         store.close()
     written = to or str(place)

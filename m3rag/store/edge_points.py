@@ -45,9 +45,7 @@ def datatype_of(codec: str) -> qdrant.VectorStorageDatatype:
         ConfigurationError: If it has none.
     """
     if codec not in DATATYPES:
-        raise ConfigurationError(
-            f"Qdrant cannot keep token vectors as {codec!r}: choose one of {', '.join(DATATYPES)}, or ChromaStore"
-        )
+        raise ConfigurationError(f"Qdrant cannot keep token vectors as {codec!r}: choose one of {', '.join(DATATYPES)}")
     return DATATYPES[codec]
 
 

@@ -46,6 +46,10 @@ class Place:
     def __str__(self) -> str:
         return self.name
 
+    def shares_server(self, other: Place) -> bool:
+        """Whether two indexes lie on one server, so that the key of one may be shown to the other."""
+        return self.folder is None and self._where == other._where
+
     def exists(self) -> bool:
         """Whether there is an index.
 

@@ -73,3 +73,11 @@ def test_a_malformed_address_is_refused(address: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told) as refused:
         place_of(address)
     assert "pw" not in str(refused.value)
+
+
+def test_a_key_may_be_shown_to_its_own_server_alone() -> None:
+    here, beside = place_of("https://db.example.org:6333/a"), place_of("https://db.example.org:6333/b")
+    assert beside.shares_server(here)
+    for other in ("http://db.example.org:6333/a", "https://db.example.org:6334/a", "https://else.example.org:6333/a"):
+        assert not place_of(other).shares_server(here)
+    assert not place_of("folder").shares_server(place_of("folder"))
