@@ -1,41 +1,32 @@
-"""KnowledgeBase: the one object that holds encoder, store and settings."""
+"""KnowledgeBase: files in, hits and cited answers out."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat
+from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat, Turn
+from m3rag.answering.conversation import standalone
 from m3rag.chunking import CONTEXT_TOKENS, Chunker, siblings, widened
+from m3rag.collection import Collection
 from m3rag.encoder.protocol import Encoder
-from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
+from m3rag.errors import ConfigurationError, InputError
 from m3rag.ingest import IngestReport, take_in
 from m3rag.reading import find_files, supported_suffixes
 from m3rag.reading.discover_rules import Rules
-from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
-from m3rag.retrieval.explain import explanations
-from m3rag.settings import LLMSettings, Settings, load_settings
-from m3rag.store import DocumentRecord, Filter, Manifest
-from m3rag.store.place import Place, place_of
-from m3rag.types import LEGS, Answer, Hit, ModelInfo
+from m3rag.settings import LLMSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from m3rag.bm25 import BM25Leg
-    from m3rag.encoder.explain import TokenAlignment
     from m3rag.ingest import IngestOptions
     from m3rag.reading import Found
-    from m3rag.retrieval import SearchOptions
-    from m3rag.store.protocol import Store
-
-DEFAULT_MODEL = "mini"
-
-BM25_FILE = "bm25.sqlite"
-"""In the index's folder (in memory for an index on a server); derived from the index, made again where missing."""
+    from m3rag.retrieval import Mode, SearchOptions
+    from m3rag.settings import Settings
+    from m3rag.store.place import Place
+    from m3rag.types import Answer, Hit
 
 HASHES_FILE = "files.sqlite"
 """In the index's folder; what is remembered of files there, made again where missing, see `FileHashes`."""
@@ -44,8 +35,8 @@ ROOM_TOKENS = CONTEXT_TOKENS + 8
 """What a chunk needs beyond its own tokens: its headings, the specials, a prefix."""
 
 
-class KnowledgeBase:
-    """Files in, hits and cited answers out, kept in a folder.
+class KnowledgeBase(Collection):
+    """A `Collection` that reads files and answers questions.
 
     Example:
         >>> kb = KnowledgeBase("my-index")
@@ -53,23 +44,10 @@ class KnowledgeBase:
         >>> answer = kb.ask("Who proved it first?")
         >>> [(c.document_id, c.page, c.quote) for c in answer.citations]
 
-    The index is opened when first needed, and the model when a text is first encoded: listing and
-    removing load no model. Usable from several threads, and as a context manager.
-
     Args:
-        path: Where the index lies; created by the first `ingest`. A folder, `http://HOST:6333/COLLECTION`
-            (Qdrant), `chroma:FOLDER` or `chroma+http://HOST:8000/COLLECTION?side=FOLDER`, see
-            `m3rag.store.place`. By default the setting `index`.
-        model: `mini`, `BAAI/bge-m3` or a checkpoint folder. By default the one the index was made
-            with, or `mini` for a new index.
-        settings: By default those of this folder and environment.
-        encoder: An encoder already loaded, to share it; `model` is then its own. One that gives dense
-            vectors alone needs `mode="dense"`, and a language model to answer.
-        mode: Which legs a search looks at, unless told otherwise: `dense`, `lexical`, `colbert`,
-            `dense+lexical`, `all`, or, with the extra `bm25`, `bm25` or `dense+bm25`. By default the
-            setting `mode`.
+        path: As for `Collection`, and so are `model`, `settings`, `encoder` and `mode`.
         llm: Writes the answers. By default the one of the settings; without any, answers are
-            sentences quoted from the documents.
+            sentences quoted from the documents, which needs a model that gives ColBERT vectors.
 
     Raises:
         ConfigurationError: If a setting is unknown or malformed, or `mode` is.
@@ -85,91 +63,9 @@ class KnowledgeBase:
         mode: Mode | str | None = None,
         llm: LLM | None = None,
     ) -> None:
-        self.settings = settings or load_settings()
-        self.place = place_of(self.settings.index if path is None else path, api_key=self.settings.index_key)
-        self._model = model or self.settings.model
-        self._encoder = encoder
-        self._mode = None if mode is None else Mode.parse(mode)
+        super().__init__(path, model=model, settings=settings, encoder=encoder, mode=mode)
         self._llm = llm
         self._own_llm: OpenAIChat | None = None
-        self._store: Store | None = None
-        self._bm25: BM25Leg | None = None
-        self._lock = threading.RLock()
-
-    @property
-    def path(self) -> Path | None:
-        """The folder that holds the index; None where a server does."""
-        return self.place.folder
-
-    @property
-    def store(self) -> Store:
-        """The index.
-
-        Raises:
-            IndexMissingError: If there is none at the path.
-            IndexLockedError: If another process holds it.
-        """
-        with self._lock:
-            if self._store is None:
-                self._store = self.place.open()
-            return self._store
-
-    @property
-    def encoder(self) -> Encoder:
-        """The model, loaded on first use.
-
-        Raises:
-            ModelError: If it cannot be had.
-            IndexMismatchError: If the index was made with another one.
-            ConfigurationError: If the index was made with an encoder that must be given.
-        """
-        with self._lock:
-            manifest = self.manifest
-            if self._encoder is None:
-                # Imported here: torch takes seconds, and listing or removing needs no model.
-                from m3rag.encoder.checkpoint import Checkpoint  # noqa: PLC0415
-                from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415
-
-                name = self._model or (manifest.model.name if manifest else DEFAULT_MODEL)
-                if manifest is not None and name == manifest.model.name:
-                    _require_loadable(self.place, manifest)
-                if manifest is not None:
-                    self._require_same_model(manifest, name, Checkpoint.find(name).fingerprint())
-                self._encoder = M3Encoder(
-                    name,
-                    device=self.settings.device,
-                    dtype=self.settings.dtype,
-                    max_length=self.settings.max_length,
-                    batch_tokens=self.settings.batch_tokens,
-                )
-            elif manifest is not None:
-                self._require_same_model(manifest, self._encoder.info.name, self._encoder.info.fingerprint)
-            return self._encoder
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """What the index says of itself, None where there is no index yet."""
-        with self._lock:
-            return self.store.manifest if self._store or self.place.exists() else None
-
-    @property
-    def mode(self) -> Mode:
-        """Which legs a search looks at, unless told otherwise.
-
-        Raises:
-            ConfigurationError: If the setting names no mode.
-        """
-        return self._mode or Mode.parse(self.settings.mode)
-
-    def _require_same_model(self, manifest: Manifest, name: str, fingerprint: str) -> None:
-        made = manifest.model
-        if made.fingerprint != fingerprint:
-            told = f"another version of {name}" if made.name == name else f"the model {made.name}, not {name}"
-            raise IndexMismatchError(
-                f"the index {self.place} was made with {told}; nothing was changed. Encode it again with "
-                f"`m3rag rebuild --index {self.place} --model {name}`"
-                + ("" if made.name == name else f", or use it with {_how_to_use(made)}")
-            )
 
     def ingest(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> IngestReport:
         """Read files and folders into the index, which is created if need be.
@@ -262,90 +158,62 @@ class KnowledgeBase:
         without = [self.path] if self.path else []
         return find_files(paths, suffixes=supported_suffixes(), rules=rules, without=without)
 
-    def _store_for(self, encoder: Callable[[], Encoder]) -> Store:
-        """The index, made if need be; the model is loaded only if it may be another one than the index's."""
-        with self._lock:
-            if self._model is None and self._encoder is None and (self._store or self.place.exists()):
-                return self.store
-            ready = encoder()
-            if self._store is None:
-                self._store = self.place.open_or_create(ready.info)
-            return self._store
+    def standalone(self, question: str, history: Sequence[Turn]) -> str:
+        """A question of a conversation, made understandable by itself.
 
-    def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """The best chunks for a question, best first.
-
-        Args:
-            query: The question.
-            **options: See `m3rag.retrieval.SearchOptions`: `k` (by default the setting `top_k`), `mode`
-                (by default that of the knowledge base), `filter`, `weights` (by default the setting, else
-                those that `m3rag tune` learned for this index) or `alpha`, `fusion`, `rrf_k`,
-                `score_threshold`, `diversity`, `group_by_document`, `reranker`, `rerank_top`.
+        Needs a language model; without one, or without turns before it, the question stays as it is.
 
         Raises:
-            InputError: If the query is empty, or a number is out of its range.
-            IndexMissingError: If there is no index.
-            ConfigurationError: If the mode needs a leg that the model does not give, or options do not
-                go together.
+            LLMError: If the model fails.
         """
-        retriever, options = self._prepared(options)
-        return retriever.search(query, **options)
+        llm = self._language_model() if history else None
+        return question if llm is None else standalone(llm, question, history)
 
-    def why_empty(self, query: str, **options: Unpack[SearchOptions]) -> NoHits | None:
-        """Why `search` with the same options finds nothing; None where it does find something."""
-        retriever, options = self._prepared(options)
-        return retriever.why_empty(query, **options)
+    def passages(self, question: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """What an answer is made from: the hits, small ones with the passage around them.
 
-    def _prepared(self, options: SearchOptions) -> tuple[HybridRetriever, SearchOptions]:
-        """A retriever for one search, and its options with the defaults of these settings."""
-        store = self.store  # before the encoder: a missing index should not cost loading a model
-        given: SearchOptions = {**options}
-        if given.get("k") is None:
-            given["k"] = self.settings.top_k
-        if given.get("mode") is None:
-            given["mode"] = self.mode
-        bm25 = self._bm25_leg() if Mode.parse(given["mode"] or Mode.ALL).needs_bm25 else None
-        return HybridRetriever(self.encoder, store, bm25=bm25, weights=self._weights(store, given)), given
+        Args:
+            question: The question, understandable by itself.
+            **options: As for `search`; `k` is by default the setting `answer_passages`.
 
-    def _bm25_leg(self) -> BM25Leg:
-        """The BM25 leg, whose file lies in the index's folder; the retriever makes it equal to the store."""
-        from m3rag.bm25 import BM25Leg  # noqa: PLC0415  # an extra, which most searches do without
+        Raises:
+            As `search`; ConfigurationError if nothing can answer.
+        """
+        answerer = self.answerer  # first: that nothing can answer should not cost a search
+        return self._widened(answerer, self.search(question, **self._for_answer(options)))
 
-        with self._lock:
-            if self._bm25 is None:
-                self._bm25 = BM25Leg(self.path / BM25_FILE if self.path else None)
-            return self._bm25
+    async def apassages(self, question: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """As `passages`, see `asearch`."""
+        answerer = await asyncio.to_thread(lambda: self.answerer)
+        hits = await self.asearch(question, **self._for_answer(options))
+        return await asyncio.to_thread(self._widened, answerer, hits)
 
-    def _weights(self, store: Store, given: SearchOptions) -> str:
-        # What a person has set counts for more than what was learned, and that for more than the default.
-        # It was learned for all three legs as they are: of other modes and fusions it says nothing.
-        applies = Mode.parse(given["mode"] or Mode.ALL) is Mode.ALL and given.get("fusion") in (None, "weighted")
-        if "weights" in self.settings.model_fields_set or not applies:
-            return self.settings.weights
-        return str(store.settings.get("weights", self.settings.weights))
-
-    def ask(
-        self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
-    ) -> Answer:
+    def ask(self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]) -> Answer:
         """Answer a question from the documents, with citations.
 
         `answer.answered` is False when the documents do not answer it.
+
+        Args:
+            question: The question.
+            history: The turns of the conversation before it, oldest first.
+            **options: As for `passages`.
         """
-        answerer = self.answerer  # first: that nothing can answer should not cost a search
-        return answerer.answer(question, self._passages(answerer, question, k, mode, filter))
+        asked = self.standalone(question, history)
+        hits = self.passages(asked, **options)
+        return self.answerer.answer(asked, hits)
 
     def stream(
-        self, question: str, *, k: int | None = None, mode: Mode | str | None = None, filter: Filter | None = None
+        self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]
     ) -> Iterator[AnswerEvent]:
         """As `ask`, piece by piece: the text as it is written, then the Answer with its citations."""
-        answerer = self.answerer
-        return answerer.stream(question, self._passages(answerer, question, k, mode, filter))
+        asked = self.standalone(question, history)
+        hits = self.passages(asked, **options)
+        return self.answerer.stream(asked, hits)
 
-    def _passages(
-        self, answerer: Answerer, question: str, k: int | None, mode: Mode | str | None, filter: Filter | None
-    ) -> list[Hit]:
-        n = self.settings.answer_passages if k is None else k
-        hits = self.search(question, k=n, mode=mode, filter=filter)
+    def _for_answer(self, options: SearchOptions) -> SearchOptions:
+        return {**options, "k": options.get("k") or self.settings.answer_passages}
+
+    def _widened(self, answerer: Answerer, hits: Sequence[Hit]) -> list[Hit]:
         # Small chunks are answered from the passage they stand in; quoting needs the stored chunks of it.
         expand = siblings if isinstance(answerer, Extractive) else widened
         return expand(hits, self.store.chunks_of)
@@ -357,93 +225,36 @@ class KnowledgeBase:
         Raises:
             ConfigurationError: If there is none and the model gives no ColBERT vectors to quote by.
         """
-        with self._lock:
-            if self._llm is None and self.settings.llm.model is not None:
-                self._llm = self._own_llm = _llm_of(self.settings.llm)
-        if self._llm is not None:
-            return Generative(self._llm, page_of=self._page_of)
+        llm = self._language_model()
+        if llm is not None:
+            return Generative(llm, page_of=self._page_of)
         store = self.store  # before the encoder: a missing index should not cost loading a model
         threshold = self.settings.answer_threshold
         return Extractive(self.encoder, store, threshold=threshold, page_of=self._page_of)
+
+    def _language_model(self) -> LLM | None:
+        with self._lock:
+            if self._llm is None and self.settings.llm.model is not None:
+                self._llm = self._own_llm = _llm_of(self.settings.llm)
+            return self._llm
 
     def _page_of(self, document_id: str, position: int) -> int | None:
         # A chunk knows only the page it begins on; its document knows where every page begins.
         record = self.store.document(document_id)
         return record.page_of(position) if record else None
 
-    def explain(self, query: str, hits: Sequence[Hit], *, limit: int | None = 5) -> list[list[TokenMatch]]:
-        """For each hit the tokens it shares with the question, those that count most first.
-
-        Without a limit the contributions of a hit's tokens sum to `hit.scores.lexical`. Explaining
-        changes neither order nor scores.
-
-        Raises:
-            ConfigurationError: If the model gives no lexical weights.
-        """
-        found = explanations(self.encoder, self.store, query, hits, limit=limit, alignment=False) if hits else []
-        return [list(one.tokens) for one in found]
-
-    def align(self, query: str, hit: Hit) -> list[TokenAlignment]:
-        """For each token of the question the token of `hit.chunk.encoded_text` that ColBERT scores it by.
-
-        Raises:
-            ConfigurationError: If the model gives no token vectors, or the encoder does not know its tokens.
-        """
-        (found,) = explanations(self.encoder, self.store, query, [hit], limit=0, alignment=True)
-        return list(found.alignment or ())
-
-    def documents(self) -> list[DocumentRecord]:
-        """All documents in the index, ordered by id."""
-        return self.store.documents()
-
-    def remove(self, document_ids: Sequence[str]) -> int:
-        """Remove documents with their chunks; returns how many there were.
-
-        Raises:
-            InputError: If one is not in the index; nothing is removed then.
-        """
-        unknown = [i for i in document_ids if self.store.document(i) is None]
-        if unknown:
-            raise InputError(f"not in the index {self.place}: {', '.join(unknown)}; `m3rag list` shows what is")
-        return self.store.delete_documents(document_ids)
-
     def close(self) -> None:
-        """Release the index. Closing twice does nothing."""
+        """Release the index and the connection to a language model. Closing twice does nothing."""
         with self._lock:
             if self._own_llm is not None:
                 self._own_llm.close()
                 self._llm = self._own_llm = None
-            if self._store is not None:
-                self._store.close()
-                self._store = self._bm25 = None
-
-    def __enter__(self) -> KnowledgeBase:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+            super().close()
 
 
 def _llm_of(settings: LLMSettings) -> OpenAIChat:
     model = settings.model or ""
     return OpenAIChat(model, base_url=settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
-
-
-def _require_loadable(place: Place, manifest: Manifest) -> None:
-    # A name is enough for an M3 checkpoint alone: others are of several kinds, with options of their own.
-    if manifest.model.legs != LEGS:
-        raise ConfigurationError(
-            f"the index {place} was made with {manifest.model.name}, which gives {' and '.join(manifest.model.legs)} "
-            f"vectors alone: open it with {_how_to_use(manifest.model)}"
-        )
-
-
-def _how_to_use(model: ModelInfo) -> str:
-    if model.legs == LEGS:
-        return f"--model {model.name}"
-    return f"KnowledgeBase(..., encoder=...), the encoder being that of {model.name}"
 
 
 def _require_room(encoder: Encoder, chunker: Chunker) -> None:

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     top_k: int = Field(default=10, ge=1)
     mode: str = "all"
     weights: str = "miracl"
+    reranker: str | None = Field(
+        default=None, description="none, colbert or a cross-encoder; what `m3rag tune` found to help, if not set"
+    )
     answer_threshold: float | None = None
     answer_passages: int = Field(default=5, ge=1)
     llm: LLMSettings = LLMSettings()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from m3rag._lazy import lazy_names
+from m3rag.answering.conversation import Turn
 from m3rag.answering.protocol import LLM, Answerer, AnswerEvent, Message
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from m3rag.answering.generative import Generative
     from m3rag.answering.openai_chat import OpenAIChat
 
-__all__ = ["LLM", "AnswerEvent", "Answerer", "Extractive", "Generative", "Message", "OpenAIChat"]
+__all__ = ["LLM", "AnswerEvent", "Answerer", "Extractive", "Generative", "Message", "OpenAIChat", "Turn"]
 
 __getattr__ = lazy_names(
     __name__,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,3 +51,11 @@ class Encoder(Protocol):
         in order, do not overlap, and leave white space out; a token without characters of its own
         (the second of two that one character became) has an empty span, since it takes room too.
         """
+
+
+@runtime_checkable
+class AsyncEncoder(Encoder, Protocol):
+    """An encoder whose concurrent callers share forward passes, such as any `AsyncEncoding`."""
+
+    async def aencode_queries(self, texts: Sequence[str]) -> M3Output:
+        """As `encode_queries`, without blocking the event loop."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from m3rag.encoder.protocol import Encoder
+from m3rag.encoder.protocol import AsyncEncoder, Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
 from m3rag.retrieval.choosing import chosen
@@ -142,6 +143,18 @@ class HybridRetriever:
         """
         search = self._plan(query, options)
         return self._hits(self._question(query, search), search)
+
+    async def asearch(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """As `search`, without blocking the event loop; concurrent callers share forward passes.
+
+        They do where the encoder is an `AsyncEncoder`; another one encodes on a thread.
+        """
+        search = await asyncio.to_thread(self._plan, query, options)
+        if isinstance(self.encoder, AsyncEncoder) and search.mode.model_legs:
+            question = Question(query, await self.encoder.aencode_queries([query]))
+        else:
+            question = await asyncio.to_thread(self._question, query, search)
+        return await asyncio.to_thread(self._hits, question, search)
 
     def search_output(self, query: M3Output, *, text: str | None = None, **options: Unpack[SearchOptions]) -> list[Hit]:
         """As `search`, for a question that is already encoded (an output of one text).

@@ -75,6 +75,11 @@ class MemoryStore:
         self._state = self._snapshot({})
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed, and its chunks are gone for good."""
+        return self._closed
+
+    @property
     def manifest(self) -> Manifest:
         """The model, format and m3rag version this collection was made with."""
         return self._manifest

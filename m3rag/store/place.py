@@ -6,14 +6,20 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from m3rag.errors import ConfigurationError
+from m3rag.errors import ConfigurationError, IndexMissingError
+from m3rag.store.manifest import check_model
 from m3rag.store.protocol import Store
 from m3rag.types import ModelInfo
 
+if TYPE_CHECKING:
+    from m3rag.store.memory import MemoryStore
+
 DEFAULT_COLLECTION = "m3rag"
+
+MEMORY = ":memory:"
 
 
 class _StoreClass(Protocol):
@@ -80,6 +86,7 @@ def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = Non
         index: One of
 
             - a folder: the default store, Qdrant Edge, in this process;
+            - `:memory:`: a store that lives as long as what opened it, compared by brute force;
             - `http://HOST:6333/COLLECTION` (or https): a Qdrant server or cluster;
             - `chroma:FOLDER` or `chroma:FOLDER?collection=NAME`: Chroma's persistent client;
             - `chroma+http://HOST:8000/COLLECTION?side=FOLDER`: a Chroma server; what it cannot hold
@@ -94,6 +101,9 @@ def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = Non
     if isinstance(index, Place):
         return index
     text = os.fspath(index)
+    if text == MEMORY:
+        memory = _Memory()
+        return Place(text, None, lambda: memory, text, {}, {})
     if text.startswith("chroma:"):
         folder, _, query = text.removeprefix("chroma:").partition("?")
         if not folder:
@@ -141,6 +151,30 @@ def _options_of(query: str, text: str, *, allowed: tuple[str, ...]) -> dict[str,
         known = f"; there is {', '.join(allowed)}" if allowed else ""
         raise ConfigurationError(f"the index {text!r} has the unknown option {unknown[0]!r}{known}")
     return options
+
+
+class _Memory:
+    """One store of a process, for as long as it is open."""
+
+    def __init__(self) -> None:
+        self._store: MemoryStore | None = None
+
+    def exists(self, _: str) -> bool:
+        return self._store is not None and not self._store.closed
+
+    def open(self, where: str, model: ModelInfo | None = None) -> Store:
+        if self._store is None or self._store.closed:
+            raise IndexMissingError("nothing was written into this index in memory: ingest or upsert first")
+        if model is not None:
+            check_model(Path(where), self._store.manifest, model)
+        return self._store
+
+    def open_or_create(self, where: str, model: ModelInfo) -> Store:
+        from m3rag.store.memory import MemoryStore  # noqa: PLC0415
+
+        if not self.exists(where):
+            self._store = MemoryStore(model)
+        return self.open(where, model)
 
 
 def _qdrant_edge() -> _StoreClass:
