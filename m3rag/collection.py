@@ -79,7 +79,9 @@ class Collection:
         mode: Mode | str | None = None,
     ) -> None:
         self.settings = settings or load_settings()
-        self.place = place_of(self.settings.index if path is None else path, api_key=self.settings.index_key)
+        self.place = place_of(
+            self.settings.index if path is None else path, api_key=self.settings.index_key, codec=self.settings.codec
+        )
         self._model = model or self.settings.model
         self._encoder = encoder
         self._mode = None if mode is None else Mode.parse(mode)

@@ -21,7 +21,11 @@ MODEL_SETTINGS = frozenset({"weights", "tuned", "rerank"})
 
 
 def rebuild(
-    store: QdrantEdgeStore, encoder: Encoder, *, on_document: Callable[[DocumentRecord], None] | None = None
+    store: QdrantEdgeStore,
+    encoder: Encoder,
+    *,
+    codec: str | None = None,
+    on_document: Callable[[DocumentRecord], None] | None = None,
 ) -> int:
     """Fill a new index beside the old one, then put it in its place; closes the store.
 
@@ -29,13 +33,19 @@ def rebuild(
     it stands beside its place under the name `NAME.old-...`. Chunks are encoded by themselves; a folder that
     was ingested with late chunking is better ingested anew.
 
+    Args:
+        store: The index.
+        encoder: The model.
+        codec: How token vectors are kept; by default as before.
+        on_document: Called after each document.
+
     Returns:
         The number of documents.
     """
     path = store.path.resolve()
     work = Path(tempfile.mkdtemp(prefix=f"{path.name}.new-", dir=path.parent))
     try:
-        with QdrantEdgeStore.create(work, encoder.info) as fresh:
+        with QdrantEdgeStore.create(work, encoder.info, codec=codec or store.manifest.codec) as fresh:
             documents = copy(store, fresh, encoder=encoder, on_document=on_document)
         store.close()
         old = path.with_name(f"{path.name}.old-{work.name.rsplit('-', 1)[1]}")

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     top_k: int = Field(default=10, ge=1)
     mode: str = "all"
     weights: str = "miracl"
+    codec: str | None = Field(
+        default=None, description="of token vectors in a new index: float16, int8, int4 (memory and Chroma also binary)"
+    )
     reranker: str | None = Field(
         default=None, description="none, colbert or a cross-encoder; what `m3rag tune` found to help, if not set"
     )

@@ -58,10 +58,10 @@ def rebuild(
                 batch_tokens=settings.batch_tokens,
             )
         if to is not None:
-            there = place_of(to)
+            there = place_of(to, codec=settings.codec)
             # The key is that of the index's server: no other server may see it.
             if place.folder is not None or there.shares_server(place):
-                there = place_of(to, api_key=settings.index_key)
+                there = place_of(to, api_key=settings.index_key, codec=settings.codec)
             target = there.open_or_create(encoder.info if encoder else made_by)
             try:
                 documents = copy(store, target, encoder=encoder, on_document=on_document)
@@ -70,7 +70,7 @@ def rebuild(
         else:
             assert encoder is not None
             assert isinstance(store, QdrantEdgeStore)
-            documents = encode_again(store, encoder, on_document=on_document)
+            documents = encode_again(store, encoder, codec=settings.codec, on_document=on_document)
     finally:
         store.close()
     written = to or str(place)

@@ -19,6 +19,7 @@ from m3rag.store.chroma_changes import ChromaChanges
 from m3rag.store.chroma_items import ChromaItems, check_hnsw
 from m3rag.store.chroma_place import Place, Where
 from m3rag.store.chroma_sync import make_index, open_index, reconcile, settle
+from m3rag.store.codec import DEFAULT_CODEC, codec_named
 from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_view import Positions, View
 from m3rag.types import ModelInfo
@@ -75,6 +76,7 @@ class ChromaStore(ChromaChanges):
         collection: str = "m3rag",
         side: str | os.PathLike[str] | None = None,
         hnsw: Mapping[str, int] | None = None,
+        codec: str = DEFAULT_CODEC,
     ) -> ChromaStore:
         """Make an empty collection for a model's representations, with its side file.
 
@@ -85,15 +87,18 @@ class ChromaStore(ChromaChanges):
             side: The folder of the side file; by default `where` if that is a folder, else needed.
             hnsw: `ef_search`, `ef_construction` and `max_neighbors` of Chroma's graph; by default
                 400, 200 and 32.
+            codec: How token vectors are kept: `float16`, `int8` (1 byte a dimension), `int4` or `binary`.
 
         Raises:
             InputError: If there is an index or a collection of the name, or an argument is wrong.
+            ConfigurationError: If there is no such codec.
             IndexLockedError: If another process has it open.
             StoreError: If Chroma cannot be reached.
         """
         check_hnsw(hnsw or {})
         place = Place(where, side=side, collection=collection)
-        return cls._with_lock(place, model, make={"adopted": "", "hnsw": json.dumps(dict(hnsw or {}))})
+        make = {"adopted": "", "hnsw": json.dumps(dict(hnsw or {}))}
+        return cls._with_lock(place, model, make=make, codec=codec_named(codec).name)
 
     @classmethod
     def open(
@@ -135,11 +140,12 @@ class ChromaStore(ChromaChanges):
         collection: str = "m3rag",
         side: str | os.PathLike[str] | None = None,
         hnsw: Mapping[str, int] | None = None,
+        codec: str = DEFAULT_CODEC,
     ) -> ChromaStore:
         """Open what is there, making it first if there is nothing. Arguments and errors as of both."""
         if cls.exists(where, collection=collection, side=side):
             return cls.open(where, model, collection=collection, side=side)
-        return cls.create(where, model, collection=collection, side=side, hnsw=hnsw)
+        return cls.create(where, model, collection=collection, side=side, hnsw=hnsw, codec=codec)
 
     @staticmethod
     def exists(where: Where, *, collection: str = "m3rag", side: str | os.PathLike[str] | None = None) -> bool:
@@ -198,12 +204,19 @@ class ChromaStore(ChromaChanges):
         return store
 
     @classmethod
-    def _with_lock(cls, place: Place, model: ModelInfo | None, *, make: Mapping[str, str] | None = None) -> ChromaStore:
+    def _with_lock(
+        cls,
+        place: Place,
+        model: ModelInfo | None,
+        *,
+        make: Mapping[str, str] | None = None,
+        codec: str = DEFAULT_CODEC,
+    ) -> ChromaStore:
         held = place.lock()
         try:
             client = place.connect(held)
             if make is not None and model is not None:
-                make_index(place, client, model, make)
+                make_index(place, client, model, make, codec=codec)
             side, items = open_index(place, client, model, held)
             return cls(place, side, items, held)
         except BaseException:

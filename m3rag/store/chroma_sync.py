@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 RESTORED = 64  # chunks whose texts are held at once
 
 
-def make_index(place: Place, client: ClientAPI, model: ModelInfo, meta: Mapping[str, str]) -> None:
+def make_index(place: Place, client: ClientAPI, model: ModelInfo, meta: Mapping[str, str], *, codec: str) -> None:
     """Write the side file of a collection that is still to be made, or that others made.
 
     Args:
@@ -37,6 +37,7 @@ def make_index(place: Place, client: ClientAPI, model: ModelInfo, meta: Mapping[
         client: Chroma.
         model: The model.
         meta: `hnsw` (JSON), and `adopted`: empty where the collection is ours.
+        codec: How token vectors are kept.
 
     Raises:
         InputError: If there is an index, or a collection where none should be, or none where one should be.
@@ -51,7 +52,7 @@ def make_index(place: Place, client: ClientAPI, model: ModelInfo, meta: Mapping[
             f"there is already a collection {place.collection!r} at {place.name}: give another name, "
             "or ChromaStore.adopt it"
         )
-    SideLegs.create(place.file, model, {**meta, "collection_id": found.id if found else ""})
+    SideLegs.create(place.file, model, {**meta, "collection_id": found.id if found else ""}, codec=codec)
 
 
 def open_index(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from m3rag.errors import ConfigurationError, IndexMissingError
+from m3rag.store.codec import codec_named
 from m3rag.store.manifest import check_model
 from m3rag.store.protocol import Store
 from m3rag.types import ModelInfo
@@ -45,6 +46,7 @@ class Place:
     _where: str | Path
     _options: Mapping[str, Any]
     _secrets: Mapping[str, Any]
+    _making: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Place({self.name!r})"
@@ -76,10 +78,10 @@ class Place:
 
     def open_or_create(self, model: ModelInfo) -> Store:
         """Open the index, made first if there is none. Raises as `open` does."""
-        return self._load().open_or_create(self._where, model, **self._options, **self._secrets)
+        return self._load().open_or_create(self._where, model, **self._options, **self._secrets, **self._making)
 
 
-def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = None) -> Place:
+def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = None, codec: str | None = None) -> Place:
     """The place that a setting names.
 
     Args:
@@ -94,13 +96,19 @@ def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = Non
 
             The collection is `m3rag` where none is named.
         api_key: Of a Qdrant server.
+        codec: How an index that is made there keeps token vectors, see `m3rag.store.codec`; by default as
+            its store does.
 
     Raises:
-        ConfigurationError: If the address is malformed.
+        ConfigurationError: If the address is malformed, or there is no such codec.
     """
     if isinstance(index, Place):
         return index
-    text = os.fspath(index)
+    place = _place_of(os.fspath(index), api_key)
+    return replace(place, _making={"codec": codec_named(codec).name}) if codec is not None else place
+
+
+def _place_of(text: str, api_key: str | None) -> Place:
     if text == MEMORY:
         memory = _Memory()
         return Place(text, None, lambda: memory, text, {}, {})
@@ -169,11 +177,11 @@ class _Memory:
             check_model(Path(where), self._store.manifest, model)
         return self._store
 
-    def open_or_create(self, where: str, model: ModelInfo) -> Store:
+    def open_or_create(self, where: str, model: ModelInfo, **codec: str) -> Store:
         from m3rag.store.memory import MemoryStore  # noqa: PLC0415
 
         if not self.exists(where):
-            self._store = MemoryStore(model)
+            self._store = MemoryStore(model, **codec)
         return self.open(where, model)
 
 

@@ -83,6 +83,7 @@ class QdrantStore(QdrantReads):
         replication_factor: int | None = None,
         write_consistency_factor: int | None = None,
         on_disk: bool | None = None,
+        codec: str = "float16",
         timeout: float = TIMEOUT,
         prefer_grpc: bool = False,
         client: QdrantClient | None = None,
@@ -99,6 +100,7 @@ class QdrantStore(QdrantReads):
             replication_factor: On how many nodes each part is kept; None: the server decides.
             write_consistency_factor: How many of these must have a write before it is acknowledged.
             on_disk: Whether vectors and payloads are read from disk rather than kept in memory.
+            codec: How token vectors are kept: `float16`, or, by a server that knows them, `int8` or `int4`.
             timeout: Seconds for one request, > 0; whole seconds are used, at least 1.
             prefer_grpc: Whether to use gRPC (port 6334) where possible.
             client: A client to use instead of one made from the above; it stays open.
@@ -109,7 +111,7 @@ class QdrantStore(QdrantReads):
         """
         with _connected(location, collection, client, key=api_key, timeout=timeout, grpc=prefer_grpc) as connection:
             sharding = Sharding(shard_number, replication_factor, write_consistency_factor)
-            manifest = make_collection(connection, model, sharding=sharding, on_disk=on_disk)
+            manifest = make_collection(connection, model, sharding=sharding, on_disk=on_disk, codec=codec)
             return cls(connection, manifest, repair=False)
 
     @classmethod
@@ -152,6 +154,7 @@ class QdrantStore(QdrantReads):
         replication_factor: int | None = None,
         write_consistency_factor: int | None = None,
         on_disk: bool | None = None,
+        codec: str = "float16",
         timeout: float = TIMEOUT,
         prefer_grpc: bool = False,
         client: QdrantClient | None = None,
@@ -161,7 +164,7 @@ class QdrantStore(QdrantReads):
             if not is_collection(connection):
                 sharding = Sharding(shard_number, replication_factor, write_consistency_factor)
                 try:
-                    make_collection(connection, model, sharding=sharding, on_disk=on_disk)
+                    make_collection(connection, model, sharding=sharding, on_disk=on_disk, codec=codec)
                 except InputError:
                     if not is_collection(connection):  # else another client was quicker
                         raise

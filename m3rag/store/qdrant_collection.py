@@ -14,6 +14,7 @@ from qdrant_client import models
 
 from m3rag._version import __version__
 from m3rag.errors import IndexMismatchError, IndexMissingError, InputError, StoreError
+from m3rag.store.manifest import check_codec
 from m3rag.store.protocol import FORMAT, Manifest
 from m3rag.store.qdrant_connection import Connection, upserting
 from m3rag.store.qdrant_points import KEYWORD_FIELDS, bare_point, point_id, schema
@@ -77,7 +78,9 @@ class Sharding:
     write_consistency_factor: int | None
 
 
-def make_collection(connection: Connection, model: ModelInfo, *, sharding: Sharding, on_disk: bool | None) -> Manifest:
+def make_collection(
+    connection: Connection, model: ModelInfo, *, sharding: Sharding, on_disk: bool | None, codec: str
+) -> Manifest:
     """Make an empty collection, or finish one whose making was interrupted.
 
     Raises:
@@ -88,7 +91,7 @@ def make_collection(connection: Connection, model: ModelInfo, *, sharding: Shard
     for name, value in options.items():
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    wanted = schema(model, on_disk=on_disk)
+    wanted = schema(model, on_disk=on_disk, codec=codec)
     if _is_there(connection):
         _refuse_unless_unfinished(connection, wanted)
     else:
@@ -102,7 +105,7 @@ def make_collection(connection: Connection, model: ModelInfo, *, sharding: Shard
     for field in KEYWORD_FIELDS:
         index_field(connection, field, models.PayloadSchemaType.KEYWORD)
     index_field(connection, "chunks", models.PayloadSchemaType.INTEGER)
-    manifest = Manifest(model=model, m3rag_version=__version__)
+    manifest = Manifest(model=model, m3rag_version=__version__, codec=codec)
     connection.write(
         upserting([bare_point(point_id("settings", ""), "settings", {})]),
         upserting([bare_point(point_id("manifest", ""), "manifest", asdict(manifest))]),
@@ -191,7 +194,10 @@ def _manifest(payload: Mapping[str, Any], where: str) -> Manifest:
                 f"{where} has format {written}, written by m3rag {payload.get('m3rag_version')}; this m3rag reads "
                 f"{FORMAT}: " + ("upgrade it (pip install -U m3rag)" if newer else "ingest into a new collection")
             )
-        return Manifest(model=ModelInfo(**payload["model"]), m3rag_version=payload["m3rag_version"], format=written)
+        codec = str(payload.get("codec", "float16"))
+        check_codec(codec, where)
+        model = ModelInfo(**payload["model"])
+        return Manifest(model=model, m3rag_version=payload["m3rag_version"], format=written, codec=codec)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"the manifest of {where} is damaged ({type(error).__name__}: {error}): restore a snapshot, "
@@ -209,8 +215,10 @@ def _refuse_unless_unfinished(connection: Connection, wanted: Mapping[str, Any])
         told = client.get_collection(connection.collection)
         points = client.count(connection.collection, exact=True).count
     vectors: Any = told.config.params.vectors
-    sizes = {name: params.size for name, params in vectors.items()} if isinstance(vectors, dict) else {}
-    ours = sizes == {name: params.size for name, params in wanted["vectors_config"].items()}
+    kinds = (
+        {name: (params.size, params.datatype) for name, params in vectors.items()} if isinstance(vectors, dict) else {}
+    )
+    ours = kinds == {name: (params.size, params.datatype) for name, params in wanted["vectors_config"].items()}
     # The settings' point may have been written.
     if not ours or points > 1:
         raise InputError(

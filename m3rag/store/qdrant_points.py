@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from qdrant_client import models
 
-from m3rag.errors import InputError
+from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
 from m3rag.store.edge_points import point_id as _uuid
 from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
@@ -29,8 +30,20 @@ _NUMBER_BYTES = 21  # a float32 or float16 as JSON, with its comma, at the most
 Engine = models.FieldCondition | models.HasIdCondition | models.Filter
 
 
-def schema(model: ModelInfo, *, on_disk: bool | None) -> dict[str, Any]:
-    """The arguments that make the collection of one model: those of the three legs that it gives."""
+DATATYPES: Mapping[str, models.Datatype] = MappingProxyType(
+    {"float16": models.Datatype.FLOAT16, "int8": models.Datatype.TURBO8, "int4": models.Datatype.TURBO4}
+)
+"""How the server keeps token vectors, by codec."""
+
+
+def schema(model: ModelInfo, *, on_disk: bool | None, codec: str) -> dict[str, Any]:
+    """The arguments that make the collection of one model: those of the three legs that it gives.
+
+    Raises:
+        ConfigurationError: If the server has no such codec.
+    """
+    if codec not in DATATYPES:
+        raise ConfigurationError(f"Qdrant cannot keep token vectors as {codec!r}: choose one of {', '.join(DATATYPES)}")
     vectors = {
         "dense": models.VectorParams(size=model.dense_dim, distance=models.Distance.DOT, on_disk=on_disk),
     }
@@ -39,7 +52,7 @@ def schema(model: ModelInfo, *, on_disk: bool | None) -> dict[str, Any]:
             size=model.colbert_dim,
             distance=models.Distance.DOT,
             multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
-            datatype=models.Datatype.FLOAT16,
+            datatype=DATATYPES[codec],
             # m=0: no graph. ColBERT scores a few hundred candidates, exactly.
             hnsw_config=models.HnswConfigDiff(m=0),
             on_disk=on_disk,

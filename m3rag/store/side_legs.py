@@ -20,6 +20,8 @@ from pathlib import Path
 from m3rag._version import __version__
 from m3rag.errors import IndexMismatchError
 from m3rag.output import M3Output
+from m3rag.store.codec import DEFAULT_CODEC, codec_named
+from m3rag.store.manifest import check_codec
 from m3rag.store.payload import chunk_to_payload, record_to_payload
 from m3rag.store.protocol import FORMAT, DocumentRecord, Manifest
 from m3rag.store.side_legs_file import SideFile
@@ -48,6 +50,7 @@ class SideLegs:
             with self.file.writing() as connection:
                 self.meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
             self.manifest = _manifest(self.file, self.meta)
+            self.codec = codec_named(self.manifest.codec)
             with self.file.writing() as connection:
                 _discard(connection)
                 self.marked = frozenset(id_ for (id_,) in connection.execute("SELECT id FROM marked"))
@@ -57,9 +60,13 @@ class SideLegs:
             raise
 
     @staticmethod
-    def create(path: Path, model: ModelInfo, meta: Mapping[str, str]) -> None:
-        """Write an empty file for a model's representations."""
-        manifest = Manifest(model=model, m3rag_version=__version__)
+    def create(path: Path, model: ModelInfo, meta: Mapping[str, str], *, codec: str = DEFAULT_CODEC) -> None:
+        """Write an empty file for a model's representations, token vectors as a codec keeps them.
+
+        Raises:
+            ConfigurationError: If there is no such codec.
+        """
+        manifest = Manifest(model=model, m3rag_version=__version__, codec=codec_named(codec).name)
         SideFile.create(path, {"manifest": json.dumps(asdict(manifest)), **meta})
 
     @contextmanager
@@ -87,7 +94,7 @@ class SideLegs:
         """
         payloads = [chunk_to_payload(chunk) for chunk in chunks]
         with self.file.writing() as connection:
-            for chunk, payload, legs in zip(chunks, payloads, pack(output), strict=True):
+            for chunk, payload, legs in zip(chunks, payloads, pack(output, self.codec), strict=True):
                 row = connection.execute(
                     "INSERT INTO chunks (id, document_id, live) VALUES (?, ?, 0)", (chunk.id, chunk.document_id)
                 ).lastrowid
@@ -179,7 +186,9 @@ def _manifest(file: SideFile, meta: Mapping[str, str]) -> Manifest:
                 f"{file.path} has format {written}, written by m3rag {content.get('m3rag_version')}; "
                 f"this m3rag reads up to {FORMAT}: upgrade it (pip install -U m3rag)"
             )
-        return Manifest(ModelInfo(**content["model"]), content["m3rag_version"], written)
+        codec = str(content.get("codec", "float16"))
+        check_codec(codec, str(file.path))
+        return Manifest(ModelInfo(**content["model"]), content["m3rag_version"], written, codec)
     except (ValueError, KeyError, TypeError) as error:
         raise file.damaged(f"manifest: {type(error).__name__}: {error}") from error
 

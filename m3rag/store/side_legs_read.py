@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csc_array, vstack
 
-from m3rag.output import FloatArray
+from m3rag.output import IntArray
+from m3rag.store.codec import Codec, Codes
 from m3rag.store.payload import Payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord
 from m3rag.store.side_legs_file import SideFile
 from m3rag.store.side_legs_filter import groups
-from m3rag.store.side_legs_rows import Packed, checksum, unpack_colbert, unpack_dense, unpack_lexical
+from m3rag.store.side_legs_rows import Packed, checksum, unpack_codes, unpack_dense, unpack_lexical
 from m3rag.store.side_legs_view import Segment
 from m3rag.types import ModelInfo
 
@@ -87,20 +88,21 @@ def packed_of(connection: sqlite3.Connection, rows: Sequence[int], file: SideFil
 
 
 def colbert_of(
-    connection: sqlite3.Connection, rows: Sequence[int], model: ModelInfo, file: SideFile
-) -> Iterator[tuple[int, FloatArray]]:
-    """The token vectors `(tokens, c)` float16 of some chunks with their row, read as they are asked for.
+    connection: sqlite3.Connection, rows: Sequence[int], model: ModelInfo, codec: Codec, file: SideFile
+) -> Iterator[tuple[list[int], Codes, IntArray]]:
+    """The codes of the token vectors of some chunks in groups: their rows, codes and offsets, read as asked for.
 
     Raises:
         StoreError: If a checksum does not hold.
     """
     for group in groups(rows):
         marks = ", ".join("?" * len(group))
-        for row, blob, expected in connection.execute(
+        found = connection.execute(
             f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({marks})", group
-        ):
+        ).fetchall()
+        for row, blob, expected in found:
             _check_colbert(row, blob, expected, file)
-            yield row, unpack_colbert(blob, model)
+        yield [row for row, _, _ in found], *unpack_codes([blob for _, blob, _ in found], model, codec)
 
 
 def _check_colbert(row: int, blob: bytes, expected: int, file: SideFile) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from m3rag.output import FloatArray, M3Output
+from m3rag.output import M3Output
+from m3rag.store.codec import Codec, Codes
 from m3rag.types import ModelInfo
 
 # Little-endian whatever the machine, so that a file may be moved.
 DENSE = np.dtype("<f4")
 TOKEN = np.dtype("<i4")
 WEIGHT = np.dtype("<f4")
-COLBERT = np.dtype("<f2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Packed:
     Attributes:
         dense: `(d,)` float32.
         lexical: `(n,)` int32 token ids, then their `(n,)` float32 weights.
-        colbert: `(tokens, c)` float16.
+        colbert: The codes `(tokens, width)` uint8 of its token vectors.
     """
 
     dense: bytes
@@ -35,10 +35,10 @@ class Packed:
     colbert: bytes
 
 
-def pack(output: M3Output) -> Iterator[Packed]:
+def pack(output: M3Output, codec: Codec) -> Iterator[Packed]:
     """The bytes of each text, in order."""
     dense = np.ascontiguousarray(output.dense, DENSE)
-    colbert = np.ascontiguousarray(output.colbert, COLBERT)
+    colbert = codec.encode(output.colbert)
     indptr, indices, data = output.lexical.indptr, output.lexical.indices, output.lexical.data
     for i in range(len(output)):
         span = slice(indptr[i], indptr[i + 1])
@@ -72,19 +72,24 @@ def unpack_lexical(blobs: Sequence[bytes], model: ModelInfo) -> csr_array:
     )
 
 
-def unpack_colbert(blob: bytes, model: ModelInfo) -> FloatArray:
-    """The token vectors `(tokens, c)` float16 of one chunk."""
-    return np.frombuffer(blob, COLBERT).reshape(-1, max(1, model.colbert_dim))[:, : model.colbert_dim]
+def unpack_codes(blobs: Sequence[bytes], model: ModelInfo, codec: Codec) -> tuple[Codes, npt.NDArray[np.int64]]:
+    """The codes of the token vectors of some chunks, one after the other, and the offset of each and of the end."""
+    if not model.colbert_dim:
+        return np.zeros((0, 0), np.uint8), np.zeros(len(blobs) + 1, np.int64)
+    codes = codec.from_bytes(b"".join(blobs), dim=model.colbert_dim)
+    lengths = [len(blob) // codes.shape[1] for blob in blobs]
+    return codes, np.cumsum([0, *lengths]).astype(np.int64)
 
 
-def unpack(rows: Sequence[Packed], model: ModelInfo) -> M3Output:
-    """The representations of some chunks, in order."""
-    colbert = [unpack_colbert(row.colbert, model) for row in rows]
+def unpack(rows: Sequence[Packed], model: ModelInfo, codec: Codec) -> M3Output:
+    """The representations of some chunks, in order; token vectors are what their codes stand for."""
+    codes, offsets = unpack_codes([row.colbert for row in rows], model, codec)
+    colbert = codec.decode(codes, dim=model.colbert_dim) if len(codes) else np.zeros((0, model.colbert_dim), np.float16)
     return M3Output(
         dense=unpack_dense([row.dense for row in rows], model),
         lexical=unpack_lexical([row.lexical for row in rows], model),
-        colbert=np.concatenate([*colbert, np.zeros((0, model.colbert_dim), np.float16)]).astype(np.float16, copy=False),
-        offsets=np.cumsum([0, *(len(one) for one in colbert)]).astype(np.int64),
+        colbert=colbert,
+        offsets=offsets,
     )
 
 

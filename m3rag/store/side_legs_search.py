@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from m3rag.errors import InputError
 from m3rag.output import M3Output
-from m3rag.scoring import max_similarities
 from m3rag.store.filters import DOCUMENT_ID, EVERYTHING, AnyOf, Condition, parse_filter
 from m3rag.store.parts import check_k, check_limit, check_query
 from m3rag.store.payload import chunk_from_payload
@@ -148,7 +147,7 @@ class SideReader:
         return {id_: by_position[position] for id_, position in found.items()}
 
     def representations(self, chunk_ids: Sequence[str]) -> M3Output:
-        """The stored representations, in the order asked for; token vectors are float16.
+        """The stored representations, in the order asked for; token vectors are what their codec keeps of them.
 
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
@@ -160,7 +159,7 @@ class SideReader:
                 raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
             rows = [int(view.rows[found[id_]]) for id_ in chunk_ids]
             packed = packed_of(connection, sorted(set(rows)), self._side.file)
-        return unpack([packed[row] for row in rows], self.manifest.model)
+        return unpack([packed[row] for row in rows], self.manifest.model, self._side.codec)
 
     def _near(self, query: M3Output, view: View, *, k: int) -> Positions | None:
         """Where an engine's graph finds the best dense scores, ascending; None to look at every chunk."""
@@ -171,15 +170,13 @@ class SideReader:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """The scores at some ascending positions, and where both sides have tokens."""
         scores, possible = np.zeros(len(positions)), np.zeros(len(positions), bool)
-        tokens = query.colbert.astype(np.float32)
-        if not len(tokens):
+        if not len(query.colbert):
             return scores, possible
-        rows = view.rows[positions]
-        for row, vectors in colbert_of(connection, rows.tolist(), self.manifest.model, self._side.file):
-            if len(vectors):
-                place = int(np.searchsorted(rows, row))
-                scores[place] = max_similarities(tokens, vectors).mean(dtype=np.float64)
-                possible[place] = True
+        rows, codec = view.rows[positions], self._side.codec
+        for found, codes, offsets in colbert_of(connection, rows.tolist(), self.manifest.model, codec, self._side.file):
+            places = np.searchsorted(rows, found)
+            scores[places] = codec.colbert_scores(query.colbert, codes, offsets)
+            possible[places] = np.diff(offsets) > 0
         return scores, possible
 
 

@@ -76,7 +76,7 @@ class TestChromaFolder(StoreSuite):
     second_handle = "refused"
 
     def make_store(self, path: Path, model: ModelInfo) -> ChromaStore:
-        return ChromaStore.create(path, model)
+        return ChromaStore.create(path, model, codec="float16")
 
     def reopen_store(self, path: Path, model: ModelInfo) -> ChromaStore:
         return ChromaStore.open(path, model)
@@ -91,7 +91,7 @@ class TestChromaServer(StoreSuite):
         self.server = server
 
     def make_store(self, path: Path, model: ModelInfo) -> ChromaStore:
-        return ChromaStore.create(self.server, model, side=path, collection=self.name(path))
+        return ChromaStore.create(self.server, model, side=path, collection=self.name(path), codec="float16")
 
     def reopen_store(self, path: Path, model: ModelInfo) -> ChromaStore:
         return ChromaStore.open(self.server, model, side=path, collection=self.name(path))

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from m3rag.errors import IndexMismatchError, StoreError
 from m3rag.output import M3Output
 from m3rag.scoring import dense_scores, lexical_scores
+from m3rag.store.codec import CODECS, Codec
 from m3rag.store.protocol import FORMAT, DocumentRecord
 from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_read import find_record
 from m3rag.store.side_legs_rows import pack, unpack
 from m3rag.store.side_legs_view import Segment, View, near_best
 from m3rag.testing.data import DENSE_ONLY, MODEL, random_document, random_output, random_query
+from m3rag.types import ModelInfo
 
 
 @pytest.fixture
@@ -30,12 +32,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("model", [MODEL, DENSE_ONLY], ids=["three legs", "one leg"])
 @pytest.mark.parametrize("n", [0, 1, 40])
-def test_representations_come_back_from_bytes(model, n: int) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("codec", CODECS.values(), ids=list(CODECS))
+def test_representations_come_back_from_bytes(codec: Codec, model: ModelInfo, n: int) -> None:
     output = random_output(np.random.default_rng(1), n, model=model)
-    found = unpack(list(pack(output)), model)
+    found = unpack(list(pack(output, codec)), model, codec)
     assert np.array_equal(found.dense, output.dense)
     assert np.array_equal(found.lexical.toarray(), output.lexical.toarray())
-    assert np.array_equal(found.colbert, output.colbert)
+    kept = codec.decode(codec.encode(output.colbert), dim=model.colbert_dim) if len(output.colbert) else output.colbert
+    assert np.array_equal(found.colbert, kept)
     assert np.array_equal(found.offsets, output.offsets)
 
 
