@@ -26,6 +26,7 @@ import m3rag.store.chroma as module
 from m3rag.errors import InputError, StoreError
 from m3rag.store.chroma import ChromaStore
 from m3rag.store.chroma_items import ChromaItems
+from m3rag.store.codec import DEFAULT_CODEC
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import Store
 from m3rag.store.side_legs_file import SideFile
@@ -97,7 +98,7 @@ CHANGES: list[Callable[[Store], None]] = [put_new, put_version, put_again, upser
 
 
 def oracle(*changes: Callable[[Store], None]) -> MemoryStore:
-    store = MemoryStore(MODEL)
+    store = MemoryStore(MODEL, codec=DEFAULT_CODEC)
     fill(store)
     for change in changes:
         change(store)
