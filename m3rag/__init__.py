@@ -17,16 +17,29 @@ from m3rag._lazy import lazy_names
 from m3rag._version import __version__
 
 if TYPE_CHECKING:
+    from m3rag.collection import Collection
     from m3rag.encoder.encoder import M3Encoder
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.output import M3Output
     from m3rag.types import Answer, Chunk, Citation, Document, Hit
 
-__all__ = ["Answer", "Chunk", "Citation", "Document", "Hit", "KnowledgeBase", "M3Encoder", "M3Output", "__version__"]
+__all__ = [
+    "Answer",
+    "Chunk",
+    "Citation",
+    "Collection",
+    "Document",
+    "Hit",
+    "KnowledgeBase",
+    "M3Encoder",
+    "M3Output",
+    "__version__",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "Collection": "m3rag.collection",
         "KnowledgeBase": "m3rag.knowledge_base",
         "M3Encoder": "m3rag.encoder.encoder",
         "M3Output": "m3rag.output",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
+from m3rag.output import M3Output
 from m3rag.reranking.named import reranker_named
 from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
 from m3rag.retrieval.explain import explanations
@@ -151,6 +152,16 @@ class Collection:
             return self._encoder
 
     @property
+    def loaded_encoder(self) -> Encoder | None:
+        """The model if it was given or is loaded; nothing is loaded for it."""
+        return self._encoder
+
+    @property
+    def model_name(self) -> str | None:
+        """The name of the model that is loaded, else of the one asked for; None to take the index's own."""
+        return self._encoder.info.name if self._encoder is not None else self._model
+
+    @property
     def manifest(self) -> Manifest | None:
         """What the index says of itself, None where there is no index yet."""
         with self._lock:
@@ -185,23 +196,33 @@ class Collection:
                 self._store = self.place.open_or_create(ready.info)
             return self._store
 
-    def upsert(self, chunks: Sequence[Chunk]) -> None:
+    def upsert(self, chunks: Sequence[Chunk], output: M3Output | None = None) -> None:
         """Encode chunks and write them, replacing those of the same id; the index is created if need be.
 
         Each joins the document that it names, see `Store.upsert`. Durable when this returns; of many
         chunks, `CHUNKS_AT_ONCE` are written together.
 
+        Args:
+            chunks: Of any documents.
+            output: Their representations, where they are encoded already.
+
         Raises:
-            InputError: If an id comes twice, metadata are not JSON, or a text is not Unicode.
+            InputError: If an id comes twice, metadata are not JSON, a text is not Unicode, or chunks and
+                representations differ in number.
             ConfigurationError: If the model does not give the legs that a search will look at.
         """
         if not chunks:
             return
+        if output is not None and len(output) != len(chunks):
+            raise InputError(f"{len(chunks)} chunks come with {len(output)} representations: give one for each")
         self.mode.check(self.encoder.info)
         store = self._store_for(lambda: self.encoder)
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
             part = chunks[start : start + CHUNKS_AT_ONCE]
-            store.upsert(part, self.encoder.encode_documents([chunk.encoded_text for chunk in part]))
+            if output is None:
+                store.upsert(part, self.encoder.encode_documents([chunk.encoded_text for chunk in part]))
+            else:
+                store.upsert(part, output[start : start + CHUNKS_AT_ONCE])
 
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; ids that are not stored are left out."""
@@ -235,21 +256,24 @@ class Collection:
             ConfigurationError: If the mode needs a leg that the model does not give, or options do not
                 go together.
         """
-        retriever, options = self._prepared(options)
+        retriever, options = self.prepared(options)
         return retriever.search(query, **options)
 
     async def asearch(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """As `search`, beside others: concurrent callers share forward passes, and the event loop goes on."""
-        retriever, options = await asyncio.to_thread(self._prepared, options)
+        retriever, options = await asyncio.to_thread(self.prepared, options)
         return await retriever.asearch(query, **options)
 
     def why_empty(self, query: str, **options: Unpack[SearchOptions]) -> NoHits | None:
         """Why `search` with the same options finds nothing; None where it does find something."""
-        retriever, options = self._prepared(options)
+        retriever, options = self.prepared(options)
         return retriever.why_empty(query, **options)
 
-    def _prepared(self, options: SearchOptions) -> tuple[HybridRetriever, SearchOptions]:
-        """A retriever for one search, and its options with the defaults of these settings."""
+    def prepared(self, options: SearchOptions) -> tuple[HybridRetriever, SearchOptions]:
+        """A retriever for one search, and its options with the defaults of these settings.
+
+        For who has the question encoded already: `retriever.search_output(output, **options)`.
+        """
         store = self.store  # before the encoder: a missing index should not cost loading a model
         given: SearchOptions = {**options}
         if given.get("k") is None:

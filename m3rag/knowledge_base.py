@@ -166,7 +166,7 @@ class KnowledgeBase(Collection):
         Raises:
             LLMError: If the model fails.
         """
-        llm = self._language_model() if history else None
+        llm = self.llm if history else None
         return question if llm is None else standalone(llm, question, history)
 
     def passages(self, question: str, **options: Unpack[SearchOptions]) -> list[Hit]:
@@ -180,13 +180,13 @@ class KnowledgeBase(Collection):
             As `search`; ConfigurationError if nothing can answer.
         """
         answerer = self.answerer  # first: that nothing can answer should not cost a search
-        return self._widened(answerer, self.search(question, **self._for_answer(options)))
+        return self.expanded(answerer, self.search(question, **self._for_answer(options)))
 
     async def apassages(self, question: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """As `passages`, see `asearch`."""
         answerer = await asyncio.to_thread(lambda: self.answerer)
         hits = await self.asearch(question, **self._for_answer(options))
-        return await asyncio.to_thread(self._widened, answerer, hits)
+        return await asyncio.to_thread(self.expanded, answerer, hits)
 
     def ask(self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]) -> Answer:
         """Answer a question from the documents, with citations.
@@ -213,8 +213,11 @@ class KnowledgeBase(Collection):
     def _for_answer(self, options: SearchOptions) -> SearchOptions:
         return {**options, "k": options.get("k") or self.settings.answer_passages}
 
-    def _widened(self, answerer: Answerer, hits: Sequence[Hit]) -> list[Hit]:
-        # Small chunks are answered from the passage they stand in; quoting needs the stored chunks of it.
+    def expanded(self, answerer: Answerer, hits: Sequence[Hit]) -> list[Hit]:
+        """What an answerer is given for hits: small chunks with the passage they stand in.
+
+        Quoting needs the stored chunks of it, a language model its text.
+        """
         expand = siblings if isinstance(answerer, Extractive) else widened
         return expand(hits, self.store.chunks_of)
 
@@ -225,21 +228,26 @@ class KnowledgeBase(Collection):
         Raises:
             ConfigurationError: If there is none and the model gives no ColBERT vectors to quote by.
         """
-        llm = self._language_model()
+        llm = self.llm
         if llm is not None:
-            return Generative(llm, page_of=self._page_of)
+            return Generative(llm, page_of=self.page_of)
         store = self.store  # before the encoder: a missing index should not cost loading a model
         threshold = self.settings.answer_threshold
-        return Extractive(self.encoder, store, threshold=threshold, page_of=self._page_of)
+        return Extractive(self.encoder, store, threshold=threshold, page_of=self.page_of)
 
-    def _language_model(self) -> LLM | None:
+    @property
+    def llm(self) -> LLM | None:
+        """The language model that writes the answers; None where they are quoted."""
         with self._lock:
             if self._llm is None and self.settings.llm.model is not None:
                 self._llm = self._own_llm = _llm_of(self.settings.llm)
             return self._llm
 
-    def _page_of(self, document_id: str, position: int) -> int | None:
-        # A chunk knows only the page it begins on; its document knows where every page begins.
+    def page_of(self, document_id: str, position: int) -> int | None:
+        """The page, from 1, on which a character of a document's text stands; None for formats without pages.
+
+        A chunk knows only the page that it begins on.
+        """
         record = self.store.document(document_id)
         return record.page_of(position) if record else None
 

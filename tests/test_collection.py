@@ -54,6 +54,15 @@ def test_chunks_in_hits_out(collection: Collection) -> None:
     assert [hit.chunk.id for hit in collection.search("ducks")] == ["0"]
 
 
+def test_chunks_that_are_encoded_already(collection: Collection) -> None:
+    output = collection.encoder.encode_documents([c.encoded_text for c in CHUNKS])
+    with pytest.raises(InputError, match="3 chunks come with 2 representations"):
+        collection.upsert(CHUNKS, output[:2])
+    assert not collection.exists
+    collection.upsert(CHUNKS, output)
+    assert collection.search("What has stripes?", k=1)[0].chunk == CHUNKS[1]
+
+
 @pytest.mark.parametrize("given", [{}, {"chunk_ids": ["0"], "filter": {"n": 0}}])
 def test_delete_says_what(collection: Collection, given: dict[str, object]) -> None:
     collection.upsert(CHUNKS)

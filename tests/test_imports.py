@@ -36,7 +36,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_the_core_imports_no_framework() -> None:
-    parts = ("knowledge_base", "rebuild", "evaluation", "training.heads", "cli.app")
+    parts = ("knowledge_base", "rebuild", "evaluation", "training.trainer", "cli.app")
     loaded = loaded_by("import " + ", ".join(f"m3rag.{part}" for part in parts))
     assert "torch" in loaded
     assert not loaded & (FRAMEWORKS | {"openai", "rank_bm25", "bm25s"})

@@ -34,7 +34,7 @@ NEIGHBOUR_GAIN = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class Mark:
     """A mark that was read: where it stood in the answer, and the passages it names (from 0)."""
 
     start: int
@@ -60,9 +60,9 @@ def cite(text: str, passages: Sequence[Chunk], *, page_of: PageOf | None = None)
         quote is the sentence or two that support the marked sentence best, the whole passage where
         none shares words with it (an answer in another language).
     """
-    text = _drop_dead_marks(text, len(passages))
-    marks = list(_marks(text, len(passages)))
-    plain, positions = _cut(text, marks)
+    text = without_dead_marks(text, len(passages))
+    marks = list(find_marks(text, len(passages)))
+    plain, positions = cut_out(text, marks)
     claims = sentence_spans(plain)
     numbers: dict[tuple[int, Span], int] = {}
     pieces: list[str] = []
@@ -98,7 +98,7 @@ def quotation(chunk: Chunk, span: Span, *, number: int, page_of: PageOf | None =
 
 def without_marks(text: str) -> str:
     """A text without anything that looks like a mark, such as a source's own footnote numbers."""
-    return _drop_dead_marks(text, 0).strip()
+    return without_dead_marks(text, 0).strip()
 
 
 def best_quote(claim: str, passage: str) -> Span:
@@ -130,7 +130,7 @@ def best_quote(claim: str, passage: str) -> Span:
     return spans[min(best, widest)][0], spans[max(best, widest)][1]
 
 
-def _marks(text: str, passages: int) -> Iterator[_Mark]:
+def find_marks(text: str, passages: int) -> Iterator[Mark]:
     """All marks outside code, those that name no passage included."""
     code = [m.span() for m in CODE.finditer(text)]
     for match in MARK.finditer(text):
@@ -138,11 +138,11 @@ def _marks(text: str, passages: int) -> Iterator[_Mark]:
             continue
         numbers = _numbers(match[1], passages)
         if numbers:
-            yield _Mark(match.start(), match.end(), tuple(n - 1 for n in numbers))
+            yield Mark(match.start(), match.end(), tuple(n - 1 for n in numbers))
         elif not IDENTIFIER.match(text[match.start() - 1 : match.start()]) and all(
             len(digits) <= 2 for digits in re.findall(r"\d+", match[1])
         ):
-            yield _Mark(match.start(), match.end(), ())
+            yield Mark(match.start(), match.end(), ())
 
 
 def _numbers(listed: str, passages: int) -> list[int]:
@@ -154,10 +154,10 @@ def _numbers(listed: str, passages: int) -> list[int]:
     return list(numbers)
 
 
-def _drop_dead_marks(text: str, passages: int) -> str:
+def without_dead_marks(text: str, passages: int) -> str:
     """Drop the marks that name no passage, and the blank that would be left double or dangling."""
     # Again until none is left: dropping [9] from [[9]8] makes a new one.
-    while dead := [mark for mark in _marks(text, passages) if not mark.passages]:
+    while dead := [mark for mark in find_marks(text, passages) if not mark.passages]:
         kept, last = "", 0
         for mark in dead:
             kept += text[last : mark.start]
@@ -170,7 +170,7 @@ def _drop_dead_marks(text: str, passages: int) -> str:
     return text
 
 
-def _cut(text: str, marks: Sequence[_Mark]) -> tuple[str, list[int]]:
+def cut_out(text: str, marks: Sequence[Mark]) -> tuple[str, list[int]]:
     """The text without the marks, and the position of each mark in it."""
     pieces, positions, last, length = [], [], 0, 0
     for mark in marks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,41 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import Progress
 
 from m3rag.encoder.inputs import require_texts
-from m3rag.errors import InputError
+from m3rag.langchain.model import ModelHolder
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from m3rag.encoder.inputs import Role
-    from m3rag.encoder.shared import SharedEncoder
-else:
-    # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
-    SharedEncoder = Any
-
-DEFAULT_MODEL = "BAAI/bge-m3"
-
-_MODEL_KEYS = ("device", "dtype", "max_length", "batch_tokens", "local_files_only", "trust_remote_code", "model_kwargs")
-_NESTED_MODEL_KEYS = ("dtype", "torch_dtype")
-_ENCODE_KEYS = ("batch_size", "normalize_embeddings")
-_REMEDIES = {
-    "prompt": "leave it out: questions and passages get the prefixes that the model was trained with",
-    "prompt_name": "leave it out: questions and passages get the prefixes that the model was trained with",
-    "truncate_dim": "leave it out: M3 was not trained to be cut short",
-    "show_progress_bar": "give M3Embeddings(show_progress=True)",
-    "cache_folder": "give M3Embeddings(cache_folder=...)",
-    "revision": "fetch it with `hf download --revision` and give the folder as model_name",
-    "token": "set HF_TOKEN in the environment",
-}
-
-_LOADING = threading.Lock()
 
 
-class M3Embeddings(BaseModel, Embeddings):
+class M3Embeddings(ModelHolder, Embeddings):
     """Dense vectors of an M3 model; takes the place of HuggingFaceEmbeddings by its name alone.
 
     Setup:
@@ -93,53 +68,6 @@ class M3Embeddings(BaseModel, Embeddings):
         ConfigurationError: If an option is out of range for the model.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
-
-    model_name: str = Field(default=DEFAULT_MODEL, alias="model")
-    cache_folder: str | None = None
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    encode_kwargs: dict[str, Any] = Field(default_factory=dict)
-    query_encode_kwargs: dict[str, Any] = Field(default_factory=dict)
-    multi_process: bool = False
-    show_progress: bool = False
-    encoder: SharedEncoder | None = Field(default=None, exclude=True, repr=False)
-
-    @field_validator("model_kwargs")
-    @classmethod
-    def _known_model_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        _require_known("model_kwargs", kwargs, _MODEL_KEYS)
-        nested = kwargs.get("model_kwargs") or {}
-        _require_known("model_kwargs['model_kwargs']", nested, _NESTED_MODEL_KEYS)
-        if len(nested) + ("dtype" in kwargs) > 1:
-            raise ValueError("model_kwargs give the dtype more than once: keep model_kwargs={'dtype': ...}")
-        return kwargs
-
-    @field_validator("encode_kwargs", "query_encode_kwargs")
-    @classmethod
-    def _known_encode_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        _require_known("encode_kwargs", kwargs, _ENCODE_KEYS)
-        size = kwargs.get("batch_size", 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"batch_size must be a whole number from 1, got {size!r}")
-        return kwargs
-
-    @field_validator("multi_process")
-    @classmethod
-    def _one_process(cls, value: bool) -> bool:
-        if value:
-            raise ValueError(
-                "multi_process=True is not supported: leave it out, or run one process a device with "
-                "model_kwargs={'device': 'cuda:0'} and so on"
-            )
-        return value
-
-    def model_post_init(self, _: Any) -> None:
-        """Load the model, or take over the settings of the one given."""
-        if self.encoder is None:
-            self._loaded()
-        else:
-            self._adopt(self.encoder)
-
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed passages.
 
@@ -166,7 +94,7 @@ class M3Embeddings(BaseModel, Embeddings):
 
     def _embed(self, texts: list[str], role: Role, kwargs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """Dense vectors `(n, d)`, at most `batch_size` texts in a forward pass."""
-        encoder = self._loaded()
+        encoder = self.loaded()
         require_texts(texts)
         size = kwargs.get("batch_size") or max(len(texts), 1)
         # Texts of like length share a batch, so that little of it is padding.
@@ -184,54 +112,3 @@ class M3Embeddings(BaseModel, Embeddings):
                 rows = order[start : start + size]
                 vectors[rows] = encoder.encode_dense([texts[i] for i in rows], role=role, progress=advance)
         return vectors
-
-    def _loaded(self) -> SharedEncoder:
-        if self.encoder is not None:
-            return self.encoder
-        with _LOADING:
-            if self.encoder is None:
-                # Imported here: torch takes seconds.
-                from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
-
-                kwargs = dict(self.model_kwargs)
-                kwargs.pop("trust_remote_code", None)  # nothing of a model but its numbers is ever read
-                for dtype in (kwargs.pop("model_kwargs", None) or {}).values():
-                    kwargs["dtype"] = dtype
-                if kwargs.get("dtype") is not None:
-                    kwargs["dtype"] = str(kwargs["dtype"]).removeprefix("torch.")
-                self.encoder = Encoder(self.model_name, cache_folder=self.cache_folder, **kwargs)
-            return self.encoder
-
-    def _adopt(self, encoder: SharedEncoder) -> None:
-        from m3rag.encoder.shared import reload_options, require_encoder  # noqa: PLC0415
-
-        require_encoder(encoder)
-        given = self.model_fields_set & {"model_name", "cache_folder", "model_kwargs"}
-        if given:
-            raise InputError(f"encoder is already loaded: leave out {', '.join(sorted(given))}")
-        self.model_name = encoder.info.name
-        self.model_kwargs = reload_options(encoder) or {}
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """The settings without the weights: locks cannot be pickled, and the weights are on disk."""
-        if self.encoder is not None:
-            from m3rag.encoder.shared import require_reloadable  # noqa: PLC0415
-
-            require_reloadable(self.encoder, owner=type(self).__name__)
-        state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], "encoder": None}}
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """A copy that shares the model."""
-        return self.model_copy()
-
-
-def _require_known(where: str, kwargs: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in kwargs:
-        if key not in known:
-            remedy = _REMEDIES.get(key)
-            raise ValueError(
-                f"{where} holds {key!r}, which M3Embeddings cannot honour: "
-                + (f"{remedy}. " if remedy else "")
-                + f"Allowed are {', '.join(known)}"
-            )

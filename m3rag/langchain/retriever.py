@@ -1,10 +1,8 @@
-"""M3Retriever: a KnowledgeBase as a LangChain retriever."""
+"""M3Retriever: a Collection or KnowledgeBase as a LangChain retriever."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -12,23 +10,26 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, field_validator
 
-from m3rag.chunking.parents import without_reserved
+from m3rag.chunking import widened
 from m3rag.errors import InputError
+from m3rag.langchain.documents import to_document_with_scores
+from m3rag.retrieval.options import SearchOptions
 from m3rag.scoring import Weights
 from m3rag.store.protocol import Filter
 from m3rag.types import Hit
 
 if TYPE_CHECKING:
-    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.collection import Collection
 else:
-    # Anything with its `search` will do, such as a test's double.
-    KnowledgeBase = Any
+    # Anything with its methods will do, such as a test's double.
+    Collection = Any
 
-_OPTIONS = ("k", "mode", "filter", "weights", "fusion")
+_OPTIONS = tuple(SearchOptions.__annotations__)
+_AFTERWARDS = ("widen", "explain")
 
 
 class M3Retriever(BaseRetriever):
-    """The chunks of a KnowledgeBase that fit a question, by all three representations of M3.
+    """The chunks of an index that fit a question, by all three representations of M3.
 
     Setup:
         ```bash
@@ -49,38 +50,68 @@ class M3Retriever(BaseRetriever):
         documents = retriever.invoke("Who proved it first?")
         documents = retriever.invoke("Who proved it first?", k=3, filter={"document_id": "a.pdf"})
         documents = await retriever.ainvoke("Who proved it first?", mode="dense+lexical")
+        tool = retriever.as_tool(name="papers", description="Searches the papers.")
         ```
 
     Each option may be given here, and again in a call, where it takes the place of the one given
-    here. Documents are new objects: `page_content` is the chunk's text and `id` its id; the
-    metadata are the chunk's own and `document_id`, `source` (the document's id, unless the chunk's
-    own metadata name a source), `page` (from 1; left out for formats without pages), `start` and
-    `end` (characters in the document's text), `headings`, `relevance_score` (what ordered the
-    documents) and `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at).
+    here. Asynchronous calls made at the same time share the model's forward passes.
+
+    Documents are new objects: `page_content` is the chunk's text and `id` its id; the metadata are
+    the chunk's own and `document_id`, `source` (the document's id, unless the chunk's own metadata
+    name a source), `page` (from 1; left out for formats without pages), `start` and `end`
+    (characters in the document's text), `headings`, `relevance_score` (what ordered the documents),
+    `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at) and,
+    if asked for, `explanation`.
 
     Attributes:
-        knowledge_base: Where to search.
-        k: Most documents to give; None for the knowledge base's setting.
+        knowledge_base: Where to search: a `KnowledgeBase` or a `Collection`.
+        k: Most documents to give; None for the setting.
         mode: `dense`, `lexical`, `colbert`, `dense+lexical`, `all`, `bm25` or `dense+bm25`; None for the setting.
         filter: Conditions on the chunks' metadata, see `m3rag.store.Filter`.
         weights: A preset's name, `"1/0.3/1"`, or Weights; None for the setting.
+        alpha: Instead of weights, the part of the dense leg beside a keyword leg, [0, 1].
         fusion: `weighted`, `minmax`, `zscore` or `rrf`; None for `weighted` (`minmax` with BM25).
+        rrf_k: The constant of `rrf`, >= 0.
+        score_threshold: Leaves out documents of a lower `relevance_score`.
+        diversity: From 0 (none) to 1: how much a document loses for being like those before it.
+        group_by_document: Most chunks of one document.
+        reranker: An `m3rag.reranking.Reranker`, which orders the best `rerank_top` anew.
+        rerank_top: How many the reranker is given.
+        widen: Whether small chunks (of the strategies `small-to-big` and `sentence-window`) are given with
+            the passage around them, which answers are better made from.
+        explain: Whether `metadata["explanation"]` holds the five tokens that gave most to the lexical
+            score, as `{"token": ..., "contribution": ...}`; costs one more encoded question.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    knowledge_base: KnowledgeBase = Field(exclude=True, repr=False)
+    knowledge_base: Collection = Field(exclude=True, repr=False)
     k: int | None = 10
     mode: str | None = None
     filter: Filter | None = None
     weights: Weights | str | None = None
+    alpha: float | None = None
     fusion: str | None = None
+    rrf_k: float | None = None
+    score_threshold: float | None = None
+    diversity: float | None = None
+    group_by_document: int | None = None
+    reranker: Any = Field(default=None, exclude=True, repr=False)
+    rerank_top: int | None = None
+    widen: bool = False
+    explain: bool = False
 
     @field_validator("knowledge_base")
     @classmethod
     def _can_search(cls, value: Any) -> Any:
-        if not callable(getattr(value, "search", None)):
+        if not callable(getattr(value, "search", None)) or not callable(getattr(value, "asearch", None)):
             raise ValueError(f"knowledge_base is {value!r}, must be an m3rag.KnowledgeBase: KnowledgeBase('my-index')")
+        return value
+
+    @field_validator("reranker")
+    @classmethod
+    def _can_rerank(cls, value: Any) -> Any:
+        _require_reranker(value)
         return value
 
     @field_validator("k")
@@ -92,22 +123,36 @@ class M3Retriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return self._search(query, kwargs)
+        options = self._options(kwargs)
+        return self._documents(query, self.knowledge_base.search(query, **options), kwargs)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         # The base class's twin takes no call-time options.
-        return await run_in_executor(None, self._search, query, kwargs)
+        options = self._options(kwargs)
+        hits = await self.knowledge_base.asearch(query, **options)
+        return await run_in_executor(None, self._documents, query, hits, kwargs)
 
-    def _search(self, query: str, kwargs: dict[str, Any]) -> list[Document]:
+    def _options(self, kwargs: dict[str, Any]) -> SearchOptions:
         # `verbose` is the base class's own, which hands it on all the same.
-        unknown = [key for key in kwargs if key not in (*_OPTIONS, "verbose")]
+        known = (*_OPTIONS, *_AFTERWARDS)
+        unknown = [key for key in kwargs if key not in (*known, "verbose")]
         if unknown:
-            raise InputError(f"unknown option {', '.join(unknown)}: M3Retriever takes {', '.join(_OPTIONS)}")
+            raise InputError(f"unknown option {', '.join(unknown)}: M3Retriever takes {', '.join(known)}")
         options = {key: kwargs.get(key, getattr(self, key)) for key in _OPTIONS}
         _require_positive(options["k"])
-        return [_document(hit) for hit in self.knowledge_base.search(query, **options)]
+        _require_reranker(options["reranker"])
+        return cast("SearchOptions", options)
+
+    def _documents(self, query: str, hits: list[Hit], kwargs: dict[str, Any]) -> list[Document]:
+        widen, explain = (kwargs.get(key, getattr(self, key)) for key in _AFTERWARDS)
+        shown = widened(hits, self.knowledge_base.store.chunks_of) if widen else hits
+        documents = [to_document_with_scores(hit) for hit in shown]
+        if explain:
+            for document, tokens in zip(documents, self.knowledge_base.explain(query, shown), strict=True):
+                document.metadata["explanation"] = [match._asdict() for match in tokens]
+        return documents
 
 
 def _require_positive(k: int | None) -> None:
@@ -115,12 +160,9 @@ def _require_positive(k: int | None) -> None:
         raise InputError(f"k must be a whole number from 1, got {k!r}")
 
 
-def _document(hit: Hit) -> Document:
-    chunk = hit.chunk
-    metadata = deepcopy(without_reserved(chunk.metadata))
-    metadata.setdefault("source", chunk.document_id)
-    metadata |= {"document_id": chunk.document_id, "start": chunk.start, "end": chunk.end}
-    metadata |= {"headings": list(chunk.headings), "relevance_score": hit.score, "scores": asdict(hit.scores)}
-    if chunk.page is not None:
-        metadata["page"] = chunk.page
-    return Document(page_content=chunk.text, id=chunk.id, metadata=metadata)
+def _require_reranker(reranker: Any) -> None:
+    if reranker is not None and not callable(getattr(reranker, "rerank", None)):
+        raise InputError(
+            f"reranker is {reranker!r}, must be an m3rag.reranking.Reranker such as ColbertReranker(knowledge_base."
+            "encoder); a LangChain compressor goes into ContextualCompressionRetriever or create_rag_chain"
+        )

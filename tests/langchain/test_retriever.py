@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from m3rag import Chunk, Hit, KnowledgeBase
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.langchain import M3Retriever
+from m3rag.reranking import ColbertReranker
+from m3rag.retrieval import SearchOptions, TokenMatch
 from m3rag.scoring import Weights
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -44,10 +47,15 @@ class Double:
     def __init__(self, hit: Hit) -> None:
         self.hit = hit
         self.asked: list[dict[str, Any]] = []
+        self.awaited = 0
 
     def search(self, query: str, **options: Any) -> list[Hit]:
         self.asked.append({"query": query} | options)
         return [self.hit]
+
+    async def asearch(self, query: str, **options: Any) -> list[Hit]:
+        self.awaited += 1
+        return Double.search(self, query, **options)
 
 
 def a_hit(**chunk: Any) -> Hit:
@@ -119,29 +127,90 @@ def test_it_composes_into_a_chain(knowledge_base: KnowledgeBase) -> None:
     assert "Trains run" in chain.invoke("trains on rails")
 
 
-def test_every_option_reaches_the_search_and_a_call_beats_the_constructor() -> None:
+ALL = {
+    "k": 2,
+    "mode": "dense+lexical",
+    "filter": {"n": True},
+    "weights": "mldr",
+    "alpha": None,
+    "fusion": "rrf",
+    "rrf_k": 10.0,
+    "score_threshold": 0.25,
+    "diversity": 0.5,
+    "group_by_document": 2,
+    "reranker": ColbertReranker(HashEncoder()),
+    "rerank_top": 20,
+}
+
+
+def test_the_options_are_those_of_every_search() -> None:
+    assert set(SearchOptions.__annotations__) == set(ALL)
+    assert set(SearchOptions.__annotations__) <= set(M3Retriever.model_fields)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_every_option_reaches_the_search_and_a_call_beats_the_constructor(asynchronous: bool) -> None:
     double = Double(a_hit())
-    M3Retriever(knowledge_base=double).invoke("q")
-    nothing = {"mode": None, "filter": None, "weights": None, "fusion": None}
-    assert double.asked == [{"query": "q", "k": 10} | nothing]
-    mine: dict[str, Any] = {"k": 2, "mode": "all", "filter": {"n": True}, "weights": "mldr", "fusion": "rrf"}
-    theirs: dict[str, Any] = {
-        "k": 3,
-        "mode": "dense",
-        "filter": {"n": [1, 2.5, "x"]},
-        "weights": Weights(1, 0, 0),
-        "fusion": "weighted",
-    }
-    retriever = M3Retriever(knowledge_base=double, **mine)
-    retriever.invoke("q")
-    retriever.invoke("q", **theirs, verbose=True)
-    retriever.invoke("q", filter=None)
-    assert double.asked[1:] == [
-        {"query": "q"} | mine,
-        {"query": "q"} | theirs,
-        {"query": "q"} | mine | {"filter": None},
+
+    async def ask(retriever: M3Retriever, **options: Any) -> None:
+        found = await retriever.ainvoke("q", **options) if asynchronous else retriever.invoke("q", **options)
+        assert len(found) == 1
+
+    nothing = dict.fromkeys(ALL) | {"k": 10}
+    await ask(M3Retriever(knowledge_base=double))
+    await ask(M3Retriever(knowledge_base=double), **ALL)
+    await ask(M3Retriever(knowledge_base=double, **ALL))
+    await ask(M3Retriever(knowledge_base=double, **ALL), verbose=True, **nothing)
+    await ask(M3Retriever(knowledge_base=double, **ALL), weights=Weights(1, 0, 0), mode="dense")
+    assert double.asked == [
+        {"query": "q"} | nothing,
+        {"query": "q"} | ALL,
+        {"query": "q"} | ALL,
+        {"query": "q"} | nothing,
+        {"query": "q"} | ALL | {"weights": Weights(1, 0, 0), "mode": "dense"},
     ]
     assert double.asked[1]["filter"]["n"] is True
+    assert double.awaited == (5 if asynchronous else 0)
+
+
+async def test_an_explanation_names_the_shared_tokens(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base=knowledge_base, explain=True)
+    found = retriever.invoke("ducks eat water plants")
+    tokens = found[0].metadata["explanation"]
+    assert {match["token"] for match in tokens} == {"ducks", "eat", "water", "plants"}
+    lexical = sum(match["contribution"] for match in tokens)
+    assert lexical == pytest.approx(found[0].metadata["scores"]["lexical"], rel=1e-5)
+    assert await retriever.ainvoke("ducks eat water plants") == found
+    assert "explanation" not in retriever.invoke("ducks", explain=False)[0].metadata
+
+
+def test_a_reranker_orders_what_is_given(knowledge_base: KnowledgeBase) -> None:
+    reranker = ColbertReranker(knowledge_base.encoder, knowledge_base.store)
+    found = M3Retriever(knowledge_base=knowledge_base, reranker=reranker).invoke("boats on the water")
+    scores = [document.metadata["scores"] for document in found]
+    assert [s["rerank"] for s in scores] == sorted((s["colbert"] for s in scores), reverse=True)
+    assert [document.metadata["relevance_score"] for document in found] == [s["rerank"] for s in scores]
+
+
+def test_widened_it_gives_the_passage_around_a_small_chunk(tmp_path: Path) -> None:
+    text = "Ducks swim on ponds. " + "Many birds live there beside the ducks in summer. " * 30
+    (tmp_path / "birds.txt").write_text(text, encoding="utf-8")
+    settings = Settings(chunking="small-to-big", chunk_tokens=96)
+    with KnowledgeBase(tmp_path / "index", encoder=HashEncoder(), settings=settings) as knowledge_base:
+        knowledge_base.ingest(tmp_path / "birds.txt")
+        retriever = M3Retriever(knowledge_base=knowledge_base, k=1)
+        (small,) = retriever.invoke("ducks swim")
+        (big,) = retriever.invoke("ducks swim", widen=True)
+    assert small.page_content in big.page_content
+    assert len(big.page_content) > len(small.page_content)
+    assert text[big.metadata["start"] : big.metadata["end"]] == big.page_content
+
+
+@pytest.mark.filterwarnings("ignore:This API is in beta")
+def test_as_a_tool_it_is_called_by_its_name(knowledge_base: KnowledgeBase) -> None:
+    tool = M3Retriever(knowledge_base=knowledge_base, k=1).as_tool(name="birds", description="Searches the files.")
+    assert tool.name == "birds"
+    assert [document.metadata["source"] for document in tool.invoke("trains on rails")] == ["trains.txt"]
 
 
 def test_the_document_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
@@ -172,18 +241,18 @@ def test_a_format_without_pages_gives_no_page() -> None:
     assert "page" not in document.metadata
 
 
-async def test_the_event_loop_goes_on_during_a_search() -> None:
+async def test_the_event_loop_goes_on_while_hits_are_explained() -> None:
     beat = threading.Event()
 
     class Slow(Double):
-        def search(self, query: str, **options: Any) -> list[Hit]:
-            assert beat.wait(10), "the event loop was blocked by the search"
-            return super().search(query, **options)
+        def explain(self, query: str, hits: list[Hit]) -> list[list[TokenMatch]]:
+            assert beat.wait(10), "the event loop was blocked by the explanation"
+            return [[TokenMatch("q", 1.0)] for _ in hits]
 
-    search = asyncio.create_task(M3Retriever(knowledge_base=Slow(a_hit())).ainvoke("q", k=1))
+    search = asyncio.create_task(M3Retriever(knowledge_base=Slow(a_hit()), explain=True).ainvoke("q", k=1))
     await asyncio.sleep(0.05)
     beat.set()
-    assert len(await search) == 1
+    assert [document.metadata["explanation"] for document in await search] == [[{"token": "q", "contribution": 1.0}]]
 
 
 def test_what_cannot_be_used_is_named() -> None:
@@ -194,6 +263,10 @@ def test_what_cannot_be_used_is_named() -> None:
         retriever.invoke("q", k=0)
     with pytest.raises(ValueError, match="k must be a whole number from 1, got 0"):
         M3Retriever(knowledge_base=Double(a_hit()), k=0)
+    with pytest.raises(ValueError, match=r"reranker is 'best', must be an m3rag.reranking.Reranker"):
+        M3Retriever(knowledge_base=Double(a_hit()), reranker="best")
+    with pytest.raises(InputError, match=r"reranker is 'best', must be an m3rag.reranking.Reranker"):
+        retriever.invoke("q", reranker="best")
     with pytest.raises(ValueError, match="search_kwargs"):
         M3Retriever(knowledge_base=Double(a_hit()), search_kwargs={"k": 3})
     with pytest.raises(ValueError, match=r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"):

@@ -1,0 +1,137 @@
+"""M3DocumentIndex: a collection as a LangChain DocumentIndex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.indexing import DeleteResponse, UpsertResponse
+from langchain_core.indexing.base import DocumentIndex
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from m3rag.errors import InputError
+from m3rag.langchain.documents import to_document_with_scores
+from m3rag.langchain.searching import Search, require_known
+from m3rag.langchain.vector_store import M3VectorStore
+from m3rag.retrieval import Mode
+from m3rag.settings import Settings
+from m3rag.store.protocol import Filter
+
+if TYPE_CHECKING:
+    from m3rag.collection import Collection
+else:
+    Collection = Any
+
+
+class M3DocumentIndex(DocumentIndex):
+    """Documents that are stored by id and found by a question, with all three representations of M3.
+
+    Setup:
+        ```bash
+        pip install "m3rag[langchain]"
+        ```
+
+    Instantiate:
+        ```python
+        from m3rag.langchain import M3DocumentIndex, M3Embeddings
+
+        documents = M3DocumentIndex(embedding=M3Embeddings(model="BAAI/bge-m3"), index="my-index", k=5)
+        ```
+
+    Use:
+        ```python
+        documents.upsert([Document(id="a", page_content="Ducks swim.")])  # {"succeeded": ["a"], "failed": []}
+        documents.invoke("Do ducks swim?", k=3, filter={"lang": "en"})
+        documents.delete(["a"])
+        ```
+
+    As a retriever it gives Documents as `M3Retriever` does: with where they stand, `relevance_score` and `scores`.
+    `langchain_core.indexing.index` takes it for a destination.
+
+    Attributes:
+        embedding: As for `M3VectorStore`.
+        index: As for `M3VectorStore`.
+        collection: As for `M3VectorStore`.
+        mode: Which legs a question looks at, unless a call says otherwise.
+        settings: As for `m3rag.Collection`.
+        k: Most Documents for a question, unless a call says otherwise.
+        filter: Conditions on the metadata, unless a call says otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    embedding: Embeddings | None = Field(default=None, exclude=True, repr=False)
+    index: Any = None
+    collection: Collection | None = Field(default=None, exclude=True, repr=False)
+    mode: str | None = None
+    settings: Settings | None = Field(default=None, exclude=True, repr=False)
+    k: int = Field(default=4, ge=1)
+    filter: Filter | None = None
+    _documents: M3VectorStore = PrivateAttr()
+
+    def model_post_init(self, _: Any) -> None:
+        """Open the index."""
+        self._documents = M3VectorStore(
+            self.embedding, index=self.index, collection=self.collection, mode=self.mode, settings=self.settings
+        )
+
+    def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+        """Encode and store Documents; one of an id that is stored takes its place.
+
+        Args:
+            items: They are not changed. One without an id gets a random one.
+            **kwargs: `batch_size`, as for `M3VectorStore.add_documents`.
+
+        Returns:
+            All ids, in order, as `succeeded`.
+
+        Raises:
+            InputError: If metadata are not JSON, a text is not Unicode, or an option is unknown; nothing is
+                written then.
+        """
+        require_known("upsert", kwargs, ("batch_size",))
+        return UpsertResponse(succeeded=self._documents.add_documents(list(items), **kwargs), failed=[])
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
+        """Remove what has these ids; what is not stored is left out.
+
+        Raises:
+            InputError: (a ValueError) If no ids are given, or an option is.
+        """
+        require_known("delete", kwargs, ("ids",))
+        if ids is None:
+            raise InputError("delete of a DocumentIndex needs ids: to remove everything, M3VectorStore(...).delete()")
+        stored = [document.id for document in self.get(ids) if document.id is not None]
+        self._documents.delete(stored)
+        return DeleteResponse(succeeded=stored, failed=[], num_deleted=len(stored), num_failed=0)
+
+    def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
+        """The Documents of some ids, in the order asked for; what is not stored is left out."""
+        require_known("get", kwargs, ("ids",))
+        return self._documents.get_by_ids(list(dict.fromkeys(ids)))
+
+    def close(self) -> None:
+        """Release the index, unless the collection was given. Closing twice does nothing."""
+        self._documents.close()
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return [to_document_with_scores(hit) for hit in self._search.hits(query, *self._options(kwargs))]
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return [to_document_with_scores(hit) for hit in await self._search.ahits(query, *self._options(kwargs))]
+
+    def _options(self, kwargs: dict[str, Any]) -> tuple[int, Filter | None, dict[str, Any]]:
+        # `verbose` is the base class's own, which hands it on all the same.
+        rest = {key: value for key, value in kwargs.items() if key not in ("k", "filter", "verbose")}
+        return kwargs.get("k", self.k), kwargs.get("filter", self.filter), rest
+
+    @property
+    def _search(self) -> Search:
+        return Search(self._documents.collection, None if self.mode is None else Mode.parse(self.mode))

@@ -1,0 +1,103 @@
+"""Searches of a collection with the options that a LangChain call gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from langchain_core.documents import Document
+
+from m3rag.collection import Collection
+from m3rag.errors import IndexMissingError, InputError
+from m3rag.langchain.documents import scores_of, to_document
+from m3rag.langchain.nearest import Found, diverse
+from m3rag.langchain.relevance import relevance_of
+from m3rag.retrieval import Mode, SearchOptions
+from m3rag.retrieval.options import plan
+from m3rag.store.protocol import Filter
+from m3rag.types import Hit
+
+OPTIONS = tuple(key for key in SearchOptions.__annotations__ if key not in ("k", "filter"))
+
+
+@dataclass(frozen=True)
+class Search:
+    """A collection, and the mode it is searched in unless a call says otherwise.
+
+    Where there is no index yet, nothing is found.
+    """
+
+    collection: Collection
+    mode: Mode | None
+
+    def hits(self, query: str, k: int, filter: Filter | None, options: Mapping[str, Any]) -> list[Hit]:
+        """The best hits for a question.
+
+        Raises:
+            InputError: If the question is empty, a number is out of its range, or an option is unknown.
+            ConfigurationError: If options do not go together, or need a leg that the model does not give.
+        """
+        try:
+            return self.collection.search(query, **self._options(k, filter, options))
+        except IndexMissingError:
+            return []
+
+    async def ahits(self, query: str, k: int, filter: Filter | None, options: Mapping[str, Any]) -> list[Hit]:
+        """As `hits`; concurrent callers share the model's passes."""
+        try:
+            return await self.collection.asearch(query, **self._options(k, filter, options))
+        except IndexMissingError:
+            return []
+
+    def _options(self, k: int, filter: Filter | None, options: Mapping[str, Any]) -> SearchOptions:
+        require_known("a search", options, ("k", "filter", *OPTIONS))
+        mode = options.get("mode") or self.mode
+        return cast("SearchOptions", {**options, "k": k, "filter": filter, "mode": mode})
+
+    def relevant(self, hits: Sequence[Hit], options: Mapping[str, Any]) -> list[tuple[Document, float]]:
+        """The Documents of hits that were found with some options, each with its relevance, see `relevance_of`."""
+        mode = options.get("mode") or self.mode or self.collection.mode
+        given = cast("SearchOptions", {**options, "mode": mode})
+        relevance = relevance_of(plan(default_weights=self.collection.settings.weights, default_fusion=None, **given))
+        return [scored(hit, relevance(hit)) for hit in hits]
+
+    def diverse(self, query: str, hits: Sequence[Hit], k: int, lambda_mult: float) -> list[Document]:
+        """The Documents that maximal marginal relevance chooses among hits, see `m3rag.langchain.nearest.diverse`."""
+        if not hits:
+            return []
+        store, ids = self.collection.store, [hit.chunk.id for hit in hits]
+        scores = {hit.chunk.id: hit.scores.dense for hit in hits if hit.scores.dense is not None}
+        if len(scores) < len(hits):  # the mode looks at no dense vectors
+            scores = dict(store.score(self.collection.encoder.encode_queries([query]), "dense", ids))
+        found: list[Found] = [(hit.chunk, scores[hit.chunk.id]) for hit in hits if hit.chunk.id in scores]
+        return [to_document(chunk) for chunk in diverse(store, found, k=k, lambda_mult=lambda_mult)]
+
+
+def for_mmr(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a search among whose hits MMR will choose.
+
+    Raises:
+        InputError: If they ask for the diversity of the search itself too.
+    """
+    if "diversity" in options:
+        raise InputError("diversity is 1 - lambda_mult on another scale: give lambda_mult")
+    return options
+
+
+def require_known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse options that would otherwise be passed over.
+
+    Raises:
+        InputError: If one is not known.
+    """
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise InputError(f"unknown option {', '.join(unknown)}: {what} takes {', '.join(known)}")
+
+
+def scored(hit: Hit, score: float) -> tuple[Document, float]:
+    """A hit's Document with a score, which is in its metadata too, beside the score of each leg."""
+    document = to_document(hit.chunk)
+    document.metadata |= {**scores_of(hit), "relevance_score": score}
+    return document, score

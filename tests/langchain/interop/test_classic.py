@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from langchain_core.documents import Document
+
+from m3rag import KnowledgeBase
+from m3rag.langchain import M3CrossEncoder, M3Reranker, M3Retriever
+from m3rag.settings import Settings
+from m3rag.testing import HashEncoder
+
+retrievers = pytest.importorskip("langchain_classic.retrievers", reason="langchain-classic is not installed")
+
+FILES = {
+    "ducks.txt": "Ducks swim on ponds and eat water plants.",
+    "trains.txt": "Trains run on rails between the cities.",
+    "boats.txt": "Boats swim on the water too, but they eat nothing.",
+}
+QUERY = "what do ducks eat on the water"
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    with KnowledgeBase(tmp_path_factory.mktemp("kb") / "index", encoder=HashEncoder(), settings=Settings()) as opened:
+        opened.ingest(folder)
+        yield opened
+
+
+def sources(documents: list[Document]) -> list[str]:
+    return [document.metadata["source"] for document in documents]
+
+
+async def test_contextual_compression_reranks_what_the_retriever_found(knowledge_base: KnowledgeBase) -> None:
+    reranker = M3Reranker(encoder=knowledge_base.encoder, top_n=2)
+    retriever = retrievers.ContextualCompressionRetriever(
+        base_compressor=reranker, base_retriever=M3Retriever(knowledge_base=knowledge_base, mode="dense", k=3)
+    )
+    found = retriever.invoke(QUERY)
+    assert sources(found) == ["ducks.txt", "boats.txt"]
+    colbert = knowledge_base.search(QUERY, mode="colbert", k=2)
+    assert [d.metadata["relevance_score"] for d in found] == pytest.approx([h.score for h in colbert], abs=1e-3)
+    assert await retriever.ainvoke(QUERY) == found
+
+
+def test_the_cross_encoder_serves_classics_own_reranker(knowledge_base: KnowledgeBase) -> None:
+    compressors = pytest.importorskip("langchain_classic.retrievers.document_compressors")
+    given = [Document(page_content=text, metadata={"source": name}) for name, text in FILES.items()]
+    model = M3CrossEncoder(encoder=knowledge_base.encoder)
+    found = compressors.CrossEncoderReranker(model=model, top_n=2).compress_documents(given, QUERY)
+    assert sources(found) == ["ducks.txt", "boats.txt"]
+
+
+async def test_an_ensemble_joins_two_modes_and_keeps_metadata(knowledge_base: KnowledgeBase) -> None:
+    ensemble = retrievers.EnsembleRetriever(
+        retrievers=[M3Retriever(knowledge_base=knowledge_base, mode=mode, k=2) for mode in ("dense", "lexical")],
+        weights=[0.5, 0.5],
+        id_key="document_id",
+    )
+    found = ensemble.invoke(QUERY)
+    assert sorted(sources(found)) == ["boats.txt", "ducks.txt"]
+    for document in found:
+        of = document.metadata
+        assert FILES[of["source"]][of["start"] : of["end"]] == document.page_content
+    fused: Counter[str] = Counter()
+    for mode in ("dense", "lexical"):
+        for rank, hit in enumerate(knowledge_base.search(QUERY, mode=mode, k=2), start=1):
+            fused[hit.chunk.document_id] += 0.5 / (60 + rank)
+    scores = [fused[source] for source in sources(found)]
+    assert scores == sorted(scores, reverse=True)
+    assert sources(await ensemble.ainvoke(QUERY)) == sources(found)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+
+from m3rag.collection import Collection
+from m3rag.errors import InputError
+from m3rag.langchain import M3DocumentIndex, M3Retriever
+from m3rag.settings import Settings
+from m3rag.testing import HashEncoder
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is in beta")
+
+DOCUMENTS = [
+    Document(id="duck", page_content="Ducks swim on the pond.", metadata={"lang": "en"}),
+    Document(id="ente", page_content="Enten schwimmen on the pond.", metadata={"lang": "de"}),
+    Document(id="train", page_content="Trains run on rails.", metadata={"lang": "en"}),
+]
+
+
+@pytest.fixture
+def index() -> M3DocumentIndex:
+    index = M3DocumentIndex(collection=Collection(":memory:", encoder=HashEncoder(), settings=Settings()), k=2)
+    index.upsert(DOCUMENTS)
+    return index
+
+
+async def test_as_a_retriever_it_gives_what_m3_retriever_gives(index: M3DocumentIndex) -> None:
+    retriever = M3Retriever(knowledge_base=index.collection)
+    assert index.invoke("ducks swim") == retriever.invoke("ducks swim", k=2)
+    assert index.invoke("ducks swim", k=1, mode="dense") == retriever.invoke("ducks swim", k=1, mode="dense")
+    assert await index.ainvoke("ducks swim", filter={"lang": "de"}) == retriever.invoke(
+        "ducks swim", k=2, filter={"lang": "de"}
+    )
+    with pytest.raises(InputError, match="unknown option top_k"):
+        index.invoke("ducks", top_k=1)
+
+
+def test_options_of_the_index_hold_unless_a_call_says_otherwise(index: M3DocumentIndex) -> None:
+    german = M3DocumentIndex(collection=index.collection, filter={"lang": "de"}, mode="lexical")
+    (found,) = german.invoke("pond")
+    assert (found.id, found.metadata["scores"]["dense"]) == ("ente", None)
+    assert {document.id for document in german.invoke("pond", filter=None)} == {"duck", "ente"}
+
+
+def test_get_gives_each_once_in_the_order_asked_for(index: M3DocumentIndex) -> None:
+    assert index.get(["train", "no such", "duck", "train"]) == [DOCUMENTS[2], DOCUMENTS[0]]
+
+
+def test_delete_counts_what_there_was(index: M3DocumentIndex) -> None:
+    told = index.delete(["train", "no such", "train"])
+    assert told == {"succeeded": ["train"], "failed": [], "num_deleted": 1, "num_failed": 0}
+    with pytest.raises(InputError, match="needs ids"):
+        index.delete()
+    for call in (
+        lambda: index.delete(["a"], all=True),
+        lambda: index.upsert([], ids=["a"]),
+        lambda: index.get([], n=1),
+    ):
+        with pytest.raises(InputError, match="unknown option"):
+            call()
+
+
+def test_a_bad_document_leaves_all_as_it_was(index: M3DocumentIndex) -> None:
+    with pytest.raises(InputError, match="metadata of 'x' are not JSON"):
+        index.upsert([Document(id="new", page_content="a"), Document(page_content="b", metadata={"x": object()})])
+    assert index.get(["new"]) == []
+
+
+def test_over_other_embeddings_and_a_folder(tmp_path: Path) -> None:
+    embedding = DeterministicFakeEmbedding(size=8)
+    index = M3DocumentIndex(embedding=embedding, index=tmp_path / "index", settings=Settings())
+    assert index.upsert(DOCUMENTS, batch_size=1) == {"succeeded": ["duck", "ente", "train"], "failed": []}
+    index.close()
+    again = M3DocumentIndex(embedding=embedding, index=tmp_path / "index", settings=Settings())
+    assert again.invoke("Ducks swim on the pond.", k=1)[0].id == "duck"
+    again.close()
+
+
+@pytest.mark.parametrize("given", [{"k": 0}, {"top_k": 3}, {"mode": "sideways"}, {}])
+def test_what_cannot_be_used_is_told_when_it_is_made(given: dict[str, object]) -> None:
+    with pytest.raises(Exception, match=r"greater than or equal to 1|top_k|unknown mode 'sideways'|no embedding"):
+        M3DocumentIndex(**({"index": ":memory:"} if "mode" in given else {}), **given)

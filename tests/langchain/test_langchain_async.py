@@ -1,0 +1,161 @@
+"""The event loop goes on during every asynchronous call."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+
+from m3rag.collection import Collection
+from m3rag.langchain import M3DocumentIndex, M3VectorStore
+from m3rag.output import M3Output
+from m3rag.settings import Settings
+from m3rag.testing import HashEncoder
+from m3rag.types import Chunk, Hit
+
+BEATS = 5
+
+
+class Heart:
+    """Counts what an event loop gets round to; what waits for it on another thread sees that it goes on."""
+
+    def __init__(self) -> None:
+        self.waited = 0
+        self._beats = 0
+        self._beaten = threading.Condition()
+
+    async def beat(self) -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            with self._beaten:
+                self._beats += 1
+                self._beaten.notify_all()
+
+    def wait(self) -> None:
+        with self._beaten:
+            last = self._beats + BEATS
+            assert self._beaten.wait_for(lambda: self._beats >= last, timeout=20), "the event loop was blocked"
+            self.waited += 1
+
+
+class SlowEncoder(HashEncoder):
+    """Takes as long as the heart needs for some beats."""
+
+    heart: Heart | None = None
+
+    def encode_documents(self, texts: Sequence[str]) -> M3Output:
+        if self.heart is not None:
+            self.heart.wait()
+        return super().encode_documents(texts)
+
+
+class SlowCollection(Collection):
+    """Reads and removes as slowly as `SlowEncoder` encodes."""
+
+    heart: Heart | None = None
+
+    def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
+        self._wait()
+        return super().get(chunk_ids)
+
+    def delete(self, *args: Any, **options: Any) -> int:
+        self._wait()
+        return super().delete(*args, **options)
+
+    def search(self, query: str, **options: Any) -> list[Hit]:
+        self._wait()
+        return super().search(query, **options)
+
+    @property
+    def exists(self) -> bool:
+        self._wait()
+        return super().exists
+
+    def _wait(self) -> None:
+        if self.heart is not None:
+            self.heart.wait()
+
+
+@pytest.fixture
+def collection() -> Iterator[SlowCollection]:
+    with SlowCollection(":memory:", encoder=SlowEncoder(), settings=Settings()) as collection:
+        M3VectorStore(collection=collection).add_texts(["Ducks swim.", "Geese fly."], ids=["a", "b"])
+        yield collection
+
+
+VECTOR = HashEncoder().encode_queries(["ducks"]).dense[0].tolist()
+DOCUMENT = Document(id="c", page_content="Swans glide.")
+
+STORE_CALLS: dict[str, Callable[[M3VectorStore], Awaitable[object]]] = {
+    "aadd_texts": lambda store: store.aadd_texts(["Swans glide."]),
+    "aadd_documents": lambda store: store.aadd_documents([DOCUMENT]),
+    "adelete": lambda store: store.adelete(["a"]),
+    "adelete all": lambda store: store.adelete(),
+    "aget_by_ids": lambda store: store.aget_by_ids(["a"]),
+    "asearch": lambda store: store.asearch("ducks", "similarity"),
+    "asimilarity_search": lambda store: store.asimilarity_search("ducks"),
+    "with_score": lambda store: store.asimilarity_search_with_score("ducks"),
+    "with_relevance_scores": lambda store: store.asimilarity_search_with_relevance_scores("ducks"),
+    "by_vector": lambda store: store.asimilarity_search_by_vector(VECTOR),
+    "mmr": lambda store: store.amax_marginal_relevance_search("ducks", k=1),
+    "mmr lexical": lambda store: store.amax_marginal_relevance_search("ducks", k=1, mode="lexical"),
+    "mmr by vector": lambda store: store.amax_marginal_relevance_search_by_vector(VECTOR, k=1),
+    "retriever": lambda store: store.as_retriever().ainvoke("ducks"),
+    "afrom_texts": lambda store: M3VectorStore.afrom_texts(["Swans."], None, collection=store.collection),  # type: ignore[arg-type]
+    "embeddings": lambda store: store.embeddings.aembed_query("ducks"),
+}
+
+INDEX_CALLS: dict[str, Callable[[M3DocumentIndex], Awaitable[object]]] = {
+    "aupsert": lambda index: index.aupsert([DOCUMENT]),
+    "adelete": lambda index: index.adelete(["a"]),
+    "aget": lambda index: index.aget(["a"]),
+    "ainvoke": lambda index: index.ainvoke("ducks"),
+}
+
+
+async def beating(collection: SlowCollection, call: Callable[[], Awaitable[object]]) -> Heart:
+    heart = Heart()
+    heartbeat = asyncio.create_task(heart.beat())
+    encoder = collection.encoder
+    assert isinstance(encoder, SlowEncoder)
+    collection.heart = encoder.heart = heart
+    try:
+        await call()
+    finally:
+        collection.heart = encoder.heart = None
+        heartbeat.cancel()
+    return heart
+
+
+@pytest.mark.parametrize("name", STORE_CALLS)
+async def test_the_heart_beats_during_every_call_of_the_store(collection: SlowCollection, name: str) -> None:
+    store = M3VectorStore(collection=collection)
+    heart = await beating(collection, lambda: STORE_CALLS[name](store))
+    assert heart.waited >= 1
+
+
+@pytest.mark.filterwarnings("ignore:.*is in beta")
+@pytest.mark.parametrize("name", INDEX_CALLS)
+async def test_the_heart_beats_during_every_call_of_the_index(collection: SlowCollection, name: str) -> None:
+    index = M3DocumentIndex(collection=collection)
+    heart = await beating(collection, lambda: INDEX_CALLS[name](index))
+    assert heart.waited >= 1
+
+
+async def test_asynchronous_results_are_the_same(collection: SlowCollection) -> None:
+    store = M3VectorStore(collection=collection)
+    assert await store.asimilarity_search("ducks") == store.similarity_search("ducks")
+    assert await store.asimilarity_search_with_score("ducks") == store.similarity_search_with_score("ducks")
+    assert await store.asimilarity_search_with_relevance_scores(
+        "ducks", score_threshold=0.1
+    ) == store.similarity_search_with_relevance_scores("ducks", score_threshold=0.1)
+    assert await store.amax_marginal_relevance_search("ducks", k=2) == store.max_marginal_relevance_search("ducks", k=2)
+    assert await store.asimilarity_search("ducks", k=1, mode="dense") == store.similarity_search(
+        "ducks", k=1, mode="dense"
+    )
+    many = await asyncio.gather(*(store.asimilarity_search(f"ducks {i}", k=2) for i in range(16)))
+    assert many == [store.similarity_search(f"ducks {i}", k=2) for i in range(16)]
