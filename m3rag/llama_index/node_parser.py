@@ -147,7 +147,8 @@ class M3NodeParser(NodeParser):
                 metadata={**(deepcopy(source.metadata) if self.include_metadata else {}), **chunk.metadata},
                 excluded_embed_metadata_keys=[*source.excluded_embed_metadata_keys, *chunk.metadata],
                 excluded_llm_metadata_keys=[*source.excluded_llm_metadata_keys, *chunk.metadata],
-                metadata_separator=source.metadata_separator,
+                # By its alias: early releases of 0.14 have a second field of that name, and read only that.
+                metadata_seperator=source.metadata_separator,
                 metadata_template=source.metadata_template,
                 text_template=getattr(source, "text_template", DEFAULT_TEXT_NODE_TMPL),
                 relationships={NodeRelationship.SOURCE: origin},

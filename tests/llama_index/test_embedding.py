@@ -15,6 +15,7 @@ import torch
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.schema import TextNode
 
+import m3rag.llama_index
 from m3rag.encoder.encoder import M3Encoder
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.llama_index import M3Embedding
@@ -86,6 +87,9 @@ def test_a_pickle_holds_settings_only_and_loads_on_first_use(
     assert embedding._encoder is mini()  # pickling took nothing away
 
 
+@pytest.mark.skipif(
+    "rate_limiter" not in M3Embedding.model_fields, reason="this release of llama-index-core has no rate limiter"
+)
 def test_a_pickle_survives_parts_that_cannot_be_pickled() -> None:
     embedding = M3Embedding(encoder=mini(), rate_limiter=threading.Lock(), embed_batch_size=5)
     restored = pickle.loads(pickle.dumps(embedding))  # noqa: S301
@@ -177,7 +181,7 @@ for name in m3rag.llama_index.__all__:
 """
     assert python(code).splitlines() == [
         f'm3rag.llama_index.{name} needs llama_index: pip install "m3rag[llama-index]"'
-        for name in ("M3Embedding", "M3NodeParser", "M3Retriever")
+        for name in m3rag.llama_index.__all__
     ]
 
 
@@ -192,7 +196,5 @@ print("torch" in sys.modules)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    import m3rag.llama_index
-
     with pytest.raises(AttributeError, match="no attribute 'M3Nothing'"):
         m3rag.llama_index.M3Nothing  # noqa: B018

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +7,13 @@ import pytest
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
-from llama_index.core.vector_stores import MetadataFilters
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from m3rag import Chunk, Hit, KnowledgeBase
+from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, InputError
-from m3rag.llama_index import M3Retriever
+from m3rag.llama_index import M3Retriever, M3VectorStore
+from m3rag.retrieval import SearchOptions
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 from m3rag.types import LegScores
@@ -46,6 +46,9 @@ class Double:
     def search(self, query: str, **options: Any) -> list[Hit]:
         self.asked.append({"query": query} | options)
         return [self.hit]
+
+    async def asearch(self, query: str, **options: Any) -> list[Hit]:
+        return self.search(query, **options)
 
 
 def a_hit(**chunk: Any) -> Hit:
@@ -92,16 +95,38 @@ def test_a_query_engine_answers_from_what_was_found(knowledge_base: KnowledgeBas
     assert "scores" not in prompt
 
 
-def test_every_option_reaches_the_search() -> None:
+async def test_every_option_reaches_the_search() -> None:
     double = Double(a_hit())
     M3Retriever(double).retrieve("q")
-    M3Retriever(double, similarity_top_k=2, mode="all", filters={"lang": "en"}, weights="mldr", fusion="rrf").retrieve(
-        "q"
-    )
-    assert double.asked == [
-        {"query": "q", "k": 10, "mode": None, "filter": None, "weights": None, "fusion": None},
-        {"query": "q", "k": 2, "mode": "all", "filter": {"lang": "en"}, "weights": "mldr", "fusion": "rrf"},
-    ]
+    options = {"mode": "all", "weights": "mldr", "fusion": "rrf", "rrf_k": 5, "score_threshold": 0.1, "diversity": 0.2}
+    options |= {"group_by_document": 2, "reranker": None, "rerank_top": 20, "alpha": None}
+    retriever = M3Retriever(double, similarity_top_k=2, filters={"lang": "en"}, **options)
+    retriever.retrieve("q")
+    await retriever.aretrieve("q")
+    given = {"query": "q", "k": 2, "filter": {"lang": "en"}} | options
+    assert double.asked == [{"query": "q", "k": 10}, given, given]
+    assert set(options) | {"k", "filter"} == set(SearchOptions.__annotations__)
+
+
+def test_filters_of_llama_index_say_the_same(knowledge_base: KnowledgeBase) -> None:
+    def found(operator: str, value: Any) -> list[str]:
+        one = MetadataFilter(key="doc_id", operator=operator, value=value)
+        retriever = M3Retriever(knowledge_base, filters=MetadataFilters(filters=[one]))
+        return sorted(node.metadata["document_id"] for node in retriever.retrieve("ducks swim on ponds"))
+
+    assert found("in", ["geese.md", "trains.txt"]) == ["geese.md", "trains.txt"]
+    assert found("text_match", "es") == ["geese.md"]  # no operator of m3rag's own
+    assert found("text_match", "zebra") == []
+
+
+def test_a_node_that_llama_index_wrote_comes_back_whole() -> None:
+    with Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection:
+        node = TextNode(text="Ducks swim.", id_="n", metadata={"lang": "en"}, text_template="<{content}>")
+        M3VectorStore(collection).add([node])
+        (found,) = M3Retriever(collection).retrieve("ducks")
+    assert found.node.text_template == "<{content}>"
+    assert found.metadata["lang"] == "en"
+    assert (found.metadata["document_id"], found.node_id) == ("n", "n")
 
 
 def test_the_strings_of_a_transformed_query_are_searched_for() -> None:
@@ -132,26 +157,13 @@ def test_scores_are_shown_to_no_model(mode: MetadataMode) -> None:
     assert "page" not in found.metadata
 
 
-async def test_the_event_loop_goes_on_during_a_search() -> None:
-    beat = threading.Event()
-
-    class Slow(Double):
-        def search(self, query: str, **options: Any) -> list[Hit]:
-            assert beat.wait(10), "the event loop was blocked by the search"
-            return super().search(query, **options)
-
-    search = asyncio.create_task(M3Retriever(Slow(a_hit())).aretrieve("q"))
-    await asyncio.sleep(0.05)
-    beat.set()
-    assert len(await search) == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"knowledge_base": "my-index"}, r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"),
         ({"similarity_top_k": 0}, "similarity_top_k must be a whole number from 1, got 0"),
-        ({"filters": MetadataFilters(filters=[])}, "filters is a MetadataFilters, must be a dict such as"),
+        ({"filters": ["a.pdf"]}, "filters is a list, must be LlamaIndex's MetadataFilters, or a dict such as"),
+        ({"explain": True}, "unknown option 'explain': M3Retriever takes similarity_top_k, filters, alpha, "),
     ],
 )
 def test_what_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:

@@ -1,0 +1,141 @@
+"""Answers: what the query and the chat engine do alike, from a question to a checked answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextvars import copy_context
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.schema import NodeWithScore
+
+from m3rag.answering import Answerer, Generative, Turn
+from m3rag.answering.conversation import standalone
+from m3rag.chunking import widened
+from m3rag.errors import InputError
+from m3rag.llama_index.filters import condition_of
+from m3rag.llama_index.llm import LlamaIndexLLM
+from m3rag.llama_index.nodes import to_scored_node
+from m3rag.llama_index.search import Search
+from m3rag.types import Answer
+
+if TYPE_CHECKING:
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.types import Hit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Questions to a knowledge base, answered by a language model of LlamaIndex's or by its own means.
+
+    Attributes:
+        knowledge_base: What is asked.
+        llm: None for what the knowledge base answers by itself: its own language model, or quotation.
+        options: Of the search, with `filters` as LlamaIndex has them.
+        callback_manager: Told of each stage.
+    """
+
+    knowledge_base: KnowledgeBase
+    llm: LlamaIndexLLM | None
+    options: dict[str, Any]
+    callback_manager: CallbackManager
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.knowledge_base, "passages", None)):
+            raise InputError(f"knowledge_base is {self.knowledge_base!r}, must be an m3rag.KnowledgeBase")
+        self._condition()  # what is wrong with the filters is said now
+
+    @property
+    def answerer(self) -> Answerer:
+        """What turns passages into answers."""
+        return self.knowledge_base.answerer if self.llm is None else Generative(self.llm, page_of=self._page_of)
+
+    def standalone(self, question: str, history: Sequence[Turn]) -> str:
+        """The question, made understandable by itself."""
+        if self.llm is None:
+            return self.knowledge_base.standalone(question, history)
+        return standalone(self.llm, question, history)
+
+    def passages(self, question: str) -> list[Hit]:
+        """What an answer is made from."""
+        with self.callback_manager.event(CBEventType.RETRIEVE, payload={EventPayload.QUERY_STR: question}) as event:
+            hits = self._passages(question)
+            event.on_end(payload={EventPayload.NODES: nodes_of(hits)})
+        return hits
+
+    def _passages(self, question: str) -> list[Hit]:
+        kb, condition = self.knowledge_base, self._condition()
+        options = {key: value for key, value in self.options.items() if key != "filters"}
+        if self.llm is None and condition.exact:
+            return kb.passages(question, **options, filter=condition.filter or None)
+        options["k"] = options.get("k") or kb.settings.answer_passages
+        hits = Search(kb, question, condition, options=cast("Any", options)).run()
+        return kb.expanded(self.answerer, hits) if self.llm is None else widened(hits, kb.store.chunks_of)
+
+    def answer(self, question: str, hits: Sequence[Hit]) -> Answer:
+        """The answer, whole."""
+        with self._synthesizing(question) as event:
+            answer = self.answerer.answer(question, hits)
+            event.on_end(payload={EventPayload.RESPONSE: answer.text})
+        return answer
+
+    def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[str | Answer]:
+        """The answer in pieces, then the Answer; a refusal gives its text as the one piece."""
+        return _in_one_context(self._stream(question, hits))
+
+    def _stream(self, question: str, hits: Sequence[Hit]) -> Iterator[str | Answer]:
+        with self._synthesizing(question) as event:
+            shown = False
+            for piece in self.answerer.stream(question, hits):
+                if isinstance(piece, Answer):
+                    if not shown:
+                        yield piece.text
+                    event.on_end(payload={EventPayload.RESPONSE: piece.text})
+                shown = True
+                yield piece
+
+    def _synthesizing(self, question: str) -> Any:
+        return self.callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: question})
+
+    def _condition(self) -> Any:
+        return condition_of(self.options.get("filters"))
+
+    def _page_of(self, document_id: str, position: int) -> int | None:
+        record = self.knowledge_base.store.document(document_id)
+        return record.page_of(position) if record else None
+
+
+def nodes_of(hits: Sequence[Hit]) -> list[NodeWithScore]:
+    """The passages as nodes, best first."""
+    return [to_scored_node(hit) for hit in hits]
+
+
+def metadata_of(answer: Answer) -> dict[str, Any]:
+    """What a response says of an answer beside its text."""
+    return {
+        "answer": answer.text,
+        "answered": answer.answered,
+        "citations": [asdict(citation) for citation in answer.citations],
+        "support": answer.support,
+    }
+
+
+def _in_one_context(iterator: Iterator[T]) -> Iterator[T]:
+    # LlamaIndex keeps its events in a context variable, and servers take each piece in another context.
+    context, done = copy_context(), object()
+    while (item := context.run(next, iterator, done)) is not done:
+        yield cast("T", item)
+
+
+async def on_threads(iterator: Iterator[T]) -> AsyncIterator[T]:
+    """The items of an iterator, each waited for on a thread, so that the event loop goes on."""
+    done = object()
+    while True:
+        item = await asyncio.to_thread(next, iterator, done)
+        if item is done:
+            return
+        yield cast("T", item)

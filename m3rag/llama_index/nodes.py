@@ -1,0 +1,205 @@
+"""LlamaIndex's nodes as chunks, and back: what one door wrote, every other door can read."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.schema import (
+    BaseNode,
+    IndexNode,
+    MetadataMode,
+    Node,
+    NodeRelationship,
+    NodeWithScore,
+    ObjectType,
+    RelatedNodeInfo,
+    TextNode,
+)
+from llama_index.core.vector_stores.utils import metadata_dict_to_node
+from pydantic import BaseModel, PrivateAttr
+from pydantic_core import PydanticSerializationError
+
+from m3rag.chunking.parents import GAP, PARENT, RESERVED, without_reserved
+from m3rag.errors import InputError
+from m3rag.types import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from m3rag.types import Hit
+
+NODE = RESERVED + "node"
+"""What of a node is neither id, text nor metadata, so that it comes back whole."""
+
+_ELSEWHERE = ("id_", "text", "metadata", "class_name", "start_char_idx", "end_char_idx")
+
+
+def to_chunk(node: BaseNode) -> Chunk:
+    """A node as a chunk.
+
+    Its document is the node's `ref_doc_id`, else the node itself. Its span is the node's where that fits the
+    text, else the whole text. `page` (a number, or the `page_label` that LlamaIndex's PDF readers give) and
+    `headings` are taken from the metadata, which stay as they are.
+
+    Args:
+        node: Stays as it is. Its embedding is left out.
+
+    Raises:
+        InputError: If its metadata are not JSON, or use a reserved key.
+    """
+    owner = f"node {node.node_id!r}"
+    try:
+        whole = node.model_dump(mode="json", exclude={"embedding"})
+    except (PydanticSerializationError, ValueError) as error:
+        raise InputError(f"{owner} cannot be written as JSON ({error}): leave that out of its metadata") from error
+    metadata: dict[str, Any] = whole["metadata"]
+    # What m3rag's own node parser writes is the one thing of ours that a node may bring along.
+    taken = sorted(key for key in metadata if key.startswith(RESERVED) and key not in (PARENT, GAP))
+    if taken:
+        raise InputError(f"{owner}: the metadata key {taken[0]!r} is reserved: rename it, or leave it out")
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    start, end = _span(node, text)
+    return Chunk(
+        id=node.node_id,
+        document_id=node.ref_doc_id or node.node_id,
+        text=text,
+        start=start,
+        end=end,
+        page=_page(metadata),
+        headings=_headings(metadata),
+        metadata={**metadata, NODE: _rest(node, whole)},
+    )
+
+
+def to_passage(node: BaseNode) -> Chunk:
+    """What a reranker reads of a node: its headings and its text, under its own id."""
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    document_id = node.ref_doc_id or node.node_id
+    return Chunk(node.node_id, document_id, text, 0, len(text), headings=_headings(node.metadata))
+
+
+def to_node(chunk: Chunk) -> BaseNode:
+    """A chunk as a node: the very node that came in, or for a chunk of another origin a TextNode.
+
+    The metadata of the latter are the chunk's own and `document_id`, `headings` and `page` (from 1; left out for
+    formats without pages); its SOURCE is the document, and `start_char_idx` and `end_char_idx` its place there.
+    """
+    rest = chunk.metadata.get(NODE)
+    if rest is not None:
+        return _restored(chunk, rest)
+    return TextNode(
+        id_=chunk.id,
+        text=chunk.text,
+        start_char_idx=chunk.start,
+        end_char_idx=chunk.end,
+        metadata=deepcopy(without_reserved(chunk.metadata)) | _place(chunk),
+        relationships={
+            NodeRelationship.SOURCE: RelatedNodeInfo(node_id=chunk.document_id, node_type=ObjectType.DOCUMENT)
+        },
+    )
+
+
+def to_scored_node(hit: Hit) -> NodeWithScore:
+    """A hit as a new node with its score, its place and the `scores` of each leg among the metadata.
+
+    No language model or embedding is shown the scores, and they do not count for the node's hash.
+    """
+    node = to_node(hit.chunk)
+    own = without_reserved(node.metadata)
+    node.metadata = own | _place(hit.chunk) | {"scores": asdict(hit.scores)}
+    node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, "scores"]
+    node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, "scores"]
+    found_type = _FOUND.get(type(node))
+    if found_type is not None:
+        node = found_type(**{name: getattr(node, name) for name in type(node).model_fields})
+        node._added = frozenset(node.metadata.keys() - own.keys())
+    return NodeWithScore(node=node, score=hit.score)
+
+
+class _Found(BaseNode):
+    """A node whose hash is that of the node as it is stored.
+
+    LlamaIndex takes nodes of the same hash for the same node when it fuses the results of several retrievers, and
+    the metadata count for the hash.
+    """
+
+    _added: frozenset[str] = PrivateAttr(default=frozenset({"scores"}))
+
+    @property
+    def hash(self) -> str:
+        """Of the text and the metadata, without what the search added to them."""
+        own = {key: value for key, value in self.metadata.items() if key not in self._added}
+        return str(super(_Found, self.model_copy(update={"metadata": own})).hash)  # type: ignore[safe-super]
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """Restore it; not through `__init__` as the base class does, which knows nothing of what was added."""
+        BaseModel.__setstate__(self, state)
+
+
+class _FoundText(_Found, TextNode):
+    pass
+
+
+class _FoundIndex(_Found, IndexNode):
+    pass
+
+
+class _FoundMedia(_Found, Node):
+    pass
+
+
+_FOUND: dict[type[BaseNode], type[_Found]] = {TextNode: _FoundText, IndexNode: _FoundIndex, Node: _FoundMedia}
+
+
+def _place(chunk: Chunk) -> dict[str, Any]:
+    page = {} if chunk.page is None else {"page": chunk.page}
+    return {"document_id": chunk.document_id, "headings": list(chunk.headings), **page}
+
+
+def _rest(node: BaseNode, whole: Mapping[str, Any]) -> dict[str, Any]:
+    # A Node of several media keeps its text in a resource, of which there may be more.
+    defaults = _defaults(type(node))
+    rest = {key: value for key, value in whole.items() if key not in _ELSEWHERE and value != defaults.get(key)}
+    if "text_resource" in rest:
+        rest["text_resource"] = {**rest["text_resource"], "text": ""}
+    spans = {key: whole[key] for key in ("start_char_idx", "end_char_idx") if whole.get(key) is not None}
+    return {"class_name": node.class_name(), **rest, **spans}
+
+
+@cache
+def _defaults(node_type: type[BaseNode]) -> Mapping[str, Any]:
+    return {key: field.get_default(call_default_factory=True) for key, field in node_type.model_fields.items()}
+
+
+def _restored(chunk: Chunk, rest: Mapping[str, Any]) -> BaseNode:
+    metadata = {key: value for key, value in chunk.metadata.items() if key != NODE}
+    fields = {**rest, "id_": chunk.id, "metadata": metadata, "text": chunk.text}
+    if "text_resource" in rest:
+        fields["text_resource"] = {**rest["text_resource"], "text": chunk.text}
+    return metadata_dict_to_node({"_node_content": json.dumps(fields), "_node_type": rest["class_name"]})
+
+
+def _span(node: BaseNode, text: str) -> tuple[int, int]:
+    start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
+    if isinstance(start, int) and isinstance(end, int) and start >= 0 and end - start == len(text):
+        return start, end
+    return 0, len(text)
+
+
+def _page(metadata: Mapping[str, Any]) -> int | None:
+    for key in ("page", "page_label"):
+        value = metadata.get(key)
+        if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return value
+    return None
+
+
+def _headings(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    value = metadata.get("headings")
+    return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else ()
