@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,12 +21,14 @@ class RetrievalSet:
         corpus: Passage id to text; a title, where there is one, is the first line of the text.
         queries: Query id to text, only those with judgements, in the order of their file.
         qrels: Query id to passage id to gain.
+        langs: Query id to its language, of those queries whose line says `lang`.
     """
 
     name: str
     corpus: Mapping[str, str]
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
+    langs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,19 @@ def load_beir(folder: Path | str, *, split: str = "test", name: str | None = Non
         corpus=MappingProxyType(corpus),
         queries=MappingProxyType({key: text for key, text in queries.items() if key in qrels}),
         qrels=MappingProxyType({key: MappingProxyType(judged) for key, judged in qrels.items()}),
+        langs=MappingProxyType(_langs(queries_path, qrels)),
     )
+
+
+def load_corpus(path: Path | str) -> dict[str, str]:
+    """Read passages from a `corpus.jsonl` in BEIR's form that stands alone: passage id to text.
+
+    A title, where there is one, is the first line of the text.
+
+    Raises:
+        InputError: If the file is missing or malformed; the message names file and line.
+    """
+    return _texts(Path(path))
 
 
 def load_questions(path: Path | str) -> list[Question]:
@@ -88,14 +102,15 @@ def load_questions(path: Path | str) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for where, record in records(Path(path)):
-        question = _question(where, record)
+        question = question_of(where, record)
         if question.id in questions:
             raise InputError(f"{where}: the id {question.id!r} is there twice; ids must be unique")
         questions[question.id] = question
     return list(questions.values())
 
 
-def _question(where: str, record: dict[str, Any]) -> Question:
+def question_of(where: str, record: dict[str, Any]) -> Question:
+    """A question from its record. Raises an InputError that names the place if it is malformed."""
     answers = strings(where, record, "answers")
     answerable = record.get("answerable", bool(answers))
     if answerable is not bool(answers):
@@ -123,6 +138,14 @@ def _texts(path: Path) -> dict[str, str]:
         title = string(where, record, "title") if record.get("title") else ""
         texts[key] = f"{title}\n{text}" if title else text
     return texts
+
+
+def _langs(path: Path, queries: Container[str]) -> dict[str, str]:
+    return {
+        record["_id"]: string(where, record, "lang")
+        for where, record in records(path)
+        if "lang" in record and record["_id"] in queries
+    }
 
 
 def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[str, int]]:

@@ -84,7 +84,7 @@ def load_labelled(path: Path | str, *, split: str = "train") -> list[LabelledQue
     path = Path(path)
     if path.is_dir():
         return _from_beir(path, split)
-    questions = [_question(where, record) for where, record in records(path)]
+    questions = [labelled_of(where, record) for where, record in records(path)]
     if not questions:
         raise InputError(f'{path} holds no question: each line is {{"query": "...", "relevant": ["document id"]}}')
     return questions
@@ -152,7 +152,8 @@ def _unit(item: Relevant, store: Store) -> tuple[Level, Unit | None]:
     return "page", (item.id, max(begins)) if begins else None
 
 
-def _question(where: str, record: dict[str, Any]) -> LabelledQuestion:
+def labelled_of(where: str, record: dict[str, Any]) -> LabelledQuestion:
+    """A question from its record. Raises an InputError that names the place if it is malformed."""
     query = string(where, record, "query")
     relevant = record.get("relevant")
     if not query.strip():

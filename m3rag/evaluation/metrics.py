@@ -47,12 +47,27 @@ def mrr(gains: Gains, ideal: Gains, k: int) -> float:
     return 1.0 / (int(found[0]) + 1) if len(found) else 0.0
 
 
+def average_precision(gains: Gains, ideal: Gains, k: int) -> float:
+    """The mean over all relevant documents of the precision at its rank, 0 for those not in the first `k`.
+
+    Its mean over queries is MAP, trec_eval's `map_cut`; arguments as in `ndcg`.
+    """
+    found = np.flatnonzero(gains[:k])
+    return float((np.arange(1, len(found) + 1) / (found + 1)).sum()) / len(ideal) if len(ideal) else 0.0
+
+
 def hit(gains: Gains, ideal: Gains, k: int) -> float:
     """1 if a relevant document stands in the first `k`, else 0; arguments as in `ndcg`."""
     return float(gains[:k].any())
 
 
-METRICS: Mapping[str, Callable[[Gains, Gains, int], float]] = {"ndcg": ndcg, "recall": recall, "mrr": mrr, "hit": hit}
+METRICS: Mapping[str, Callable[[Gains, Gains, int], float]] = {
+    "ndcg": ndcg,
+    "recall": recall,
+    "mrr": mrr,
+    "map": average_precision,
+    "hit": hit,
+}
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "recall@100", "mrr@10", "hit@1")
 
 
@@ -62,7 +77,7 @@ def per_query(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRICS) 
     Args:
         run: Scores of the documents retrieved.
         qrels: Gains of the documents judged.
-        metrics: Names such as `ndcg@10`: `ndcg`, `recall`, `mrr` or `hit`, and a cut-off.
+        metrics: Names such as `ndcg@10`: `ndcg`, `recall`, `mrr`, `map` or `hit`, and a cut-off.
 
     Returns:
         `{metric: {query id: value in [0, 1]}}`, queries in the order of the qrels.

@@ -14,9 +14,10 @@ import numpy as np
 from m3rag.bm25 import BM25Index, Tokenize
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
+from m3rag.evaluation.corpus import chunked
 from m3rag.evaluation.datasets import RetrievalSet
 from m3rag.evaluation.metrics import DEFAULT_METRICS, aggregate
-from m3rag.output import M3Output
+from m3rag.output import IntArray, M3Output
 from m3rag.retrieval.mode import M3_MODES, Mode
 from m3rag.scoring import LEG_SCORES, ScoreMatrix, Weights, fuse
 from m3rag.types import LEGS, Leg
@@ -37,11 +38,13 @@ class Passages:
 
     Attributes:
         texts: Passage id to text.
-        output: Their representations, in the same order.
+        output: The representations of their chunks, in the same order.
+        starts: `(passages,)` where the chunks of each passage begin; None where each is one chunk.
     """
 
     texts: Mapping[str, str]
     output: M3Output
+    starts: IntArray | None = None
 
     @classmethod
     def encode(
@@ -52,26 +55,26 @@ class Passages:
         block: int = 1024,
         progress: Callable[[int, int], None] | None = None,
     ) -> Passages:
-        """Encode a corpus.
+        """Encode a corpus; a passage longer than the model takes is split, and scores by its best chunk.
 
         Args:
             encoder: The model.
             texts: Passage id to text; there must be one.
-            block: Passages handed to the encoder at a time.
-            progress: Called after each block with the number of passages done and of all.
+            block: Chunks handed to the encoder at a time.
+            progress: Called after each block with the number of chunks done and of all.
 
         Raises:
             InputError: If there are no passages.
         """
-        listed = list(texts.values())
-        if not listed:
-            raise InputError("the corpus is empty: give at least one passage")
+        chunks = chunked(texts, encoder)
         outputs = []
-        for start in range(0, len(listed), block):
-            outputs.append(encoder.encode_documents(listed[start : start + block]))
+        for start in range(0, len(chunks), block):
+            outputs.append(encoder.encode_documents([chunk.text for chunk in chunks[start : start + block]]))
             if progress:
-                progress(min(start + block, len(listed)), len(listed))
-        return cls(texts, M3Output.concatenate(outputs))
+                progress(min(start + block, len(chunks)), len(chunks))
+        owners = [chunk.document_id for chunk in chunks]
+        starts = [i for i, owner in enumerate(owners) if i == 0 or owners[i - 1] != owner]
+        return cls(texts, M3Output.concatenate(outputs), np.array(starts, np.int64))
 
 
 def score_all(queries: M3Output, passages: M3Output, *, block: int = BLOCK) -> dict[Leg, ScoreMatrix]:
@@ -94,14 +97,29 @@ def score_all(queries: M3Output, passages: M3Output, *, block: int = BLOCK) -> d
 
 
 def rankings(
-    scores: Mapping[Leg, ScoreMatrix], mode: Mode, weights: Weights, ids: Sequence[str], *, depth: int = DEPTH
+    scores: Mapping[Leg, ScoreMatrix],
+    mode: Mode,
+    weights: Weights,
+    ids: Sequence[str],
+    *,
+    starts: IntArray | None = None,
+    depth: int = DEPTH,
 ) -> Iterator[dict[str, float]]:
     """For each query the best `depth` passages with their scores in a mode, `{passage id: score}`.
 
     As in a search, mode `lexical` finds only passages that share a token with the query.
+
+    Args:
+        scores: For each leg `(queries, chunks)`.
+        mode: Which legs to fuse.
+        weights: Of the legs.
+        ids: Of the passages.
+        starts: As in `Passages`: a passage has the score of its best chunk.
+        depth: Most passages of a query.
     """
     order = np.argsort(np.array(ids))
-    for fused in fuse({leg: scores[leg] for leg in mode.model_legs}, weights):
+    for of_chunks in fuse({leg: scores[leg] for leg in mode.model_legs}, weights):
+        fused = of_chunks if starts is None else np.maximum.reduceat(of_chunks, starts)
         # Sorting positions that are in the order of the ids makes a stable sort break ties by id.
         best = order[np.argsort(-fused[order], kind="stable")[:depth]]
         yield {ids[i]: float(fused[i]) for i in best if mode is not Mode.LEXICAL or fused[i] > 0}
@@ -146,7 +164,8 @@ def evaluate(
         scores = score_all(queries, passages.output)
         for mode in parsed:
             used = Weights.parse(weights, legs=mode.legs) if len(mode.legs) > 1 else Weights(1, 1, 1)
-            runs[mode] |= dict(zip(query_ids, rankings(scores, mode, used, ids), strict=True))
+            ranked = rankings(scores, mode, used, ids, starts=passages.starts)
+            runs[mode] |= dict(zip(query_ids, ranked, strict=True))
     return {mode.value: aggregate(run, dataset.qrels, metrics) for mode, run in runs.items()}
 
 

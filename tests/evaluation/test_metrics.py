@@ -6,7 +6,7 @@ import ir_measures
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import RR, R, Success, nDCG
+from ir_measures import AP, RR, R, Success, nDCG
 
 from m3rag.errors import InputError
 from m3rag.evaluation.metrics import aggregate, mean, per_query
@@ -14,7 +14,9 @@ from m3rag.evaluation.metrics import aggregate, mean, per_query
 DOCUMENTS = ["d1", "d10", "d2", "D2", "é", "鸭", "z-9", "a b"]
 CUTS = (1, 3, 10)
 PAIRS = {
-    f"{name}@{k}": measure @ k for k in CUTS for name, measure in (("ndcg", nDCG), ("recall", R), ("hit", Success))
+    f"{name}@{k}": measure @ k
+    for k in CUTS
+    for name, measure in (("ndcg", nDCG), ("recall", R), ("map", AP), ("hit", Success))
 }
 
 # Few values, so that most runs have ties; 1 + 1e-12 ties with 1 in single precision.
@@ -67,8 +69,8 @@ def test_graded_ndcg_by_hand() -> None:
     qrels = {"q": {"b": 3, "c": 1, "missed": 2}}
     dcg = 3 / 1.584962500721156 + 1 / 2
     best = 3 + 2 / 1.584962500721156 + 1 / 2
-    assert aggregate(run, qrels, ["ndcg@3", "recall@2", "mrr@3", "hit@1"]) == pytest.approx(
-        {"ndcg@3": dcg / best, "recall@2": 1 / 3, "mrr@3": 0.5, "hit@1": 0.0}, abs=1e-12
+    assert aggregate(run, qrels, ["ndcg@3", "recall@2", "mrr@3", "map@3", "hit@1"]) == pytest.approx(
+        {"ndcg@3": dcg / best, "recall@2": 1 / 3, "mrr@3": 0.5, "map@3": (1 / 2 + 2 / 3) / 3, "hit@1": 0.0}, abs=1e-12
     )
 
 
@@ -79,9 +81,9 @@ def test_queries_are_those_of_the_judgements() -> None:
     assert mean([]) == 0.0
 
 
-@pytest.mark.parametrize("name", ["map@10", "ndcg", "ndcg@0", "ndcg@x", "ndcg@-1", "", "@3", "ndcg@²"])
+@pytest.mark.parametrize("name", ["p@10", "map", "ndcg", "ndcg@0", "ndcg@x", "ndcg@-1", "", "@3", "ndcg@²"])
 def test_an_unknown_metric_says_what_there_is(name: str) -> None:
-    with pytest.raises(InputError, match="ndcg, recall, mrr, hit with a cut-off, such as ndcg@10"):
+    with pytest.raises(InputError, match="ndcg, recall, mrr, map, hit with a cut-off, such as ndcg@10"):
         aggregate({}, {}, [name])
 
 

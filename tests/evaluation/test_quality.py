@@ -71,6 +71,18 @@ def test_a_table_and_its_figures(
     assert encoder.encoded.count("Geese fly.") == 1, "the English corpus is shared by two sets"
 
 
+def test_encoded_texts_are_kept(
+    quality: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = RememberingEncoder()
+    command = ["--data", str(data), "--sets", "mono/en", "--cache", str(tmp_path / "texts.cache")]
+    assert quality.main(command, encoder=encoder) == 0
+    seen, printed = list(encoder.encoded), capsys.readouterr().out
+    assert quality.main(command, encoder=encoder) == 0
+    assert encoder.encoded == seen
+    assert capsys.readouterr().out.splitlines()[2:] == printed.splitlines()[2:], "but for the seconds"
+
+
 def test_a_missing_set_is_named(quality: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quality.main(["--data", str(data), "--sets", "mono/fr"], encoder=HashEncoder()) == 2
     captured = capsys.readouterr()

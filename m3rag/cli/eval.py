@@ -1,0 +1,233 @@
+"""`m3rag eval`: how well an index or a model finds and answers, on labelled questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
+from m3rag.cli.eval_data import PAPER_CANDIDATES, PAPER_DEPTH, Data
+from m3rag.cli.eval_progress import StageProgress, of_stage
+from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from m3rag.evaluation.comparing import Threshold
+    from m3rag.evaluation.judging import JudgedAnswer
+    from m3rag.evaluation.report import Report
+    from m3rag.evaluation.searching import SearchRun, System
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.retrieval import HybridRetriever
+
+DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10", "hit@1")
+
+
+@command
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Questions, one JSON object a line, or a folder in BEIR's form, whose corpus is encoded.",
+            show_default=False,
+        ),
+    ],
+    index: Index = None,
+    model: Model = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A corpus.jsonl that the questions are about, instead of the index.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.")] = "test",
+    modes: Annotated[
+        str | None,
+        typer.Option(help="With commas between.", show_default="dense,lexical,colbert,dense+lexical,all,bm25"),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="ndcg, recall, mrr, map or hit with a cut-off.", show_default=" ".join(DEFAULT_METRICS)),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(envvar="M3RAG_WEIGHTS", help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1.")
+    ] = None,
+    preset: Annotated[
+        Literal["paper"] | None, typer.Option(help="paper: the table of the M3 paper, with its weights and depths.")
+    ] = None,
+    reranker: Annotated[
+        str | None, typer.Option(help="Also with a cross-encoder (hub id or folder), or `colbert`.")
+    ] = None,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also answer the questions, and judge the answers.")
+    ] = False,
+    candidates: Annotated[int | None, typer.Option(min=1, help="Chunks from each leg.")] = None,
+    rerank_depth: Annotated[int | None, typer.Option(min=1, help="Chunks that get a ColBERT score in all.")] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(min=8, help="Split longer passages of a corpus.", show_default="what the model takes"),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only as many questions, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of the intervals.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder to keep encoded corpora in.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for run.json, TREC run files and the answers.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="The run.json of another run, to compare with.")] = None,
+    fail_under: Annotated[
+        list[str] | None, typer.Option(help="Exit with 1 below it: ndcg@10=0.8, dense:recall@100=0.9, answers:f1=0.4.")
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out what is not in the index, instead of refusing.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure retrieval, and answers with --answers, on labelled questions: a table of modes and metrics."""
+    from m3rag.cli.eval_data import load_data, opened, retriever_of
+    from m3rag.cli.eval_progress import stage_bars
+    from m3rag.evaluation.comparing import Threshold, differences, require_same_data
+    from m3rag.evaluation.metrics import parse_metric
+    from m3rag.evaluation.report import load_report
+    from m3rag.settings import load_settings
+
+    # What can be wrong with what was asked is said before anything is loaded or encoded.
+    metrics = tuple(metric or (("ndcg@10", "recall@100") if preset else DEFAULT_METRICS))
+    for name in metrics:
+        parse_metric(name)
+    thresholds = [Threshold.parse(text) for text in fail_under or []]
+    before = None if baseline is None else load_report(baseline)
+    _check_options(data, corpus, preset, modes, reranker, cache)
+    found = load_data(data, corpus=corpus, split=split, sample=sample, seed=seed)
+    if before is not None:
+        require_same_data(found.hash, before)
+    settings = load_settings(index=index, model=model, weights=weights)
+    if preset:
+        candidates, rerank_depth = candidates or PAPER_CANDIDATES, rerank_depth or PAPER_DEPTH
+    with (
+        stage_bars(quiet=quiet, as_json=as_json) as progress,
+        opened(found, settings, cache=cache, chunk_tokens=chunk_tokens, progress=progress) as kb,
+    ):
+        retriever = retriever_of(kb, candidates=candidates, rerank_depth=rerank_depth)
+        measuring = _Measuring(found, kb, retriever, metrics, out, progress, skip_missing=skip_missing)
+        systems = _systems(kb, preset, modes, reranker)
+        _require_figures(thresholds, systems, metrics, answers=answers)
+        report = measuring.run(systems, answers=answers, preset=preset, seed=seed, chunk_tokens=chunk_tokens)
+    changes = differences(report, before, seed=seed) if before else []
+    _show(report, changes, as_json=as_json)
+    wrong = [text for text in (threshold.failure(report) for threshold in thresholds) if text is not None]
+    for text in wrong:
+        note(f"below its threshold: {text}")
+    if wrong:
+        raise typer.Exit(FOUND_PROBLEMS)
+
+
+def _check_options(
+    data: Path, corpus: Path | None, preset: str | None, modes: str | None, reranker: str | None, cache: Path | None
+) -> None:
+    from m3rag.errors import InputError
+
+    with_corpus = data.is_dir() or corpus is not None
+    if preset and (modes or reranker or not with_corpus):
+        raise InputError("--preset paper has its own modes, and needs a folder in BEIR's form (or --corpus)")
+    if cache is not None and not with_corpus:
+        raise InputError("--cache keeps encoded corpora: give a folder in BEIR's form, or --corpus")
+
+
+def _systems(kb: KnowledgeBase, preset: str | None, modes: str | None, reranker: str | None) -> list[System]:
+    from m3rag.cli.eval_data import paper_systems, systems_of
+
+    return paper_systems(kb.settings.weights) if preset else systems_of(kb, modes, reranker)
+
+
+def _require_figures(
+    thresholds: Sequence[Threshold], systems: Sequence[System], metrics: Sequence[str], *, answers: bool
+) -> None:
+    """A threshold that nothing can be held against is said before hours of encoding."""
+    from m3rag.evaluation.judging import FIGURES
+
+    known = [f"{system.name}:{name}" for system in systems for name in metrics]
+    for threshold in thresholds:
+        threshold.figure([*known, *(f"answers:{name}" for name in FIGURES if answers)])
+
+
+class _Measuring:
+    """One evaluation; if it is interrupted, what was done is written, and marked as not all."""
+
+    def __init__(
+        self,
+        data: Data,
+        kb: KnowledgeBase,
+        retriever: HybridRetriever,
+        metrics: tuple[str, ...],
+        out: Path | None,
+        progress: StageProgress | None,
+        *,
+        skip_missing: bool,
+    ) -> None:
+        from m3rag.evaluation.searching import SearchRun
+
+        self._data, self._kb, self._retriever = data, kb, retriever
+        self._metrics, self._out, self._progress, self._skip_missing = metrics, out, progress, skip_missing
+        self._run: SearchRun = SearchRun()
+        self._judged: list[JudgedAnswer] | None = None
+
+    def run(self, systems: list[System], *, answers: bool, **options: Any) -> Report:
+        self._judged = [] if answers else None
+        named = {system.name: str(system.weights or self._kb.settings.weights) for system in systems}
+        options = {**options, "weights": named}
+        try:
+            self._measure(systems)
+        except KeyboardInterrupt:
+            self._finish(options, complete=False)
+            raise
+        return self._finish(options, complete=True)
+
+    def _measure(self, systems: list[System]) -> None:
+        from m3rag.errors import InputError
+        from m3rag.evaluation.judging import judge_all
+        from m3rag.evaluation.metrics import parse_metric
+        from m3rag.evaluation.searching import DEPTH, search_all
+
+        questions, store = self._data.questions, self._kb.store
+        if self._judged is not None and not any(question.answers is not None for question in questions):
+            raise InputError(
+                f"{self._data.path} says of no question what a right answer is ('answers'): leave out --answers"
+            )
+        depth = max(DEPTH, *(parse_metric(name)[1] for name in self._metrics))
+        search_all(
+            self._retriever,
+            questions,
+            systems,
+            depth=depth,
+            skip_missing=self._skip_missing,
+            into=self._run,
+            progress=of_stage(self._progress, "search"),
+        )
+        if self._judged is not None:
+            judge_all(self._kb.ask, questions, store, into=self._judged, progress=of_stage(self._progress, "answers"))
+
+    def _finish(self, options: dict[str, Any], *, complete: bool) -> Report:
+        from m3rag.cli.eval_data import context_of
+        from m3rag.evaluation.report import Report
+
+        context = context_of(self._data, self._kb, self._retriever, **options)
+        context["skipped"] = self._run.skipped
+        report = Report.of(
+            self._run, self._judged, self._data.questions, metrics=self._metrics, context=context, complete=complete
+        )
+        if self._out is not None:
+            report.write(self._out.expanduser(), self._run, self._judged)
+        if self._run.skipped:
+            note(f"{len(self._run.skipped)} questions were left out, since nothing relevant to them is in the index")
+        return report
+
+
+def _show(report: Report, changes: list[Any], *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from m3rag.cli.eval_output import print_report
+
+    if not as_json:
+        print_report(report, changes)
+        return
+    told = [{"system": c.system, "metric": c.metric, "questions": c.questions, **asdict(c.interval)} for c in changes]
+    print_json("eval", {**report.as_dict(), **({"change": told} if told else {})})
