@@ -3,59 +3,153 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from m3rag.errors import InputError
 
+SHAPE = '{"query": "..", "pos": [".."], "neg": [".."]}'
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question with a passage that answers it and hard negatives.
+    """One question with passages that answer it and hard negatives.
 
     Attributes:
         query: The question.
-        positive: A passage that answers it.
+        positives: Passages that answer it; one at least.
         negatives: Passages that look alike and do not.
         source: The file it came from, without its suffix; batches are drawn from one source.
+        positive_scores: A teacher's score of each positive; empty where there is none.
+        negative_scores: A teacher's score of each negative; empty where there is none.
+        answers: Short answers, by which mining knows a passage that answers too.
     """
 
     query: str
-    positive: str
+    positives: tuple[str, ...]
     negatives: tuple[str, ...]
     source: str
+    positive_scores: tuple[float, ...] = ()
+    negative_scores: tuple[float, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a teacher scored its passages."""
+        return bool(self.positive_scores)
 
 
-def load_examples(path: Path, *, per_source: int, negatives: int, seed: int) -> list[Example]:
-    """Draw up to `per_source` examples from each `.jsonl` file of a folder.
+def load_examples(
+    path: Path, *, per_source: int | None = None, negatives: int | None = None, seed: int = 0
+) -> list[Example]:
+    """Read a `.jsonl` file, or every one of a folder.
 
-    The same number from each source balances the languages. Drawn without replacement, repeatably
-    by the seed.
+    A line has `query`, `pos`, `neg` and may have `pos_scores`, `neg_scores` and `answers`. Lines whose
+    query is blank, or that have no positive that is not, are left out. FlagEmbedding's `prompt` (an
+    instruction of one example's own) is not read: a model has one prefix for all questions, in its recipe.
+
+    Args:
+        path: The file or the folder.
+        per_source: At most so many of each file, drawn without replacement, repeatably by the seed:
+            the same number from each balances the languages. All by default.
+        negatives: Only the first so many negatives of each; all by default.
+        seed: Of the draw.
+
+    Returns:
+        The examples, by file name, in the order drawn; all in the order of their file.
 
     Raises:
-        InputError: If the folder holds no examples, or a line is not one.
+        InputError: If there are no examples, or a line is not one; it is named by file and number.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
-        raise InputError(f"{path} holds no .jsonl training files")
     examples: list[Example] = []
-    for file in files:
-        found = list(_read(file, negatives))
-        drawn = np.random.default_rng([seed, len(found)]).permutation(len(found))[:per_source]
-        examples += [found[i] for i in drawn]
+    for file in training_files(path):
+        found = list(read_examples(file, negatives=negatives))
+        if per_source is None:
+            examples += found
+        else:
+            drawn = np.random.default_rng([seed, len(found)]).permutation(len(found))[:per_source]
+            examples += [found[i] for i in drawn]
+    if not examples:
+        raise InputError(f"{path} holds no training examples: give {SHAPE} a line")
     return examples
 
 
-def _read(file: Path, negatives: int) -> Iterator[Example]:
-    with file.open(encoding="utf-8") as lines:
+def training_files(path: Path) -> list[Path]:
+    """The file itself, or the `.jsonl` files of a folder by name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise InputError(f"{path} holds no .jsonl training files: give a file or a folder of {SHAPE} a line")
+    return files
+
+
+def read_examples(file: Path, *, negatives: int | None = None) -> Iterator[Example]:
+    """The examples of one file, in its order; arguments and errors as in `load_examples`."""
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                row = json.loads(line)
-                example = Example(row["query"], row["pos"][0], tuple(row["neg"][:negatives]), file.stem)
-            except (ValueError, LookupError, TypeError) as error:
-                raise InputError(f'{file}:{number}: not {{"query", "pos": [..], "neg": [..]}}: {error}') from error
-            if example.query.strip() and example.positive.strip():
-                yield example
+                example = _example(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), file.stem)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise InputError(f"{file}:{number}: not {SHAPE}: {_reason(error)}") from error
+            if not example.query.strip() or not example.positives:
+                continue
+            yield example if negatives is None else _with_fewer(example, negatives)
+
+
+def _reason(error: Exception) -> str:
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _example(row: Any, source: str) -> Example:
+    if not isinstance(row, dict):
+        raise TypeError(f"a {type(row).__name__} instead of an object")
+    if not isinstance(row["query"], str):
+        raise TypeError("query is not a string")
+    positives, positive_scores = _scored(row, "pos", row["pos"])
+    negatives, negative_scores = _scored(row, "neg", row.get("neg") or [])
+    if negatives and bool(positive_scores) != bool(negative_scores):
+        raise ValueError("pos_scores and neg_scores must be given both or neither")
+    answers = tuple(_strings("answers", row.get("answers") or []))
+    return Example(row["query"], positives, negatives, source, positive_scores, negative_scores, answers)
+
+
+def _strings(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{key} is not a list of strings")
+    return value
+
+
+def _scored(row: dict[str, Any], key: str, value: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The passages that are not blank, and their scores if there are any."""
+    texts, scores = _strings(key, value), row.get(f"{key}_scores")
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    if scores is None:
+        return tuple(texts[i] for i in kept), ()
+    numbers = isinstance(scores, list) and all(
+        isinstance(s, (int, float)) and not isinstance(s, bool) and math.isfinite(s) for s in scores
+    )
+    if not numbers or len(scores) != len(texts):
+        raise ValueError(f"{key}_scores must hold one finite number for each of {key}")
+    return tuple(texts[i] for i in kept), tuple(float(scores[i]) for i in kept)
+
+
+def _with_fewer(example: Example, negatives: int) -> Example:
+    return Example(
+        example.query,
+        example.positives,
+        example.negatives[:negatives],
+        example.source,
+        example.positive_scores,
+        example.negative_scores[:negatives],
+        example.answers,
+    )

@@ -1,0 +1,181 @@
+"""The model that is trained: a checkpoint's network, with what of it may move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from m3rag.encoder.batching import Batch, pack
+from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.encoder.inputs import Role
+from m3rag.encoder.model import M3Model, load_heads, pool, to_device
+from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
+from m3rag.encoder.transformer import Transformer, load_transformer
+from m3rag.errors import ConfigurationError
+from m3rag.training.representation import Texts, unit
+from m3rag.training.settings import TrainingSettings
+
+LORA_TARGETS = ("qkv", "out", "up", "down")
+"""The matrices of a layer that get a delta of low rank: all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trainee:
+    """A network in training, and how its checkpoint wants texts to be put.
+
+    Attributes:
+        checkpoint: What it started from.
+        tokenizer: The checkpoint's.
+        network: In float32, apart from a frozen word table stored in float16.
+        device: Where it lies.
+        lengths: Most tokens of a question and of a passage, specials included.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    network: M3Model
+    device: torch.device
+    lengths: dict[Role, int]
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that move, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def pack(self, texts: Sequence[str], role: Role) -> Batch:
+        """The tokens that the network sees of some texts, as `M3Encoder` gives it."""
+        recipe = self.checkpoint.recipe
+        prefix = recipe.query_prefix if role == "query" else recipe.document_prefix
+        ids, _ = self.tokenizer.encode(texts, prefix=prefix, max_length=self.lengths[role])
+        return pack(ids, dropped=1 + self.tokenizer.prefix_length(prefix), pooling=recipe.pooling)
+
+    def represent(self, batch: Batch) -> Texts:
+        """One forward pass, whose numbers are those of `M3Encoder`."""
+        states = self.network.states(batch)
+        kept = states[to_device(batch.keep.nonzero()[0], states.device)]
+        ids = to_device(batch.ids[batch.keep], states.device)
+        return self.heads_on(kept, ids, to_device(batch.kept, states.device), dense=unit(pool(states, batch)))
+
+    def heads_on(self, states: Tensor, ids: Tensor, lengths: Tensor, *, dense: Tensor) -> Texts:
+        """What the heads make of token states: `(tokens, hidden)`, specials and prefix left out."""
+        unused = torch.as_tensor(self.tokenizer.unused_ids, device=states.device)
+        weights = torch.relu(self.network.sparse_linear(states)).squeeze(-1).float()
+        return Texts(
+            dense=dense,
+            colbert=unit(self.network.colbert_linear(states)),
+            lexical=weights.masked_fill(torch.isin(ids, unused), 0.0),
+            ids=ids,
+            lengths=lengths,
+        )
+
+
+def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device) -> Trainee:
+    """Load a model for training and set what of it may move.
+
+    New heads are given their shape here and their start by `start_heads`.
+
+    Args:
+        base: As for `M3Encoder`; with `colbert_dim` a backbone without heads will do.
+        settings: The run.
+        device: Where to.
+
+    Raises:
+        ModelError: If the model cannot be had or loaded.
+        ConfigurationError: If a length is more than the model takes.
+        ImportError: If `lora` is wanted and peft is not installed.
+    """
+    checkpoint = Checkpoint.find(base, heads=settings.colbert_dim is None or base == "mini")
+    backbone = load_transformer(checkpoint, dtype=torch.float32, device=device)
+    hidden, limit = backbone.shape.hidden, backbone.shape.max_length
+    if settings.colbert_dim is None:
+        sparse, colbert = load_heads(checkpoint, hidden=hidden)
+    else:
+        sparse, colbert = nn.Linear(hidden, 1), nn.Linear(hidden, settings.colbert_dim)
+    network = M3Model(backbone, sparse.to(device), colbert.to(device)).requires_grad_(False)
+    _free(network, settings)
+    known = min(checkpoint.recipe.max_length or limit, limit)
+    lengths: dict[Role, int] = {"query": settings.query_length or known, "document": settings.passage_length or known}
+    for role, length in lengths.items():
+        if not SPECIALS < length <= limit:
+            raise ConfigurationError(f"the {role}'s length {length} is out of range: choose {SPECIALS + 1} to {limit}")
+    tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
+    return Trainee(checkpoint, tokenizer, network, device, lengths)
+
+
+def _free(network: M3Model, settings: TrainingSettings) -> None:
+    if settings.method == "full":
+        network.float()  # a word table in float16 would lose most of each step
+        network.requires_grad_(True)
+    elif settings.method == "lora":
+        _inject_lora(network.backbone, settings)
+    network.sparse_linear.requires_grad_(True)
+    network.colbert_linear.requires_grad_(True)
+    if settings.dropout and settings.method != "heads":
+        _add_dropout(network.backbone, settings.dropout)
+
+
+def _inject_lora(backbone: Transformer, settings: TrainingSettings) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ImportError('method "lora" needs peft: pip install "m3rag[train]"', name=error.name) from error
+    config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules=list(LORA_TARGETS))
+    # Its own start of the deltas is drawn from torch's generator, which the caller has seeded.
+    inject_adapter_in_model(config, backbone)
+
+
+def merged_backbone(backbone: Transformer) -> dict[str, Tensor]:
+    """The backbone's weights by their usual names, deltas of low rank added in; the network stays as it is."""
+    merged: dict[str, Tensor] = {}
+    modules: dict[str, Any] = dict(backbone.named_modules())
+    for name, tensor in backbone.state_dict().items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        merged[plain] = tensor.detach()
+        if plain != name and plain.endswith(".weight"):
+            delta = modules[plain.removesuffix(".weight")].get_delta_weight("default")
+            merged[plain] = (tensor + delta).detach()
+    return merged
+
+
+def _add_dropout(backbone: Transformer, share: float) -> None:
+    """Dropout where BERT has it: before each residual sum, and on the embeddings."""
+
+    def drop(module: nn.Module, _: object, states: Tensor) -> Tensor:
+        return F.dropout(states, share, training=module.training)
+
+    backbone.norm.register_forward_hook(drop)
+    for layer in backbone.layers:
+        layer.out.register_forward_hook(drop)  # type: ignore[union-attr]
+        layer.down.register_forward_hook(drop)  # type: ignore[union-attr]
+
+
+def start_heads(network: M3Model, states: Tensor) -> None:
+    """Start new heads: ColBERT as the principal directions of token states, all words of the same weight.
+
+    Args:
+        network: Whose heads are set.
+        states: `(tokens, hidden)`, a sample.
+
+    Raises:
+        ConfigurationError: If the ColBERT head is wider than the states.
+    """
+    colbert, sparse = network.colbert_linear, network.sparse_linear
+    width = colbert.out_features
+    if width > states.shape[1]:
+        raise ConfigurationError(f"colbert_dim is {width}, must be at most the model's width, {states.shape[1]}")
+    sample = states.float()
+    mean = sample.mean(0)
+    _, _, directions = torch.linalg.svd((sample - mean).T @ (sample - mean))
+    with torch.no_grad():
+        colbert.weight.copy_(directions[:width])
+        colbert.bias.copy_(-directions[:width] @ mean)
+        # A relu that starts at 0 would stay there.
+        nn.init.zeros_(sparse.weight)
+        nn.init.constant_(sparse.bias, 0.1)

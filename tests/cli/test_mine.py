@@ -1,0 +1,87 @@
+"""`m3rag mine` as a user would type it, on the real `mini`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from m3rag.cli.mine import mine
+from m3rag.knowledge_base import KnowledgeBase
+from m3rag.training.data import load_examples
+
+PASSAGES = ["Ducks swim in ponds.", "Swans swim in lakes.", "The bakery sells bread.", "Trains leave at noon."]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [
+        {"query": "Where do ducks swim?", "pos": [PASSAGES[0]], "neg": [PASSAGES[3]]},
+        {"query": "Wo schwimmen Schwäne?", "pos": [PASSAGES[1]]},
+    ]
+    path = tmp_path / "birds.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(mine)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_mine_in_a_corpus(data: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("\n".join(json.dumps({"_id": str(i), "text": t}) for i, t in enumerate(PASSAGES)))
+    result = run(data, "--corpus", corpus, "--out", "mined.jsonl", "--negatives", 2, "--share", 0)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "4 negatives for 2 questions in mined.jsonl\n"
+    first, second = load_examples(tmp_path / "mined.jsonl")
+    assert first.negatives[0] == PASSAGES[1]
+    assert second.negatives[0] == PASSAGES[0]
+
+
+def test_mine_among_the_passages_of_the_data(data: Path, tmp_path: Path) -> None:
+    result = run(data.parent, "--out", "mined", "--json", "--share", 0)
+    shown = json.loads(result.stdout)
+    assert (shown["schema"], shown["examples"], shown["negatives"], shown["without"]) == ("m3rag.mine/1", 2, 4, 0)
+    found = load_examples(tmp_path / "mined")
+    assert set(found[0].negatives) == {PASSAGES[1], PASSAGES[3]}
+
+
+def test_mine_in_an_index(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for i, text in enumerate(PASSAGES):
+        (tmp_path / "files" / f"{i}.txt").write_text(text)
+    with KnowledgeBase(tmp_path / "index") as kb:
+        kb.ingest(tmp_path / "files")
+    result = run(data, "--index", tmp_path / "index", "--out", "mined.jsonl", "--share", 0, "--last", 2)
+    assert result.exit_code == 0, result.output
+    assert load_examples(tmp_path / "mined.jsonl")[0].negatives == (PASSAGES[1],)
+
+
+def test_what_is_wrong_is_said(data: Path, tmp_path: Path) -> None:
+    for options, code, told in (
+        (("--index", "i", "--corpus", "c"), 2, "give one of them at most"),
+        (("--index", "absent"), 4, "absent"),
+        (("--mode", "bm25"), 3, "cannot be compared"),
+        (("--corpus", "absent.jsonl"), 2, "is not there"),
+    ):
+        result = run(data, "--out", "m.jsonl", *options)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert told in result.stderr
+    result = run("absent.jsonl", "--out", "m.jsonl")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "absent.jsonl holds no .jsonl training files" in result.stderr
+    result = run(data, "--out", data)
+    assert result.exit_code == 2
+    assert "is there already" in result.stderr
+    assert not (tmp_path / "m.jsonl").exists()

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from m3rag.encoder import M3Encoder
+from m3rag.evaluation.datasets import RetrievalSet
+from m3rag.evaluation.run import evaluate
+from m3rag.training.data import Example
+from m3rag.training.encoding import LiveEncoding
+from m3rag.training.held_out import measure, split_held_out
+from m3rag.training.settings import TrainingSettings
+from m3rag.training.trainee import load_trainee
+
+
+def test_what_is_held_out_is_the_same_whatever_is_added(examples: list[Example]) -> None:
+    learn, held = split_held_out(examples, per_source=6)
+    assert len(held) == 6
+    assert sorted(e.query for e in [*learn, *held]) == sorted(e.query for e in examples)
+    fewer, more = (set(split_held_out(examples, per_source=n)[1]) for n in (3, 12))
+    assert fewer < set(held) < more
+    twice = [*examples, examples[0]]
+    assert len({e.query for e in split_held_out(twice, per_source=9)[1]}) == 9
+    assert split_held_out(examples, per_source=0) == (examples, [])
+    assert len(split_held_out(examples[:3], per_source=50)[1]) == 1
+
+
+def test_the_figure_is_that_of_evaluation(small_checkpoint: Path, examples: list[Example]) -> None:
+    held = examples[:70:3]  # more passages than fit in one block
+    texts = list(dict.fromkeys(t for e in held for t in (*e.positives, *e.negatives)))
+    numbers = {text: i for i, text in enumerate(texts)}
+    trainee = load_trainee(str(small_checkpoint), TrainingSettings(), device=torch.device("cpu"))
+    encoding = LiveEncoding(trainee, ["unused", *(e.query for e in held)], texts, 1000)
+    found = measure(encoding, held, numbers, 1)
+    dataset = RetrievalSet(
+        name="held out",
+        corpus={str(i): text for text, i in numbers.items()},
+        queries={e.query: e.query for e in held},
+        qrels={e.query: {str(numbers[text]): 1 for text in e.positives} for e in held},
+    )
+    encoder = M3Encoder(str(small_checkpoint), device="cpu", colbert_dtype="float32")
+    table = evaluate(encoder, dataset, modes=["dense", "colbert", "all"], metrics=["ndcg@10"])
+    for mode, value in table.items():
+        assert found[mode] == pytest.approx(value["ndcg@10"], abs=1e-6), mode
+    assert 0 <= found["lexical"] <= 1

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m3rag.collection import Collection
+from m3rag.errors import ConfigurationError, InputError
+from m3rag.retrieval import HybridRetriever
+from m3rag.testing import HashEncoder
+from m3rag.training.data import Example, load_examples
+from m3rag.training.mining import MiningSettings, mine
+from m3rag.training.mining_files import mine_files, own_passages, read_corpus
+from m3rag.types import Chunk
+
+TEXTS = [
+    "Wild ducks swim in the old pond",
+    "Ducks that swim in the old pond are wild",
+    "Swans swim in the old pond",
+    "The old pond was dug in 1802",
+    "Geese do not swim in winter",
+    "Trains leave at noon",
+    "The bakery sells bread",
+]
+QUESTION = Example("Do wild ducks swim in the old pond?", (TEXTS[0],), ("kept",), "s")
+
+
+@pytest.fixture
+def retriever() -> Iterator[HybridRetriever]:
+    with Collection(":memory:", encoder=HashEncoder()) as collection:
+        collection.upsert(
+            [Chunk(id=str(i), document_id=str(i), text=t, start=0, end=len(t)) for i, t in enumerate(TEXTS)]
+        )
+        yield HybridRetriever(collection.encoder, collection.store)
+
+
+def mined(retriever: HybridRetriever, example: Example = QUESTION, teacher: Any = None, **options: Any) -> Example:
+    settings = MiningSettings(**{"share": None, **options})
+    (found,) = mine([example], retriever, settings=settings, teacher=teacher)
+    return found
+
+
+def test_what_the_search_finds_but_the_positive_in_its_order(retriever: HybridRetriever) -> None:
+    hits = [hit.chunk.text for hit in retriever.search(QUESTION.query, k=7)]
+    assert hits[0] == TEXTS[0]
+    assert mined(retriever, negatives=3).negatives == tuple(hits[1:4])
+    assert mined(retriever, first=3, last=5).negatives == tuple(hits[2:5])
+    assert mined(retriever, negatives=2, keep=True).negatives == ("kept", *hits[1:3])
+
+
+def test_what_comes_too_near_the_positive_is_left_out(retriever: HybridRetriever) -> None:
+    hits = {hit.chunk.text: hit.score for hit in retriever.search(QUESTION.query, k=7)}
+    best = hits[TEXTS[0]]
+    for options, limit in (({"share": 0.6}, 0.6 * best), ({"margin": 0.2}, best - 0.2)):
+        wanted = tuple(text for text, score in hits.items() if score <= limit)
+        assert 0 < len(wanted) < 6
+        assert mined(retriever, **options).negatives == wanted
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "colbert", "dense+lexical", "all"])
+def test_the_positives_score_is_that_of_the_search(retriever: HybridRetriever, mode: str) -> None:
+    # Nothing scores below all of the positive's own score but what scores less: the positive is its own bound.
+    hits = retriever.search(QUESTION.query, k=7, mode=mode)
+    best = next(hit.score for hit in hits if hit.chunk.text == TEXTS[0])
+    second = next(hit for hit in hits if hit.chunk.text != TEXTS[0])
+    gap = best - second.score
+    assert second.chunk.text in mined(retriever, mode=mode, margin=gap - 1e-3).negatives
+    assert second.chunk.text not in mined(retriever, mode=mode, margin=gap + 1e-3).negatives
+
+
+def test_other_answers_are_no_negatives(retriever: HybridRetriever) -> None:
+    dated = Example("When was the old pond dug?", ("In the year 1802.",), (), "s", answers=("１８０２",))
+    assert TEXTS[3] not in mined(retriever, dated).negatives
+    assert TEXTS[2] in mined(retriever, dated).negatives
+    part = Example("When was the old pond dug?", ("It is said THE OLD  POND was dug in 1802, by hand.",), (), "s")
+    assert TEXTS[3] not in mined(retriever, part).negatives
+
+
+def test_a_teacher_judges_and_its_scores_are_kept(retriever: HybridRetriever) -> None:
+    def teacher(pairs: Any) -> Any:
+        assert all(query == QUESTION.query for query, _ in pairs)
+        return np.array([5.0 if "duck" in text.lower() else float(len(text)) / 10 for _, text in pairs])
+
+    found = mined(retriever, teacher=teacher, teacher_margin=1.0)
+    assert TEXTS[1] not in found.negatives
+    assert found.positive_scores == (5.0,)
+    assert found.negative_scores == tuple(len(text) / 10 for text in found.negatives)
+
+
+def test_a_draw_is_of_the_seed_and_the_question_alone(retriever: HybridRetriever) -> None:
+    options = {"random": True, "negatives": 3}
+    found = mined(retriever, **options).negatives
+    assert len(set(found)) == 3
+    assert mined(retriever, **options).negatives == found
+    assert any(mined(retriever, seed=seed, **options).negatives != found for seed in range(1, 8))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for options in ({"negatives": 0}, {"first": 9, "last": 8}, {"share": 1.5}, {"mode": "bm25"}, {"mode": "best"}):
+        with pytest.raises(ConfigurationError):
+            MiningSettings(**options)  # type: ignore[arg-type]
+
+
+def questions(folder: Path, count: int = 80) -> Path:
+    folder.mkdir()
+    for name in ("a", "b"):
+        rows = [{"query": f"{TEXTS[i % 7]} {name} {i}?", "pos": [TEXTS[i % 7]]} for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_a_stopped_run_goes_on_to_the_same_files(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data")
+    settings = MiningSettings(negatives=2, random=True)
+    report = mine_files(data, tmp_path / "whole", retriever, settings=settings)
+    assert report.examples == 160
+    assert report.negatives == sum(len(e.negatives) for e in load_examples(tmp_path / "whole"))
+    assert [e.query for e in load_examples(tmp_path / "whole")] == [e.query for e in load_examples(data)]
+
+    def stop(done: int, total: int) -> None:
+        assert total == 160
+        if done >= 110:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        mine_files(data, tmp_path / "stopped", retriever, settings=settings, on_progress=stop)
+    assert not (tmp_path / "stopped").exists()
+    with (tmp_path / "stopped.mining" / "b.jsonl.part").open("ab") as part:
+        part.write(b'{"query": "half a li')
+    with pytest.raises(ConfigurationError, match=r"another run \(other negatives\)"):
+        mine_files(data, tmp_path / "stopped", retriever, settings=MiningSettings(negatives=3, random=True))
+    seen: list[int] = []
+    again = mine_files(
+        data, tmp_path / "stopped", retriever, settings=settings, on_progress=lambda done, _: seen.append(done)
+    )
+    assert again == report
+    assert seen[0] > 110
+    for name in ("a.jsonl", "b.jsonl"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"data", "whole", "stopped"}
+
+
+def test_one_file_becomes_one_file(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data", 3)
+    out = tmp_path / "mined.jsonl"
+    assert mine_files(data / "a.jsonl", out, retriever).examples == 3
+    assert len(load_examples(out)) == 3
+    assert not (tmp_path / "mined.jsonl.mining").exists()
+    with pytest.raises(InputError, match="is there already"):
+        mine_files(data / "a.jsonl", out, retriever)
+
+
+def test_a_bad_line_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"query": "q", "pos": ["p"]}\nno', encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.jsonl:2"):
+        mine_files(tmp_path, tmp_path / "out", None)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("*.mining"))
+
+
+def test_passages_of_a_corpus_and_of_the_data(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    rows = ['{"_id": "7", "title": "Ponds", "text": "deep"}', "", '{"text": "plain"}', '{"_id": "9", "text": " "}']
+    corpus.write_text("\n".join(rows), encoding="utf-8")
+    assert [(c.id, c.text) for c in read_corpus(tmp_path)] == [("7", "Ponds\ndeep"), ("3", "plain")]
+    corpus.write_text('{"text": 5}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"corpus\.jsonl:1"):
+        list(read_corpus(corpus))
+    with pytest.raises(InputError, match="is not there"):
+        list(read_corpus(tmp_path / "none"))
+    data = questions(tmp_path / "data", 20)
+    assert sorted(chunk.text for chunk in own_passages(data)) == sorted(TEXTS)
