@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +37,31 @@ class LLMSettings(BaseModel):
     base_url: str | None = None
     api_key: SecretStr | None = None
     timeout: float = Field(default=60.0, gt=0, description="seconds")
+
+
+class ServeSettings(BaseModel):
+    """How `m3rag serve` may be reached, and what it takes.
+
+    Attributes:
+        host: Address to listen on. Any but this machine's own (`127.0.0.1`, `::1`, `localhost`) needs `api_key`.
+        port: 0 takes a free one.
+        api_key: What requests must bring, as `Authorization: Bearer` or `x-api-key`. Never shown.
+        allowed_hosts: Names that this server is reached by, beside `localhost` and addresses, such as that of
+            a proxy before it.
+        max_upload_mb: Most megabytes of one upload.
+        rate_limit: Most requests of one client in a minute; 0 for no limit.
+        data: Folder of uploaded files and feedback; by default beside the index.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: SecretStr | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    max_upload_mb: float = Field(default=100.0, gt=0)
+    rate_limit: int = Field(default=1200, ge=0, description="requests of one client in a minute; 0 for no limit")
+    data: Path | None = Field(default=None, description="folder of uploads and feedback; by default beside the index")
 
 
 class Settings(BaseSettings):
@@ -80,6 +105,7 @@ class Settings(BaseSettings):
     answer_threshold: float | None = None
     answer_passages: int = Field(default=5, ge=1)
     llm: LLMSettings = LLMSettings()
+    serve: ServeSettings = ServeSettings()
 
     @property
     def index_key(self) -> str | None:
@@ -131,11 +157,17 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"the settings cannot be read: {error}") from error
 
 
-def unknown_variables() -> list[str]:
-    """Environment variables named `M3RAG_...` that no setting reads."""
-    known = {f"M3RAG_{name.upper()}" for name in Settings.model_fields} | {"M3RAG_CACHE"}
-    known |= {f"M3RAG_LLM__{name.upper()}" for name in LLMSettings.model_fields}
-    return sorted(v for v in os.environ if v.upper().startswith("M3RAG_") and v.upper() not in known)
+def setting_names() -> list[str]:
+    """All settings by name, those of a group behind a dot: `top_k`, `llm.model`."""
+    return list(_names(Settings))
+
+
+def _names(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
 
 
 def _explain(error: dict[str, Any]) -> str:
@@ -143,6 +175,6 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         shown = "" if "key" in name else f", got {error['input']!r}"
         return f"setting {name}: {error['msg']}{shown}"
-    known = [*Settings.model_fields, *(f"llm.{field}" for field in LLMSettings.model_fields)]
+    known = setting_names()
     near = get_close_matches(name, known, n=1)
     return f"unknown setting {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")

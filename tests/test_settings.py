@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from m3rag.errors import ConfigurationError
-from m3rag.settings import load_settings, unknown_variables
+from m3rag.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +75,3 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.llm.api_key is not None
     assert settings.llm.api_key.get_secret_value() == "sk-secret"
     assert "sk-secret" not in f"{settings!r} {settings}"
-
-
-def test_unknown_variables_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M3RAG_TOPK", "3")
-    monkeypatch.setenv("M3RAG_TOP_K", "3")
-    assert "M3RAG_TOPK" in unknown_variables()
-    assert "M3RAG_TOP_K" not in unknown_variables()

@@ -1,0 +1,42 @@
+"""`m3rag mcp`: search, ask and list as tools of the Model Context Protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from m3rag.cli.console import command
+from m3rag.cli.options import Debug, Index, Mode, Model
+from m3rag.cli.serve import ApiKey, Host, Port
+
+
+@command
+def mcp(
+    http: Annotated[bool, typer.Option("--http", help="Over HTTP at /mcp (that of `m3rag serve`), not stdio.")] = False,
+    host: Host = None,
+    port: Port = None,
+    index: Index = None,
+    model: Model = None,
+    mode: Mode = None,
+    api_key: ApiKey = None,
+    debug: Debug = False,
+) -> None:
+    """Give an assistant the tools search, ask and list over an index: on stdin and stdout, or HTTP."""
+    from m3rag.cli.serve import run
+
+    general = {"index": index, "model": model, "mode": mode}
+    if http:
+        from m3rag.server.mcp import require_mcp
+
+        require_mcp()
+        run(general, {"host": host, "port": port, "api_key": api_key}, path="/mcp")
+        return
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.server.engine import Engine
+    from m3rag.server.mcp import mcp_server
+    from m3rag.settings import load_settings
+
+    settings = load_settings(**general)
+    with KnowledgeBase(settings=settings) as kb:
+        mcp_server(Engine(kb, settings.serve)).run("stdio")

@@ -1,0 +1,270 @@
+"""One knowledge base behind many requests: what routes ask of it, without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from m3rag import __version__
+from m3rag.answering import AnswerEvent, Turn
+from m3rag.answering.protocol import refusal
+from m3rag.encoder.microbatch import AsyncEncoding
+from m3rag.encoder.protocol import Encoder
+from m3rag.errors import InputError
+from m3rag.knowledge_base import KnowledgeBase
+from m3rag.output import M3Output
+from m3rag.retrieval import Mode, NoHits, SearchOptions
+from m3rag.retrieval.words import WordMatch, aligned_words, matched_words
+from m3rag.server.counting import CountingBatcher
+from m3rag.server.errors import Refused
+from m3rag.server.feedback import Feedback
+from m3rag.server.highlights import Mark, marks
+from m3rag.server.jobs import Jobs
+from m3rag.server.pdf_pages import PdfPages
+from m3rag.server.source import text_of
+from m3rag.server.streaming import Pump
+from m3rag.server.uploads import Uploads
+from m3rag.settings import ServeSettings
+from m3rag.store.protocol import DocumentRecord
+from m3rag.types import LEGS, Hit
+
+
+class AsyncEncoder(Protocol):
+    """What `AsyncEncoding` makes of an encoder."""
+
+    async def aencode_queries(self, texts: Sequence[str]) -> M3Output:
+        """Encode questions in shared passes."""
+
+    async def aencode_documents(self, texts: Sequence[str]) -> M3Output:
+        """Encode passages in shared passes."""
+
+
+NO_INDEX = NoHits("empty index", "there is no document yet: add one first", 0, 0)
+
+
+def data_folder(kb: KnowledgeBase, settings: ServeSettings) -> Path:
+    """Where uploads and feedback are kept: as set, else beside the index (in it, they would be passed over)."""
+    if settings.data is not None:
+        return settings.data.expanduser().absolute()
+    path = kb.path.absolute() if kb.path is not None else Path.cwd() / "m3rag"
+    return path.with_name(path.name + "-data")
+
+
+@dataclass(slots=True)
+class Engine:
+    """What the routes stand on.
+
+    Attributes:
+        kb: The knowledge base; the engine closes what it opens of it.
+        settings: Of the server.
+        count: Called with each shared call's number of texts.
+    """
+
+    kb: KnowledgeBase
+    settings: ServeSettings
+    count: Callable[[int], None] = lambda _texts: None
+    uploads: Uploads = field(init=False)
+    jobs: Jobs = field(init=False)
+    feedback: Feedback = field(init=False)
+    pages: PdfPages = field(init=False)
+
+    def __post_init__(self) -> None:
+        data = data_folder(self.kb, self.settings)
+        self.uploads = Uploads(data)
+        self.jobs = Jobs(self.kb, self.uploads)
+        self.feedback = Feedback(data / "feedback.jsonl")
+        self.pages = PdfPages()
+
+    def status(self) -> dict[str, Any]:
+        """What the page and `GET /api/status` say of the server; loads no model."""
+        kb = self.kb
+        manifest = kb.manifest
+        records = kb.documents() if manifest is not None else []
+        legs = manifest.model.legs if manifest is not None else LEGS
+        bm25 = importlib.util.find_spec("rank_bm25") is not None or importlib.util.find_spec("bm25s") is not None
+        possible = set(legs) | ({"bm25"} if bm25 else set())
+        return {
+            "version": __version__,
+            "index": kb.place.folder.name if kb.place.folder is not None else str(kb.place),
+            "model": manifest.model.name if manifest is not None else kb.settings.model or "mini",
+            "modes": [mode.value for mode in Mode if set(mode.legs) <= possible],
+            "default_mode": kb.mode.value,
+            "weights": kb.settings.weights,
+            "legs": list(legs),
+            "llm": self.llm_name(),
+            "documents": len(records),
+            "chunks": sum(record.chunks for record in records),
+            "auth": self.settings.api_key is not None,
+            "max_upload_mb": self.settings.max_upload_mb,
+        }
+
+    def sizes(self) -> tuple[int, int]:
+        """How many documents and chunks there are."""
+        records = self.kb.documents() if self.kb.exists else []
+        return len(records), sum(record.chunks for record in records)
+
+    def llm_name(self) -> str | None:
+        """The language model's name; None if answers are quoted sentences."""
+        given = getattr(self.kb, "_llm", None)
+        return given.name if given is not None else self.kb.settings.llm.model
+
+    async def encoder(self) -> Encoder:
+        """The model, loaded on first use; its shared calls are counted."""
+        encoder = await asyncio.to_thread(lambda: self.kb.encoder)
+        if isinstance(encoder, AsyncEncoding) and getattr(encoder.batcher, "count", None) != self.count:
+            encoder.batcher = CountingBatcher(self.count)
+        return encoder
+
+    async def encode(self, texts: Sequence[str], *, query: bool = False) -> M3Output:
+        """Encode texts in passes shared with concurrent callers."""
+        encoder = await self.encoder()
+        if isinstance(encoder, AsyncEncoding):
+            sharing = cast("AsyncEncoder", encoder)
+            return await (sharing.aencode_queries if query else sharing.aencode_documents)(list(texts))
+        return await asyncio.to_thread(encoder.encode_queries if query else encoder.encode_documents, list(texts))
+
+    async def search(self, query: str, options: SearchOptions) -> tuple[list[Hit], NoHits | None]:
+        """The hits; without any, why."""
+        if not await asyncio.to_thread(self._filled):
+            return [], NO_INDEX
+        await self.encoder()
+        hits = await self.kb.asearch(query, **options)
+        why = None if hits else await asyncio.to_thread(lambda: self.kb.why_empty(query, **options))
+        return hits, why
+
+    async def passages(self, question: str, history: Sequence[Turn], options: SearchOptions) -> tuple[str, list[Hit]]:
+        """The question by itself, and what an answer is made from."""
+        asked = question
+        if history:
+            # In a thread of its own: the language model may take a minute.
+            (asked,) = [one async for one in Pump(lambda: iter([self.kb.standalone(question, history)])).items()]
+        if not await asyncio.to_thread(self._filled):
+            return asked, []
+        await self.encoder()
+        return asked, await self.kb.apassages(asked, **options)
+
+    def answer(self, question: str, hits: Sequence[Hit]) -> AsyncGenerator[AnswerEvent]:
+        """Pieces of text, then the Answer; closing it ends the work."""
+
+        def events() -> Iterator[AnswerEvent]:
+            if not hits:
+                return iter([refusal(())])
+            return self.kb.answerer.stream(question, hits)
+
+        return Pump(events).items()
+
+    def titles(self, document_ids: Sequence[str]) -> dict[str, str]:
+        """The titles of documents, which are their ids where they have none."""
+        found: dict[str, str] = {}
+        for one in dict.fromkeys(document_ids):
+            record = self.kb.store.document(one)
+            found[one] = record.title if record is not None and record.title else one
+        return found
+
+    async def words(self, query: str, hits: Sequence[Hit]) -> list[list[WordMatch]]:
+        """For each hit the words that share tokens with the question; none where the model cannot tell."""
+        encoder = await self.encoder()
+        if "lexical" not in encoder.info.legs or not hasattr(encoder, "tokens"):
+            return [[] for _ in hits]
+
+        def found() -> list[list[WordMatch]]:
+            return [matched_words(encoder, query, hit, store=self.kb.store) for hit in hits]
+
+        return await asyncio.to_thread(found)
+
+    async def highlights(self, query: str, chunk_id: str) -> dict[str, list[Mark]]:
+        """The words of a chunk that matched, by both legs; none of a leg that the model does not give."""
+        chunks = await asyncio.to_thread(self.kb.get, [chunk_id])
+        if not chunks:
+            raise Refused(404, "this passage is not in the index any more", "Search again.")
+        hit = Hit(chunks[0], 0.0)
+        encoder = await self.encoder()
+
+        def found() -> dict[str, list[Mark]]:
+            legs = encoder.info.legs if hasattr(encoder, "tokens") else ()
+            lexical = matched_words(encoder, query, hit, store=self.kb.store) if "lexical" in legs else []
+            colbert = aligned_words(encoder, query, hit) if "colbert" in legs else []
+            return {
+                "lexical": marks((word.start, word.end, word.contribution) for word in lexical),
+                "colbert": marks(((word.start, word.end, word.strength) for word in colbert), top=1.0),
+            }
+
+        return await asyncio.to_thread(found)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """All documents as JSON."""
+        records = self.kb.documents() if self.kb.exists else []
+        return [
+            {
+                "id": record.id,
+                "title": record.title or record.id,
+                "chunks": record.chunks,
+                "pages": record.pages,
+                "has_image": _pdf_of(record) is not None,
+            }
+            for record in records
+        ]
+
+    def source(self, document_id: str) -> dict[str, Any]:
+        """A document's text and its pages."""
+        record = self._record(document_id)
+        text = text_of(self.kb.store.chunks_of(document_id))
+        starts = record.page_starts
+        ends = (*starts[1:], max(len(text), *starts)) if starts else ()
+        return {
+            "document_id": record.id,
+            "title": record.title or record.id,
+            "text": text,
+            "pages": [
+                {"number": n, "start": s, "end": e} for n, (s, e) in enumerate(zip(starts, ends, strict=True), 1)
+            ],
+            "is_pdf": _pdf_of(record) is not None,
+        }
+
+    def remove(self, document_id: str) -> None:
+        """Remove a document, and its file if it was uploaded."""
+        record = self._record(document_id)
+        try:
+            self.kb.remove([document_id])
+        except InputError:
+            raise _unknown(document_id) from None  # somebody else was faster
+        if record.source:
+            self.uploads.discard(Path(record.source))
+
+    def pdf(self, document_id: str) -> Path:
+        """The PDF a document was read from.
+
+        Raises:
+            Refused: If it was none, or is not there any more.
+        """
+        path = _pdf_of(self._record(document_id))
+        if path is None:
+            raise Refused(404, "this document has no pages to show", "Its text is at /api/source.")
+        return path
+
+    def _record(self, document_id: str) -> DocumentRecord:
+        record = self.kb.store.document(document_id) if self.kb.exists else None
+        if record is None:
+            raise _unknown(document_id)
+        return record
+
+    def _filled(self) -> bool:
+        return self.kb.exists and self.kb.store.count() > 0
+
+    def close(self) -> None:
+        """End the work and release the index."""
+        self.jobs.stop()
+        self.kb.close()
+
+
+def _unknown(_document_id: str) -> Refused:
+    return Refused(404, "there is no such document in the index", "The list of documents says what there is.")
+
+
+def _pdf_of(record: DocumentRecord) -> Path | None:
+    path = Path(record.source) if record.source else None
+    return path if path is not None and path.suffix.lower() == ".pdf" and path.is_file() else None

@@ -1,0 +1,124 @@
+"""Errors as clients see them: `{"error": {"message", "remedy"}}`, the right status, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from m3rag.errors import (
+    ConfigurationError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexMissingError,
+    InputError,
+    LLMError,
+    M3RagError,
+    ModelError,
+    ReadError,
+    StoreError,
+)
+
+log = logging.getLogger("m3rag.server")
+
+STATUSES: tuple[tuple[type[Exception], int, str | None], ...] = (
+    (InputError, 400, None),
+    (ReadError, 422, None),
+    (IndexMissingError, 409, "Add a document first."),
+    (IndexLockedError, 503, "End the other process that holds the index, or let it finish."),
+    (IndexMismatchError, 503, "Start the server with the model of the index, or encode the index again."),
+    (ConfigurationError, 400, None),
+    (ModelError, 503, "Look at the server's settings: its model cannot be used."),
+    (LLMError, 502, "Ask again; if it stays so, look at the language model's server."),
+    (StoreError, 503, "Look at the server's log: its index cannot be used."),
+    (ImportError, 501, "Install the extra that the message names where the server runs."),
+    (M3RagError, 500, None),
+)
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: Of HTTP.
+        message: What is wrong, for a person.
+        remedy: What to do about it.
+        headers: Further ones of the response.
+    """
+
+    def __init__(
+        self, status: int, message: str, remedy: str | None = None, *, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.remedy = remedy
+        self.headers = headers or {}
+
+
+def body_of(message: str, remedy: str | None = None) -> dict[str, Any]:
+    """The JSON of an error."""
+    return {"error": {"message": message, "remedy": remedy}}
+
+
+def told(error: Exception) -> tuple[int, str, str | None]:
+    """Status, message and remedy of an error; of one that nobody meant, an id that the log has too."""
+    if isinstance(error, Refused):
+        return error.status, error.message, error.remedy
+    for kind, status, remedy in STATUSES:
+        if isinstance(error, kind):
+            return status, printable(str(error)), remedy
+    number = secrets.token_hex(4)
+    log.error("error %s", number, exc_info=error)
+    return 500, f"something failed in the server (error {number})", f"Look for {number} in the server's log."
+
+
+def printable(text: str) -> str:
+    """Text that can be sent: a file name may hold bytes that are no Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def response_of(error: Exception) -> JSONResponse:
+    """An error as a response."""
+    status, message, remedy = told(error)
+    headers = error.headers if isinstance(error, Refused) else None
+    return JSONResponse(body_of(message, remedy), status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer with such errors wherever a route raises."""
+
+    async def known(_request: Request, error: Exception) -> JSONResponse:
+        return response_of(error)
+
+    async def http(_request: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, HTTPException):
+            raise error
+        return JSONResponse(body_of(_sentence(error)), error.status_code, headers=error.headers)
+
+    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+        problems: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
+        return JSONResponse(body_of("; ".join(map(_problem, problems)), "See /openapi.json for what is taken."), 422)
+
+    for kind in (Refused, M3RagError, ImportError):
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _sentence(error: HTTPException) -> str:
+    return {404: "there is nothing at this address", 405: "this address does not take that method"}.get(
+        error.status_code, str(error.detail)
+    )
+
+
+def _problem(problem: Any) -> str:
+    # What was sent is not repeated: it may be long, or a secret in the wrong place.
+    where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the request"
+    return printable(f"{where}: {problem['msg']}")

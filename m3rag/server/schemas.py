@@ -1,0 +1,174 @@
+"""What requests may hold; unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from m3rag.answering import Turn
+from m3rag.retrieval import Mode, SearchOptions
+
+MOST_QUESTION = 10_000
+MOST_HITS = 100
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank: ask something in words")
+    return text
+
+
+Question = Annotated[str, Field(min_length=1, max_length=MOST_QUESTION), AfterValidator(_not_blank)]
+
+
+class Body(BaseModel):
+    """A request's JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and what to do about it."""
+
+    message: str
+    remedy: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every response that is an error."""
+
+    error: ErrorDetail
+
+
+class Looking(Body):
+    """How to search; what is left out is as the server is set up."""
+
+    k: Annotated[int, Field(ge=1, le=MOST_HITS)] | None = None
+    mode: Mode | None = None
+    weights: Annotated[str, Field(max_length=100)] | None = None
+    filter: dict[str, JsonValue] | None = None
+
+    def options(self) -> SearchOptions:
+        """As keywords of a search."""
+        return {"k": self.k, "mode": self.mode, "weights": self.weights, "filter": self.filter or None}
+
+
+class SearchBody(Looking):
+    """A search."""
+
+    query: Question
+    explain: bool = False
+
+
+class TurnBody(Body):
+    """One turn of the conversation so far."""
+
+    question: Annotated[str, Field(max_length=MOST_QUESTION)]
+    answer: Annotated[str, Field(max_length=100_000)]
+
+
+class AskBody(Looking):
+    """A question to be answered."""
+
+    question: Question
+    history: Annotated[list[TurnBody], Field(max_length=100)] = []
+
+    def turns(self) -> list[Turn]:
+        """The conversation."""
+        return [Turn(turn.question, turn.answer) for turn in self.history]
+
+
+class HighlightsBody(Body):
+    """Which words of a chunk matched a question."""
+
+    query: Question
+    chunk_id: Annotated[str, Field(max_length=1000)]
+
+
+class FeedbackBody(Body):
+    """What somebody thinks of an answer."""
+
+    id: Annotated[str, Field(max_length=100)]
+    question: Annotated[str, Field(max_length=MOST_QUESTION)]
+    answer: Annotated[str, Field(max_length=100_000)]
+    rating: Literal["up", "down"]
+    comment: Annotated[str, Field(max_length=5_000)] = ""
+
+
+class FurtherLegs(Body):
+    """Which representations an embedding brings beside the dense vector."""
+
+    lexical: bool = False
+    colbert: bool = False
+
+
+Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
+
+
+class EmbeddingsBody(Body):
+    """OpenAI's request for embeddings, with `m3rag` as an extension."""
+
+    input: str | Texts
+    model: str = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    input_type: Annotated[
+        Literal["query", "document"], Field(description="which prefix texts get, for models that know prefixes")
+    ] = "document"
+    m3rag: FurtherLegs = FurtherLegs()
+
+
+class ContentPart(BaseModel):
+    """A part of a message; only text is taken."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message of OpenAI's chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[ContentPart]
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatBody(BaseModel):
+    """OpenAI's request for a chat completion; what is said about sampling is passed over, as others do.
+
+    `m3rag` is an extension: how to search.
+    """
+
+    model: str = ""
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=200)]
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    n: Literal[1] | None = None
+    m3rag: Looking = Looking()
+
+
+class RerankDocument(BaseModel):
+    """A document to be ranked, as Cohere may have it."""
+
+    text: str
+
+
+class RerankBody(Body):
+    """A request to rank documents, in the shapes of Cohere, Jina and TEI."""
+
+    query: Question
+    documents: Annotated[list[str | RerankDocument], Field(min_length=1, max_length=1000)] | None = None
+    texts: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="as TEI names the documents"
+    )
+    model: str = ""
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = False
+    mode: Mode | None = None
+    weights: Annotated[str, Field(max_length=100)] | None = None

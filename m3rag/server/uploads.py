@@ -1,0 +1,97 @@
+"""Uploaded files on disk: each in a folder of a random name, so that no name of a client is ever a path.
+
+`DATA/files/0f3a.../report.pdf` is the document `report.pdf`. While another file of that name is read, the
+old one waits in `DATA/aside`, from where it comes back if the new one cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from m3rag.errors import InputError
+
+PIECE = 1 << 20
+
+
+class Uploads:
+    """The files below one folder, which is made when the first is kept.
+
+    Args:
+        data: The folder.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.files = data.absolute() / "files"
+        self.aside = data.absolute() / "aside"
+
+    def new(self, name: str) -> Path:
+        """A place for a file of this (clean) name, in a folder of its own.
+
+        Raises:
+            InputError: If the folder cannot be written.
+        """
+        folder = self.files / secrets.token_hex(8)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(f"the server cannot keep uploads ({error.strerror}): see its setting serve.data") from None
+        return folder / name
+
+    def discard(self, path: Path) -> None:
+        """Remove an uploaded file; of one that is none, nothing."""
+        if self.holds(path):
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+    def holds(self, path: Path) -> bool:
+        """Whether this is the path of an upload, there or not."""
+        return path.parent.parent == self.files
+
+    def set_aside(self, path: Path) -> Callable[[bool], None]:
+        """Put the file that a new one may replace out of the way.
+
+        Returns:
+            What to call in the end: with True to bring it back, with False to drop it.
+        """
+        self.aside.mkdir(parents=True, exist_ok=True)
+        there = self.aside / path.parent.name
+        existed = path.parent.is_dir()
+        if existed:
+            os.replace(path.parent, there)
+
+        def end(back: bool) -> None:
+            if back and existed:
+                os.replace(there, path.parent)
+            else:
+                shutil.rmtree(there, ignore_errors=True)
+
+        return end
+
+    def recover(self, sources: Sequence[str]) -> list[Path]:
+        """Mend what a server that was killed has left.
+
+        Args:
+            sources: The files that the index was made from.
+
+        Returns:
+            Uploads that the index does not hold yet, by name.
+        """
+        known = {Path(source) for source in sources if source}
+        for folder in sorted(self.aside.iterdir()) if self.aside.is_dir() else []:
+            here = self.files / folder.name
+            if any(path.parent == here for path in known) and not here.exists():
+                os.replace(folder, here)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        found = [path for path in self.files.glob("*/*") if path.is_file()] if self.files.is_dir() else []
+        partial = [path for path in found if path.name.endswith(PARTIAL)]
+        for path in partial:
+            self.discard(path)
+        return sorted((p for p in found if p not in known and p not in partial), key=lambda p: (p.name, p.parent.name))
+
+
+PARTIAL = ".m3rag-part"
+"""Ends the name of a file that is still being written."""

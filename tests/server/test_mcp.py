@@ -1,0 +1,66 @@
+"""The official client of the Model Context Protocol is served, over HTTP and over stdio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from m3rag.server import create_app
+from m3rag.settings import ServeSettings
+
+from .serving import filled, serving
+
+SERVER = """
+import sys
+from m3rag.server.engine import Engine
+from m3rag.server.mcp import mcp_server
+sys.path.insert(0, {tests!r})
+from server.serving import filled
+kb = filled()
+mcp_server(Engine(kb, kb.settings.serve)).run("stdio")
+"""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    settings = ServeSettings(data=tmp_path_factory.mktemp("data"))
+    with serving(create_app(filled(), settings)) as server:
+        yield f"{server.url}/mcp"
+
+
+async def used(client: Client) -> None:
+    """All tools do what they say."""
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == {"search", "ask", "list"}
+    assert all(tool.description for tool in tools.values())
+
+    found: Any = (await client.call_tool("search", {"query": "what do ducks eat", "k": 1})).structured_content
+    (hit,) = found["hits"]
+    assert hit["document_id"] == "ducks.txt"
+    assert found["no_hits"] is None
+
+    answer: Any = (await client.call_tool("ask", {"question": "What do ducks eat in ponds?"})).structured_content
+    assert answer["answered"] is True
+    assert answer["citations"][0]["document_id"] == "ducks.txt"
+
+    listed: Any = (await client.call_tool("list", {})).structured_content
+    assert [one["id"] for one in listed["documents"]] == ["ducks.txt", "frogs.txt"]
+
+    for arguments in ({"query": " "}, {"query": "ducks", "k": 0}, {}):
+        assert (await client.call_tool("search", arguments)).is_error
+
+
+async def test_over_http(url: str) -> None:
+    async with Client(url) as client:
+        await used(client)
+
+
+async def test_over_stdio(tmp_path: Path) -> None:
+    code = SERVER.format(tests=str(Path(__file__).parents[1]))
+    async with Client(StdioServerParameters(command=sys.executable, args=["-c", code])) as client:
+        await used(client)

@@ -1,0 +1,146 @@
+"""OpenAI's own client is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from openai import OpenAI
+
+from m3rag import KnowledgeBase
+from m3rag.answering import OpenAIChat
+from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.server import create_app
+from m3rag.settings import ServeSettings
+from m3rag.testing import HashEncoder
+from m3rag.testing.llm_server import LLMServer
+
+from .serving import client_of, filled, serving
+
+QUESTION = [{"role": "user", "content": "What do ducks eat in ponds?"}]
+
+
+@pytest.fixture(scope="module")
+def openai_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    settings = ServeSettings.model_validate({"api_key": "key", "data": tmp_path_factory.mktemp("data")})
+    with (
+        serving(create_app(filled(), settings)) as server,
+        OpenAI(base_url=f"{server.url}/v1", api_key="key", max_retries=0) as client,
+    ):
+        yield client
+
+
+def test_models(openai_client: OpenAI) -> None:
+    assert [model.id for model in openai_client.models.list()] == ["m3rag", "hash"]
+
+
+def test_a_wrong_key_is_the_clients_own_error(openai_client: OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError, match="API key"):
+        openai_client.with_options(api_key="wrong").models.list()
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_embeddings_are_those_of_the_encoder(openai_client: OpenAI, form: str) -> None:
+    texts = ["Do ducks swim?", "鸭子"]
+    found = openai_client.embeddings.create(model="hash", input=texts, encoding_format=form)  # type: ignore[call-overload]
+    expected = HashEncoder().encode_documents(texts)
+    for i, item in enumerate(found.data):
+        vector = item.embedding
+        if isinstance(vector, str):
+            import base64
+
+            vector = np.frombuffer(base64.b64decode(vector), "<f4")
+        np.testing.assert_allclose(vector, expected.dense[i], atol=1e-7)
+    assert found.usage.prompt_tokens == expected.offsets[-1]
+
+
+def test_embeddings_as_the_client_asks_by_itself(openai_client: OpenAI) -> None:
+    (item,) = openai_client.embeddings.create(model="hash", input="Ducks").data
+    np.testing.assert_allclose(item.embedding, HashEncoder().encode_documents(["Ducks"]).dense[0], atol=1e-7)
+
+
+def test_the_other_representations_by_the_extension(openai_client: OpenAI) -> None:
+    extension = {"m3rag": {"lexical": True, "colbert": True}}
+    found = openai_client.embeddings.create(
+        model="hash", input=["Ducks swim"], encoding_format="float", extra_body=extension
+    )
+    expected = HashEncoder().encode_documents(["Ducks swim"])
+    further = found.data[0].m3rag  # type: ignore[attr-defined]
+    assert further["lexical"] == pytest.approx({"ducks": 0.5, "swim": 0.4})
+    np.testing.assert_allclose(further["colbert"], expected.colbert, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"model": "gpt-5", "input": "x"}, openai.NotFoundError),
+        ({"model": "hash", "input": "x", "dimensions": 7}, openai.BadRequestError),
+        ({"model": "hash", "input": []}, openai.UnprocessableEntityError),
+        ({"model": "hash", "input": ["x"] * 65, "extra_body": {"m3rag": {"colbert": True}}}, openai.BadRequestError),
+    ],
+)
+def test_what_is_not_possible_is_said(
+    openai_client: OpenAI, given: dict[str, object], error: type[openai.APIStatusError]
+) -> None:
+    with pytest.raises(error) as caught:
+        openai_client.embeddings.create(**given)  # type: ignore[arg-type]
+    assert caught.value.body["message"]  # type: ignore[index]
+
+
+def test_a_chat_is_an_answer_with_its_sources(openai_client: OpenAI) -> None:
+    found = openai_client.chat.completions.create(model="m3rag", messages=QUESTION)  # type: ignore[arg-type]
+    text = found.choices[0].message.content
+    assert found.choices[0].finish_reason == "stop"
+    assert text is not None
+    assert "[1]" in text
+    sources = found.m3rag  # type: ignore[attr-defined]
+    assert sources["answered"] is True
+    assert sources["text"] == text
+    assert sources["citations"][0]["document_id"] == "ducks.txt"
+    assert sources["hits"][0]["document_id"] == "ducks.txt"
+
+
+def test_a_streamed_chat_is_the_same(openai_client: OpenAI) -> None:
+    whole = openai_client.chat.completions.create(model="m3rag", messages=QUESTION)  # type: ignore[arg-type]
+    chunks = list(openai_client.chat.completions.create(model="m3rag", messages=QUESTION, stream=True))  # type: ignore[arg-type, call-overload]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert chunks[-1].m3rag["citations"] == whole.m3rag["citations"]  # type: ignore[attr-defined]
+
+
+async def test_turns_before_the_question_are_its_history() -> None:
+    messages = [
+        {"role": "system", "content": "Be a pirate."},
+        {"role": "user", "content": "Do ducks swim?"},
+        {"role": "assistant", "content": "They do."},
+        {"role": "user", "content": [{"type": "text", "text": "And eat?"}]},
+    ]
+    body = {"messages": messages, "stream": True, "temperature": 0.7}
+    script = ["What do ducks eat?", "NOT_IN_DOCUMENTS"]
+    with LLMServer(script) as server, OpenAIChat("any", base_url=server.base_url) as llm:
+        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
+            response = await client.post("/v1/chat/completions", json=body)
+    assert "They do." in server.requests[0].prompt
+    assert "pirate" not in server.requests[0].prompt
+    assert NO_ANSWER_TEXT in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_language_model_that_fails(kb: KnowledgeBase, stream: bool) -> None:
+    with OpenAIChat("any", base_url="http://127.0.0.1:9/v1", max_retries=0) as llm:
+        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
+            response = await client.post("/v1/chat/completions", json={"messages": QUESTION, "stream": stream})
+    assert response.status_code == (200 if stream else 502)
+    assert '"error"' in response.text
+
+
+@pytest.mark.parametrize(
+    "messages", [[{"role": "system", "content": "x"}], [*QUESTION, {"role": "assistant", "content": "y"}]]
+)
+async def test_the_last_message_must_be_a_question(client: httpx.AsyncClient, messages: list[object]) -> None:
+    response = await client.post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 400
