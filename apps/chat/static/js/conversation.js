@@ -1,0 +1,165 @@
+// The middle pane: the turns of one conversation, and the question that makes the next.
+
+import { ApiError, events } from "./api.js";
+import { $, announce, h, plural } from "./dom.js";
+import { searchOptions } from "./options.js";
+import { fresh, save } from "./saved.js";
+import { turnView } from "./turn.js";
+
+const REMEMBERED = 6; // earlier turns that a question may lean on
+const BROKEN = ["The answer broke off before its end.", "Ask again; if it happens often, the server's log says why."];
+
+let conversation = fresh();
+let running = null; // {turn, controller} while an answer is being written
+let openSource = () => {};
+let changed = () => {};
+let documents = null; // how many there are; null before that is known
+
+/** Start: `onOpen(place, button)` shows a source, `onChange()` is told when the stored list changed. */
+export function start({ onOpen, onChange }) {
+  openSource = onOpen;
+  changed = onChange;
+  const question = $("question");
+  $("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!question.value.trim() || running) return;
+    const asked = question.value.trim();
+    question.value = "";
+    grow();
+    ask(asked);
+  });
+  question.addEventListener("keydown", (event) => {
+    // While a word is being composed (Chinese, Japanese), Enter chooses it.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    $("composer").requestSubmit();
+  });
+  question.addEventListener("input", grow);
+  $("stop").addEventListener("click", stop);
+}
+
+/** Show a stored conversation, or a new one. */
+export function show(other = fresh()) {
+  stop();
+  conversation = other;
+  draw();
+  $("turns").scrollTop = $("turns").scrollHeight;
+}
+
+/** The conversation that is shown. */
+export const shown = () => conversation;
+
+/** What an empty conversation says depends on whether there are documents. */
+export function setDocuments(count) {
+  documents = count;
+  if (!conversation.turns.length) draw();
+}
+
+/** Cancel the answer that is being written, if there is one; what has come stays. */
+export const stop = () => running?.controller.abort();
+
+function grow() {
+  const box = $("question");
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
+}
+
+function draw() {
+  $("turns").replaceChildren(...conversation.turns.map((turn) => view(turn).element));
+  if (!conversation.turns.length) $("turns").append(empty());
+}
+
+function empty() {
+  if (documents === 0)
+    return h(
+      "div",
+      { class: "empty" },
+      h("h2", {}, "Begin with a document"),
+      h("p", {}, "Drop a PDF anywhere on this page. Then ask about it: every answer shows where it stands."),
+    );
+  return h(
+    "div",
+    { class: "empty" },
+    h("h2", {}, documents ? `Ask about ${plural(documents, "document")}` : "Ask about your documents"),
+    h("p", {}, "Answers cite their sources. A number such as ", h("span", { class: "cite" }, "1"), " opens the place."),
+  );
+}
+
+function view(turn) {
+  const store = () => {
+    save(conversation);
+    changed();
+  };
+  const again = () => {
+    if (running) return;
+    conversation.turns = conversation.turns.filter((other) => other !== turn);
+    draw();
+    ask(turn.question);
+  };
+  return turnView(turn, { open: openSource, again, changed: store });
+}
+
+async function ask(question) {
+  const asked = conversation; // another may be shown before the answer is whole
+  const turn = { question, answer: "", citations: [], hits: [], state: "streaming" };
+  const history = asked.turns
+    .filter((earlier) => earlier.state === "done")
+    .slice(-REMEMBERED)
+    .map(({ question, answer }) => ({ question, answer }));
+  if (!asked.turns.length) {
+    asked.title = question.slice(0, 80);
+    $("turns").replaceChildren();
+  }
+  asked.turns.push(turn);
+  const { element, draw } = view(turn);
+  $("turns").append(element);
+  running = { turn, controller: new AbortController() };
+  busy(true);
+  save(asked);
+  changed();
+  announce("Searching.");
+  await receive(turn, { question, history, ...searchOptions() }, running.controller.signal, () => follow(draw));
+  running = null;
+  busy(false);
+  follow(draw);
+  save(asked);
+  changed();
+  announce(spoken(turn));
+}
+
+async function receive(turn, body, signal, draw) {
+  try {
+    for await (const [name, data] of events("ask", body, signal)) {
+      if (name === "error") throw new ApiError(data.message, data.remedy);
+      if (name === "sources") Object.assign(turn, { hits: data.hits, standalone: data.question });
+      if (name === "token") turn.answer += data.text;
+      if (name === "citation") turn.citations.push(data);
+      if (name === "done")
+        Object.assign(turn, { id: data.id, answer: data.text, answered: data.answered, state: "done" });
+      draw();
+    }
+    if (turn.state === "streaming") throw new ApiError(...BROKEN);
+  } catch (error) {
+    if (error.name === "AbortError") turn.state = "stopped";
+    else Object.assign(turn, { state: "failed", error: { message: error.message, remedy: error.remedy ?? null } });
+  }
+}
+
+function spoken(turn) {
+  if (turn.state === "done") return `Answer: ${turn.answer}`;
+  return turn.state === "stopped" ? "Stopped." : `${turn.error.message} ${turn.error.remedy ?? ""}`;
+}
+
+function busy(value) {
+  $("stop").hidden = !value;
+  $("send").hidden = value;
+  if (!value && document.activeElement === document.body) $("question").focus(); // the focus was on Stop
+}
+
+/** Draw, and stay at the end if the reader was there. */
+function follow(draw) {
+  const box = $("turns");
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 120;
+  draw();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}

@@ -1,0 +1,111 @@
+// The passages an answer was made from: scores of each leg as bars, and the words that matched.
+
+import { post } from "./api.js";
+import { h, notice, plural } from "./dom.js";
+import { marked } from "./text.js";
+
+const LEGS = [
+  ["dense", "dense", "meaning of the whole passage: cosine, at most 1"],
+  ["lexical", "lexical", "shared words, by weight: 0 is none"],
+  ["colbert", "ColBERT", "word by word: mean of best cosines, at most 1"],
+  ["bm25", "BM25", "shared words, by rarity: 0 is none"],
+];
+const SHOWN = { none: "none", lexical: "words (lexical)", colbert: "word by word (ColBERT)" };
+
+let number = 0; // radio groups need names of their own
+
+/** A closed list of hits; `open(hit)` shows one in its source, `cited` maps chunk ids to numbers. */
+export function hitsBlock({ hits, question, cited, open }) {
+  const list = h("ol", { class: "hits" });
+  const unbounded = { lexical: 0, bm25: 0 };
+  for (const leg of Object.keys(unbounded)) unbounded[leg] = Math.max(...hits.map((hit) => hit.scores?.[leg] ?? 0));
+  const rows = hits.map((hit) => hitRow(hit, { unbounded, cited, open }));
+  list.append(...rows.map((row) => row.element));
+  const name = `highlight-${++number}`;
+  const choose = (leg) => highlight(rows, leg, question);
+  const radios = Object.entries(SHOWN).map(([leg, label]) =>
+    h(
+      "label",
+      {},
+      h("input", { type: "radio", name, value: leg, checked: leg === "none", onchange: () => choose(leg) }),
+      h("span", {}, label),
+    ),
+  );
+  return h(
+    "details",
+    { class: "considered" },
+    h("summary", {}, `${plural(hits.length, "passage")} considered`),
+    h("fieldset", { class: "choice" }, h("legend", {}, "What matched"), ...radios),
+    list,
+  );
+}
+
+function hitRow(hit, { unbounded, cited, open }) {
+  const text = h("p", { class: "passage", dir: "auto" }, hit.text);
+  const whole = h("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show all of it");
+  whole.addEventListener("click", () => {
+    const open = text.classList.toggle("whole");
+    whole.setAttribute("aria-expanded", String(open));
+    whole.textContent = open ? "Show less" : "Show all of it";
+  });
+  const place = [hit.page && `page ${hit.page}`, ...(hit.headings ?? []).slice(-1)].filter(Boolean).join(" · ");
+  const numbers = cited.get(hit.chunk_id);
+  const element = h(
+    "li",
+    {},
+    h(
+      "div",
+      { class: "hit-top" },
+      h(
+        "button",
+        { type: "button", class: "link", onclick: (event) => open(hit, event.currentTarget) },
+        h("bdi", {}, hit.title || hit.document_id),
+      ),
+      h("span", { class: "muted", dir: "auto" }, place),
+      numbers ? h("span", { class: "cited" }, `cited as ${numbers.map((n) => `[${n}]`).join(" ")}`) : null,
+    ),
+    h("dl", { class: "bars" }, ...LEGS.flatMap((leg) => bar(leg, hit, unbounded))),
+    text,
+    hit.text.length > 420 ? whole : null,
+  );
+  return { hit, text, element };
+}
+
+function bar([leg, label, meaning], hit, unbounded) {
+  const score = hit.scores?.[leg];
+  if (score == null) return [];
+  const part = Math.max(0, Math.min(1, leg in unbounded ? score / (unbounded[leg] || 1) : score));
+  const fill = h("span", { class: `fill ${leg}` });
+  fill.style.width = `${100 * part}%`;
+  const rank = hit.ranks?.[leg];
+  return [
+    h("dt", { title: meaning }, label),
+    h(
+      "dd",
+      {},
+      h("span", { class: "track", "aria-hidden": "true" }, fill),
+      h("span", { class: "score" }, score.toFixed(3)),
+      rank ? h("span", { class: "rank muted" }, `rank ${rank}`) : null,
+    ),
+  ];
+}
+
+async function highlight(rows, leg, question) {
+  await Promise.all(
+    rows.map(async (row) => {
+      row.leg = leg;
+      if (leg === "none") return row.text.replaceChildren(row.hit.text);
+      try {
+        row.found ??= post("highlights", { query: question, chunk_id: row.hit.chunk_id });
+        const found = await row.found;
+        if (row.leg !== leg) return; // another was chosen meanwhile
+        row.text.replaceChildren(
+          ...marked(row.hit.text, found[leg].map(([start, end, strength]) => [start, end, `match strength-${strength}`])),
+        );
+      } catch (error) {
+        row.found = null;
+        notice(error);
+      }
+    }),
+  );
+}

@@ -1,0 +1,155 @@
+// The right pane: the page of a PDF with the passage boxed, or the text with it marked.
+
+import { get, request } from "./api.js";
+import { $, announce, h, iconButton, notice } from "./dom.js";
+import { show as showPane } from "./panes.js";
+import { indexer, marked } from "./text.js";
+
+const AROUND = 20_000; // characters of text shown before and after the passage: a book is not drawn whole
+
+let shown = null; // {source, place, page, view, image}
+let opener = null; // where the focus goes back to
+let latest = 0; // of several that were asked for in haste, the last one is shown
+
+/** Show a place: {document_id, page?, start?, end?}; `button` gets the focus back at the end. */
+export async function open(place, button) {
+  const turn = ++latest;
+  opener = button;
+  showPane("source");
+  $("source-title").textContent = place.title || place.document_id;
+  $("source-tools").replaceChildren();
+  $("source-body").replaceChildren(h("p", { class: "muted" }, "Opening …"));
+  $("source-title").focus({ preventScroll: true });
+  try {
+    const source = await get("source", { document_id: place.document_id });
+    if (turn !== latest) return;
+    const page = place.page ?? source.pages[0]?.number ?? null;
+    shown = { source, place, page, view: source.is_pdf && page !== null ? "page" : "text" };
+    $("source-title").textContent = source.title || source.document_id;
+    await draw();
+    announce(`The source is open: ${$("source-title").textContent}${page ? `, page ${page}` : ""}.`);
+  } catch (error) {
+    if (turn === latest) fail(error);
+  }
+}
+
+/** Close the source, and give the focus back. True if there was one. */
+export function close() {
+  if (!opener && !shown) return false;
+  latest++;
+  shown = null;
+  $("source-title").textContent = "Source";
+  $("source-tools").replaceChildren();
+  $("source-body").replaceChildren(empty());
+  showPane("conversation");
+  if (opener?.isConnected) opener.focus();
+  else $("question").focus();
+  opener = null;
+  return true;
+}
+
+/** What is said before anything was opened. */
+export const empty = () =>
+  h(
+    "div",
+    { class: "empty" },
+    h("p", {}, "Press a number in an answer: the page it was taken from opens here, with the place marked."),
+  );
+
+const fail = (error) =>
+  $("source-body").replaceChildren(
+    h("div", { class: "error" }, h("p", {}, h("strong", {}, error.message)), h("p", {}, error.remedy ?? "")),
+  );
+
+async function draw() {
+  tools();
+  if (shown.view === "text") return drawText();
+  const turn = latest;
+  const { source, place, page } = shown;
+  $("source-body").setAttribute("aria-busy", "true");
+  try {
+    const [picture, boxes] = await Promise.all([image(source, page), rectangles(source, place, page)]);
+    if (turn !== latest || shown?.page !== page || shown.view !== "page") return;
+    $("source-body").replaceChildren(h("div", { class: "sheet" }, picture, ...boxes));
+    ($("source-body").querySelector(".box") ?? picture).scrollIntoView({ block: boxes.length ? "center" : "start" });
+  } finally {
+    $("source-body").removeAttribute("aria-busy");
+  }
+}
+
+// A canvas, since an <img> could neither carry the API key nor show a blob under our content policy.
+async function image(source, page) {
+  const answer = await request(`page/image?${new URLSearchParams({ document_id: source.document_id, page })}`);
+  const bitmap = await createImageBitmap(await answer.blob());
+  const label = `Page ${page} of ${source.title || source.document_id}`;
+  const canvas = h("canvas", { role: "img", "aria-label": label, width: bitmap.width, height: bitmap.height });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  return canvas;
+}
+
+async function rectangles(source, { document_id, start, end }, page) {
+  const span = source.pages.find((other) => other.number === page);
+  if (start == null || (span && (end <= span.start || span.end <= start))) return [];
+  const found = await get("page/rectangles", { document_id, page, start, end });
+  return found.rectangles.map(([x0, y0, x1, y1]) => {
+    const box = h("div", { class: "box" });
+    const [left, top, width, height] = [x0, y0, x1 - x0, y1 - y0].map((part) => `${100 * part}%`);
+    Object.assign(box.style, { left, top, width, height }); // by script, which a strict policy allows
+    return box;
+  });
+}
+
+function drawText() {
+  const { source, place, page } = shown;
+  const at = indexer(source.text);
+  const span = source.pages.find((other) => other.number === page);
+  const [start, end] = [place.start ?? span?.start ?? 0, place.end ?? place.start ?? span?.start ?? 0];
+  const from = Math.max(0, start - AROUND);
+  const to = end + AROUND;
+  const text = source.text.slice(at(from), at(to));
+  const cut = h("p", { class: "muted" }, "… (the text goes on)");
+  const nodes = marked(text, [[start - from, end - from, "place"]]);
+  $("source-body").replaceChildren(
+    ...(from ? [cut.cloneNode(true)] : []),
+    h("div", { class: "text", dir: "auto" }, ...nodes),
+    ...(at(to) < source.text.length ? [cut] : []),
+  );
+  const mark = $("source-body").querySelector("mark");
+  if (mark) mark.scrollIntoView({ block: "center" });
+  else $("source-body").scrollTop = 0;
+}
+
+function tools() {
+  const { source, page, view } = shown;
+  const numbers = source.pages.map((other) => other.number);
+  const index = numbers.indexOf(page);
+  const turnTo = (step) => act(() => (shown.page = numbers[index + step]), step < 0 ? "Page before" : "Next page");
+  const tool = (name, label, step) =>
+    iconButton(name, label, () => turnTo(step), { disabled: numbers[index + step] === undefined });
+  const parts = [];
+  if (view === "page")
+    parts.push(
+      tool("back", "Page before", -1),
+      h("span", { class: "muted" }, `Page ${page} of ${numbers.at(-1)}`),
+      tool("on", "Next page", 1),
+    );
+  if (source.is_pdf) {
+    const other = view === "page" ? "text" : "page";
+    const turn = () => act(() => (shown.view = other), `Show the ${view}`);
+    parts.push(h("button", { type: "button", onclick: turn, "aria-label": `Show the ${other}` }, other === "text" ? "Text" : "Page"));
+  }
+  $("source-tools").replaceChildren(...parts, iconButton("close", "Close the source", close));
+}
+
+// The tools are made anew each time: the focus goes to the one of the same name.
+async function act(change, name) {
+  change();
+  try {
+    const drawn = draw();
+    const same = [...$("source-tools").querySelectorAll("button")].find((b) => b.ariaLabel === name);
+    (same?.disabled ? $("source-title") : (same ?? $("source-title"))).focus({ preventScroll: true });
+    await drawn;
+  } catch (error) {
+    notice(error);
+  }
+}

@@ -1,0 +1,126 @@
+"""The left pane: files in, their state, their errors, and out again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import docx
+import pytest
+
+from ..reading.pdfs import pdf
+from .conftest import Visits
+from .sites import KEY, Site, expect, ready
+
+
+def word_file(path: Path) -> Path:
+    document = docx.Document()
+    document.core_properties.title = "Notes on herons"
+    document.add_paragraph("The heron waits for frogs at the river.")
+    document.save(str(path))
+    return path
+
+
+def test_a_pdf_a_word_file_and_a_broken_file_each_get_their_own_word(
+    quoting: Site, visit: Visits, tmp_path: Path
+) -> None:
+    good = tmp_path / "swans.pdf"
+    good.write_bytes(pdf("Swans are large birds.", title="On swans"))
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.7 and nothing more")
+    page = visit(quoting)
+    ready(page)
+    page.get_by_label("Files to add").set_input_files([good, word_file(tmp_path / "herons.docx"), broken])
+    documents = page.locator("#document-list")
+    expect(documents.get_by_text("On swans")).to_be_visible()
+    expect(documents.get_by_text("Notes on herons")).to_be_visible()
+    failed = page.locator(".job.failed")
+    expect(failed).to_have_count(1)
+    expect(failed).to_contain_text("broken.pdf")
+    expect(failed).to_contain_text("damaged")
+    failed.get_by_role("button", name="Dismiss broken.pdf").click()
+    expect(page.locator("#uploads")).to_be_hidden()
+    # One that is deleted is asked about first.
+    remove = page.get_by_role("button", name="Delete On swans")
+    remove.click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(documents.get_by_text("On swans")).to_be_visible()
+    remove.click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 passage")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(documents.get_by_text("On swans")).to_have_count(0)
+    assert "swans.pdf" not in {record.id for record in quoting.kb.documents()}
+
+
+def test_files_are_dropped_anywhere_on_the_page(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    name = "<b>odd</b> ünï & name.txt"
+    page.evaluate(
+        """([name, content]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name));
+            const on = document.querySelector("#turns");
+            on.dispatchEvent(new DragEvent("dragover", {dataTransfer: data, bubbles: true, cancelable: true}));
+            on.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
+        }""",
+        [name, base64.b64encode(b"Otters play in the stream.").decode()],
+    )
+    row = page.locator("#document-list").get_by_text("ünï").first
+    expect(row).to_be_visible()
+    assert page.locator("#document-list b").count() == 0
+    page.get_by_role("button", name="Delete").filter(has_text="").and_(page.locator("[aria-label*='ünï']")).click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator("#document-list").get_by_text("ünï")).to_have_count(0)
+
+
+def test_a_file_on_its_way_shows_how_far_it_is(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    jobs = [
+        {"id": "1", "name": "a.pdf", "state": "encoding", "done": 12, "total": 40, "message": "", "document_id": None},
+        {"id": "2", "name": "b.pdf", "state": "queued", "done": 0, "total": 0, "message": "", "document_id": None},
+        {"id": "3", "name": "c.pdf", "state": "done", "done": 4, "total": 4, "message": "page 3 has no text",
+         "document_id": "c.pdf"},
+    ]  # fmt: skip
+    page.route("**/api/documents", lambda route: route.fulfill(body=json.dumps({"documents": [], "jobs": jobs})))
+    page.reload()
+    rows = page.locator("#uploads > li")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0)).to_contain_text("Encoding 12 of 40")
+    assert rows.nth(0).get_by_role("progressbar").evaluate("bar => bar.value") == pytest.approx(0.3)
+    assert rows.nth(1).get_by_role("progressbar").evaluate("bar => bar.position") == -1  # not known
+    expect(rows.nth(2)).to_contain_text("page 3 has no text")
+    expect(rows.nth(2).get_by_role("progressbar")).to_have_count(0)
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab_alone(empty: Site, visit: Visits, tmp_path: Path) -> None:
+    page = visit(empty)
+    key = page.get_by_role("textbox", name="Key")
+    expect(key).to_be_visible()
+    assert key.get_attribute("type") == "password"
+    key.fill("a wrong key")
+    key.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("refused the key")
+    key.fill(KEY)
+    key.press("Enter")
+    expect(page.get_by_role("heading", name="Begin with a document")).to_be_visible()
+    expect(page.get_by_text("Drop a PDF here")).to_be_visible()
+    assert page.evaluate("JSON.stringify(localStorage)").count(KEY) == 0
+    # What is too large is refused before it is sent, in words.
+    large = tmp_path / "large.txt"
+    large.write_bytes(b"word " * 300_000)
+    page.get_by_label("Files to add").set_input_files(large)
+    expect(page.locator(".job.failed")).to_contain_text("larger than 1 MB")
+
+
+def test_a_server_that_is_gone_is_said_with_the_remedy(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    page.route("**/api/**", lambda route: route.abort())
+    page.get_by_label("Files to add").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"})
+    expect(page.locator(".job.failed")).to_contain_text("Look whether the server still runs")
+    page.get_by_label("Question", exact=True).fill("Do ducks swim?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".turn .error")).to_contain_text("The server cannot be reached.Look whether")
