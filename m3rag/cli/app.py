@@ -6,15 +6,24 @@ import typer
 
 from m3rag import __version__
 from m3rag.cli.ask import ask
+from m3rag.cli.chat import chat
+from m3rag.cli.config import config
 from m3rag.cli.demo import demo
+from m3rag.cli.doctor import doctor
 from m3rag.cli.encode import encode
+from m3rag.cli.eval import evaluate
 from m3rag.cli.export import export
 from m3rag.cli.info import info
 from m3rag.cli.ingest import ingest
 from m3rag.cli.list import list_documents
+from m3rag.cli.mcp import mcp
+from m3rag.cli.mine import mine
 from m3rag.cli.rebuild import rebuild
 from m3rag.cli.rm import rm
 from m3rag.cli.search import search
+from m3rag.cli.serve import serve
+from m3rag.cli.show import show
+from m3rag.cli.train import train
 from m3rag.cli.tune import tune
 
 app = typer.Typer(
@@ -29,13 +38,22 @@ app.command()(demo)
 app.command()(ingest)
 app.command()(search)
 app.command()(ask)
+app.command()(chat)
 app.command("list")(list_documents)
+app.command()(show)
 app.command()(rm)
 app.command()(info)
+app.command()(doctor)
 app.command()(rebuild)
+app.command("eval")(evaluate)
 app.command()(tune)
+app.command()(mine)
+app.command()(train)
+app.command()(serve)
+app.command()(mcp)
 app.command()(encode)
 app.command()(export)
+app.add_typer(config)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,11 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3rag.cli.console import command, one_line, place, print_json
-from m3rag.cli.options import Debug, Filters, Index, Json, Mode, Model, parse_filters
+from m3rag.cli.answers import answer_dict, hit_dict, last_of, print_answer
+from m3rag.cli.console import command, print_json
+from m3rag.cli.options import (
+    Alpha,
+    Debug,
+    Diversity,
+    Filters,
+    Fusion,
+    Index,
+    Json,
+    MinScore,
+    Mode,
+    Model,
+    Passages,
+    PerDocument,
+    RerankerName,
+    Weights,
+    search_options,
+)
 
 if TYPE_CHECKING:
-    from m3rag.types import Answer
+    from collections.abc import Iterator
+
+    from m3rag.answering import AnswerEvent
+    from m3rag.types import Hit
 
 
 @command
@@ -19,8 +39,19 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     index: Index = None,
     model: Model = None,
+    top_k: Passages = None,
     mode: Mode = None,
+    weights: Weights = None,
+    alpha: Alpha = None,
+    fusion: Fusion = None,
+    min_score: MinScore = None,
+    diversity: Diversity = None,
+    per_document: PerDocument = None,
+    reranker: RerankerName = None,
     filters: Filters = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the text as it is written; with --json one event a line.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -28,33 +59,41 @@ def ask(
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 
-    with KnowledgeBase(settings=load_settings(index=index, model=model, mode=mode)) as kb:
-        answer = kb.ask(question, filter=parse_filters(filters) or None)
-    if as_json:
-        print_json(
-            "answer",
-            {
-                "question": question,
-                "answered": answer.answered,
-                "text": answer.text,
-                "support": answer.support,
-                "citations": [asdict(citation) for citation in answer.citations],
-            },
+    settings = load_settings(index=index, model=model, mode=mode, weights=weights, reranker=reranker)
+    options = search_options(
+        k=top_k,
+        filters=filters,
+        weights=weights,
+        alpha=alpha,
+        fusion=fusion,
+        min_score=min_score,
+        diversity=diversity,
+        per_document=per_document,
+    )
+    with KnowledgeBase(settings=settings) as kb:
+        passages = kb.passages(question, **options)
+        if stream and as_json:
+            _print_events(question, passages, kb.answerer.stream(question, passages))
+            return
+        answerer = kb.answerer
+        answer = (
+            last_of(answerer.stream(question, passages), preview=True)
+            if stream
+            else answerer.answer(question, passages)
         )
+    if as_json:
+        print_json("answer", answer_dict(question, answer))
     else:
         print_answer(answer)
 
 
-def print_answer(answer: Answer) -> None:
-    """The answer, then a line for each citation: where it stands, and its words."""
-    typer.echo(answer.text)
-    if not answer.answered and answer.hits:
-        nearest = answer.hits[0].chunk
-        typer.echo(f"Nearest passage: {place(nearest.document_id, nearest.page)}")
-    if answer.citations:
-        typer.echo()
-    for citation in answer.citations:
-        page = f", p. {citation.page}" if citation.page is not None else ""
-        where = f"{citation.document_id}{page}, characters {citation.start}-{citation.end}"
-        typer.echo(f"[{citation.number}] {where}")
-        typer.echo(f"    {one_line(citation.quote, 200)}")
+def _print_events(question: str, passages: list[Hit], events: Iterator[AnswerEvent]) -> None:
+    """One JSON object a line: the sources, the text in pieces, each citation, then the whole answer."""
+    print_json("ask-event", {"event": "sources", "sources": [hit_dict(hit) for hit in passages]})
+    for event in events:
+        if isinstance(event, str):
+            print_json("ask-event", {"event": "token", "text": event})
+            continue
+        for citation in event.citations:
+            print_json("ask-event", {"event": "citation", **asdict(citation)})
+        print_json("ask-event", {"event": "done", **answer_dict(question, event)})

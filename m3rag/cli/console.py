@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, overload
 
 import typer
 
@@ -28,16 +29,32 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn the errors m3rag raises on purpose into a message and an exit code.
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Signs that a terminal would obey, and halves of signs that no stream takes; a tab and a line's end are neither."""
 
-    Anything else is a bug and keeps its traceback.
+
+@overload
+def command(function: Callable[P, None]) -> Callable[P, None]: ...
+@overload
+def command(*, tells_variables: bool) -> Callable[[Callable[P, None]], Callable[P, None]]: ...
+def command(
+    function: Callable[P, None] | None = None, *, tells_variables: bool = True
+) -> Callable[P, None] | Callable[[Callable[P, None]], Callable[P, None]]:
+    """Turn errors into a message and an exit code; `--debug` lets them through, for their traceback.
+
+    Before anything else it tells of variables that look like settings and are none, unless told not to.
     """
+    if function is None:
+        return functools.partial(command, tells_variables=tells_variables)
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            if tells_variables:
+                _tell_unknown_variables()
             function(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except KeyboardInterrupt:
             note("interrupted: what was reported as done is kept")
             raise typer.Exit(INTERRUPTED) from None
@@ -45,18 +62,42 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             # The reader of our output (head, less) has seen enough; nothing may be flushed to it any more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FOUND_PROBLEMS) from None
-        except (M3RagError, ImportError) as error:
+        except Exception as error:  # whatever it is, a user wants a line and not a page of our code
             if kwargs.get("debug"):
                 raise
-            note(f"error: {error}")
-            raise typer.Exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind))) from None
+            raise typer.Exit(tell_error(error)) from None
 
     return wrapped
 
 
+def tell_error(error: Exception) -> int:
+    """Say in a line what went wrong; returns the exit code that it means."""
+    if isinstance(error, (M3RagError, ImportError)):
+        note(f"error: {error}")
+        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    if isinstance(error, OSError):
+        note(f"error: {error}; run it with --debug to see where")
+        return FOUND_PROBLEMS
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    note(f"error: {one_line(told, 300)}; this is a bug in m3rag: run it with --debug to see where, and report that")
+    return FOUND_PROBLEMS
+
+
+def _tell_unknown_variables() -> None:
+    from m3rag.doctor.variables import unknown_variables
+
+    for variable in unknown_variables():
+        note(f"note: {variable.message}")
+
+
 def printable(text: str) -> str:
-    r"""Text that any stream takes: bytes of a file name that are no Unicode are shown as `\udcff`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""Text that any stream takes and no terminal obeys: control characters and bytes of file names as `\u001b`."""
+    return UNSHOWN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
+
+def say(text: str = "") -> None:
+    """Print data for people: text from documents and models may hold anything, so that it is made printable."""
+    typer.echo(printable(text))
 
 
 def note(text: str) -> None:

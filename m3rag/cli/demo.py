@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from m3rag.cli.console import command, note
-from m3rag.cli.options import Debug, Model, Quiet
+from m3rag.cli.console import command, note, print_json, say
+from m3rag.cli.options import Debug, Json, Model, Quiet
 
 QUESTIONS = (
     "Who founded the Debian project, and when?",
@@ -27,11 +27,12 @@ DOCUMENTS = (
 def demo(
     index: Path = typer.Option(Path("demo.index"), "--index", "-i", help="Where the demo's index is kept."),
     model: Model = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Ingest sample documents in five languages and answer three questions about them."""
-    from m3rag.cli.ask import print_answer
+    from m3rag.cli.answers import answer_dict, print_answer
     from m3rag.cli.ingest import run
     from m3rag.errors import InputError
     from m3rag.knowledge_base import KnowledgeBase
@@ -42,8 +43,12 @@ def demo(
         raise InputError("the sample documents are not installed; `m3rag ingest FOLDER` takes your own")
     with KnowledgeBase(settings=load_settings(index=index, model=model)) as kb:
         note(f"Ingesting {documents} into {index} (the first time, a model is unpacked as well) ...")
-        run(kb, [documents], quiet=quiet, as_json=False)
+        run(kb, [documents], quiet=quiet, as_json=as_json)
         for question in QUESTIONS:
-            typer.echo(f"\n> {question}")
-            print_answer(kb.ask(question))
+            answer = kb.ask(question)
+            if as_json:
+                print_json("answer", answer_dict(question, answer))
+            else:
+                say(f"\n> {question}")
+                print_answer(answer)
     note(f'\nAsk more: m3rag ask --index {index} "..."   or see why: m3rag search --explain --index {index} "..."')

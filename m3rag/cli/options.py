@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from m3rag.retrieval import SearchOptions
 
 Index = Annotated[
     str | None,
@@ -44,6 +47,45 @@ Filters = Annotated[
     list[str] | None,
     typer.Option("--filter", "-f", help="KEY=VALUE a chunk's metadata must have; document_id=... for one document."),
 ]
+TopK = Annotated[int | None, typer.Option("--top-k", "-k", min=1, envvar="M3RAG_TOP_K", help="Most hits.")]
+Passages = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k",
+        "-k",
+        min=1,
+        envvar="M3RAG_ANSWER_PASSAGES",
+        help="Passages an answer is made from.",
+        show_default="5",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        envvar="M3RAG_WEIGHTS",
+        help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1.",
+        show_default="learned, else miracl",
+    ),
+]
+Alpha = Annotated[
+    float | None, typer.Option(help="Part of the dense leg, 0 to 1, in dense+lexical; instead of weights.")
+]
+Fusion = Annotated[
+    Literal["weighted", "minmax", "zscore", "rrf"] | None,
+    typer.Option(help="How the legs are fused.", show_default="weighted"),
+]
+MinScore = Annotated[float | None, typer.Option(help="Leave out hits of a lower score.")]
+Diversity = Annotated[float | None, typer.Option(help="0 to 1: how much a hit loses for being like those before it.")]
+PerDocument = Annotated[int | None, typer.Option(min=1, help="Most hits of one document.")]
+RerankerName = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        envvar="M3RAG_RERANKER",
+        help="none, colbert, or a cross-encoder (hub id or folder).",
+        show_default="learned, else none",
+    ),
+]
 
 
 JSON_SCALAR = re.compile(r"true|false|-?(0|[1-9]\d{0,14})(\.\d{1,14})?")
@@ -67,3 +109,27 @@ def parse_filters(pairs: list[str] | None) -> dict[str, list[str | int | float |
         if JSON_SCALAR.fullmatch(value):
             found[key].append(json.loads(value))
     return found
+
+
+def search_options(
+    *,
+    filters: list[str] | None,
+    weights: str | None,
+    alpha: float | None,
+    fusion: Literal["weighted", "minmax", "zscore", "rrf"] | None,
+    min_score: float | None,
+    diversity: float | None,
+    per_document: int | None,
+    k: int | None = None,
+) -> SearchOptions:
+    """The options of a search, from those of a command; mode and reranker are settings."""
+    return {
+        "k": k,
+        "filter": parse_filters(filters) or None,
+        "weights": weights,
+        "alpha": alpha,
+        "fusion": fusion,
+        "score_threshold": min_score,
+        "diversity": diversity,
+        "group_by_document": per_document,
+    }

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import command, note, one_line, place, print_json
-from m3rag.cli.options import Debug, Filters, Index, Json, Mode, Model, parse_filters
+from m3rag.cli.answers import hit_dict
+from m3rag.cli.console import command, note, one_line, place, print_json, printable, say
+from m3rag.cli.options import (
+    Alpha,
+    Debug,
+    Diversity,
+    Filters,
+    Fusion,
+    Index,
+    Json,
+    MinScore,
+    Mode,
+    Model,
+    PerDocument,
+    RerankerName,
+    TopK,
+    Weights,
+    search_options,
+)
 
 if TYPE_CHECKING:
-    from m3rag.retrieval import NoHits, SearchOptions, TokenMatch
+    from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.retrieval import NoHits, TokenMatch
+    from m3rag.retrieval.words import WordMatch
     from m3rag.types import Hit
+
+WORDS = 5
+"""Words shown of each hit."""
 
 
 @command
@@ -21,24 +43,15 @@ def search(
     query: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     index: Index = None,
     model: Model = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, envvar="M3RAG_TOP_K", help="Most hits.")] = None,
+    top_k: TopK = None,
     mode: Mode = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(envvar="M3RAG_WEIGHTS", help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1."),
-    ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Part of the dense leg, 0 to 1, in dense+lexical; instead of weights.")
-    ] = None,
-    fusion: Annotated[
-        Literal["weighted", "minmax", "zscore", "rrf"] | None,
-        typer.Option(help="How the legs are fused.", show_default="weighted"),
-    ] = None,
-    min_score: Annotated[float | None, typer.Option(help="Leave out hits of a lower score.")] = None,
-    diversity: Annotated[
-        float | None, typer.Option(help="0 to 1: how much a hit loses for being like those before it.")
-    ] = None,
-    per_document: Annotated[int | None, typer.Option(min=1, help="Most hits of one document.")] = None,
+    weights: Weights = None,
+    alpha: Alpha = None,
+    fusion: Fusion = None,
+    min_score: MinScore = None,
+    diversity: Diversity = None,
+    per_document: PerDocument = None,
+    reranker: RerankerName = None,
     filters: Filters = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show each leg's score and rank, and what matched.")
@@ -50,77 +63,93 @@ def search(
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 
-    settings = load_settings(index=index, model=model, top_k=top_k, mode=mode, weights=weights)
-    options: SearchOptions = {
-        "filter": parse_filters(filters) or None,
-        "weights": weights,
-        "alpha": alpha,
-        "fusion": fusion,
-        "score_threshold": min_score,
-        "diversity": diversity,
-        "group_by_document": per_document,
-    }
+    settings = load_settings(index=index, model=model, top_k=top_k, mode=mode, weights=weights, reranker=reranker)
+    options = search_options(
+        filters=filters,
+        weights=weights,
+        alpha=alpha,
+        fusion=fusion,
+        min_score=min_score,
+        diversity=diversity,
+        per_document=per_document,
+    )
     with KnowledgeBase(settings=settings) as kb:
         hits = kb.search(query, **options)
         why = None if hits else kb.why_empty(query, **options)
-        explanations: Sequence[list[TokenMatch] | None] = kb.explain(query, hits) if explain else [None] * len(hits)
+        tokens = kb.explain(query, hits) if explain and as_json else []
+        words = _words(kb, query, hits) if explain else []
     if as_json:
-        found = [_as_dict(hit, explanation) for hit, explanation in zip(hits, explanations, strict=True)]
+        found = [hit_dict(hit) | more for hit, more in zip(hits, _explanations(tokens, words, len(hits)), strict=True)]
         print_json("search", {"query": query, "mode": settings.mode, "hits": found, **_why(why)})
     elif explain:
-        _print_table(hits, [e for e in explanations if e is not None])
+        print_table(hits, words)
     else:
         for rank, hit in enumerate(hits, 1):
-            typer.echo(f"{rank:>2}  {hit.score:.3f}  {place(hit.chunk.document_id, hit.chunk.page)}")
-            typer.echo(f"    {one_line(hit.chunk.text, 110)}")
+            say(f"{rank:>2}  {hit.score:.3f}  {place(hit.chunk.document_id, hit.chunk.page)}")
+            say(f"    {one_line(hit.chunk.text, 110)}")
     if why is not None:
         note(f"no hit: {why.message}")
+
+
+def _words(kb: KnowledgeBase, query: str, hits: Sequence[Hit]) -> list[list[WordMatch]]:
+    from m3rag.retrieval.words import matched_words
+
+    return [matched_words(kb.encoder, query, hit, store=kb.store) for hit in hits]
 
 
 def _why(why: NoHits | None) -> dict[str, Any]:
     return {} if why is None else {"no_hits": asdict(why)}
 
 
-def _as_dict(hit: Hit, explanation: list[TokenMatch] | None) -> dict[str, Any]:
-    chunk = hit.chunk
-    found: dict[str, Any] = {
-        "document_id": chunk.document_id,
-        "page": chunk.page,
-        "start": chunk.start,
-        "end": chunk.end,
-        "text": chunk.text,
-        "headings": list(chunk.headings),
-        "metadata": dict(chunk.metadata),
-        "chunk_id": chunk.id,
-        "score": hit.score,
-        "scores": asdict(hit.scores),
-        "ranks": asdict(hit.ranks),
-        "found_by": list(hit.found_by),
-    }
-    if explanation is not None:
-        found["tokens"] = [{"token": token, "contribution": score} for token, score in explanation]
-    return found
+def _explanations(
+    tokens: Sequence[list[TokenMatch]], words: Sequence[list[WordMatch]], hits: int
+) -> list[dict[str, Any]]:
+    """What `--explain` adds to each hit: the tokens behind its lexical score, and the words they are parts of."""
+    if not words:
+        return [{} for _ in range(hits)]
+    return [
+        {
+            "tokens": [{"token": token, "contribution": score} for token, score in of_tokens],
+            "words": [word._asdict() for word in of_words],
+        }
+        for of_tokens, of_words in zip(tokens, words, strict=True)
+    ]
 
 
-def _print_table(hits: list[Hit], explanations: list[list[TokenMatch]]) -> None:
+def print_table(hits: Sequence[Hit], words: Sequence[list[WordMatch]]) -> None:
+    """Rank, place, score, and each leg's score and rank, with the words that the lexical leg found."""
     from rich.console import Console
     from rich.table import Table
 
+    reranked = any(hit.scores.rerank is not None for hit in hits)
+    by_bm25 = any(hit.scores.bm25 is not None for hit in hits)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("#", "right"), ("document:page", "left"), ("fused", "right")):
+    for name, justify in (("#", "right"), ("document:page", "left"), ("reranked" if reranked else "fused", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("dense", "lexical", "colbert"):
+    legs = ("dense", "lexical", "colbert", *(["bm25"] if by_bm25 else []))
+    for name in legs:
         table.add_column(f"{name} (rank)", justify="right")
-    table.add_column("top tokens")
-    for rank, (hit, explanation) in enumerate(zip(hits, explanations, strict=True), 1):
-        legs = [
-            "-" if score is None else f"{score:.3f} ({number})"
-            for score, number in (
-                (hit.scores.dense, hit.ranks.dense),
-                (hit.scores.lexical, hit.ranks.lexical),
-                (hit.scores.colbert, hit.ranks.colbert),
-            )
-        ]
-        tokens = " ".join(token.lstrip("▁") for token, _ in explanation)
-        table.add_row(str(rank), place(hit.chunk.document_id, hit.chunk.page), f"{hit.score:.3f}", *legs, tokens)
+    table.add_column("top words")
+    for rank, (hit, of_hit) in enumerate(zip(hits, words, strict=True), 1):
+        scores = [leg_score(hit, leg) for leg in legs]
+        shown = printable(" ".join(top_words(of_hit, WORDS)))
+        where = printable(place(hit.chunk.document_id, hit.chunk.page))
+        table.add_row(str(rank), where, f"{hit.score:.3f}", *scores, shown)
     Console(width=None if Console().is_terminal else 140, markup=False, highlight=False).print(table)
+
+
+def top_words(words: Sequence[WordMatch], most: int) -> dict[str, float]:
+    """Words with what they gave to the score, the most first; forms that differ in case are one word."""
+    sums: dict[str, float] = {}
+    names: dict[str, str] = {}
+    for word in words:
+        name = names.setdefault(word.text.casefold(), word.text)
+        sums[name] = sums.get(name, 0.0) + word.contribution
+    order = sorted(sums, key=lambda name: (-sums[name], name))
+    return {name: sums[name] for name in order[:most]}
+
+
+def leg_score(hit: Hit, leg: str) -> str:
+    """A leg's score and rank as `0.812 (1)`; `-` where the search did not look at it."""
+    score, rank = getattr(hit.scores, leg), getattr(hit.ranks, leg)
+    return "-" if score is None else f"{score:.3f}" + (f" ({rank})" if rank is not None else "")

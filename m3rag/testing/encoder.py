@@ -89,19 +89,35 @@ class HashEncoder:
         """The words of a text: `(words, 2)` int64 half-open spans."""
         return np.array([match.span() for match in WORD.finditer(text)], np.int64).reshape(-1, 2)
 
+    def tokens(self, text: str, *, role: str = "document") -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Ids `(words,)` of the words of a text, and their spans `(words, 2)`."""
+        words = WORD.findall(text.casefold())
+        return np.array([self._id(word) for word in words], np.int64), self.word_spans(text)
+
+    def token_weights(self, text: str, *, role: str = "document") -> npt.NDArray[np.float32]:
+        """The lexical weight of each of `tokens`, `(words,)`."""
+        return np.array([_weight(word) for word in WORD.findall(text.casefold())], np.float32)
+
+    def _id(self, word: str) -> int:
+        return zlib.crc32(word.encode()) % self._info.vocab_size
+
     def _lexical(self, words: Sequence[Sequence[str]]) -> csr_array:
         rows: list[dict[int, float]] = []
         for of_text in words:
             weights: dict[int, float] = {}
             for word in of_text:
-                token = zlib.crc32(word.encode()) % self._info.vocab_size
+                token = self._id(word)
                 self._words[token] = word
-                weights[token] = max(weights.get(token, 0.0), min(len(word), 10) / 10)
+                weights[token] = max(weights.get(token, 0.0), _weight(word))
             rows.append(dict(sorted(weights.items())))
         data = np.array([weight for row in rows for weight in row.values()], np.float32)
         indices = np.array([token for row in rows for token in row], np.int32)
         indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
         return csr_array((data, indices, indptr), shape=(len(words), self._info.vocab_size))
+
+
+def _weight(word: str) -> float:
+    return min(len(word), 10) / 10
 
 
 @lru_cache(maxsize=100_000)

@@ -98,7 +98,7 @@ def test_the_whole_way(files: Path) -> None:
 def test_what_a_person_sees(index: Path) -> None:
     table = run("search", "stripes", "-i", "i", "--explain").stdout
     header, first = table.splitlines()[:2]
-    for name in ("document:page", "fused", "dense (rank)", "lexical (rank)", "colbert (rank)", "top tokens"):
+    for name in ("document:page", "fused", "dense (rank)", "lexical (rank)", "colbert (rank)", "top words"):
         assert name in header
     assert "zebra.txt" in first
     assert "zebra.txt" in run("search", "stripes", "-i", "i").stdout

@@ -82,3 +82,23 @@ def test_options_change_the_hits() -> None:
     assert run("ducks", "--diversity", "2").exit_code == 2
     assert run("ducks", "--alpha", "0.5", "--weights", "mldr", "--mode", "dense+lexical").exit_code == 3
     assert "dense+lexical" in run("ducks", "--alpha", "0.5").stderr
+
+
+def test_the_words_that_matched_are_whole_and_stand_where_they_are_said_to() -> None:
+    (first, *_) = run_json("Swimming ducks", "--explain")["hits"]
+    assert {word["text"].casefold() for word in first["words"]} >= {"ducks"}
+    for word in first["words"]:
+        assert first["text"][word["start"] : word["end"]] in ("", word["text"])
+    total = sum(word["contribution"] for word in first["words"])
+    assert total == pytest.approx(first["scores"]["lexical"], abs=2e-3)
+    assert "words" not in run_json("Swimming ducks")["hits"][0]
+    table = run("Swimming ducks", "--explain").stdout
+    assert "top words" in table
+    assert "ducks" in table.casefold()
+
+
+def test_a_reranker_orders_the_hits_and_shows_its_score() -> None:
+    hits = run_json("What do ducks eat?", "--reranker", "colbert")["hits"]
+    assert [hit["score"] for hit in hits] == [hit["scores"]["rerank"] for hit in hits]
+    assert "reranked" in run("What do ducks eat?", "--reranker", "colbert", "--explain").stdout
+    assert run("ducks", "--reranker", "nonsense").exit_code == 5

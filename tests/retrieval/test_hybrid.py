@@ -120,7 +120,7 @@ def test_by_default_the_depth_grows_with_k() -> None:
     example = random_document(rng, "a.md", chunks=600)
     store.put_document(example.record, example.parts(100))
     query = random_query(rng)
-    for options, k, depth in (({}, 2, 200), ({}, 100, 400), ({"rerank_depth": 7}, 2, 7), ({"rerank_depth": 7}, 9, 9)):
+    for options, k, depth in (({}, 2, 100), ({}, 100, 400), ({"rerank_depth": 7}, 2, 7), ({"rerank_depth": 7}, 9, 9)):
         (hit, *_) = HybridRetriever(NoEncoder(), store, weights="0.01/0/1", **options).search_output(query, k=k)  # type: ignore[arg-type]
         dense = store.candidates(query, "dense", k=depth)
         colbert = store.score(query, "colbert", [key for key, _ in dense])

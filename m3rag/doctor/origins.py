@@ -1,0 +1,99 @@
+"""Each setting, its value, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
+
+from m3rag.doctor.variables import variable_of
+from m3rag.settings import FILE_NAME, Settings, find_file, load_settings, setting_names
+
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A setting and its origin.
+
+    Attributes:
+        name: Of the setting, such as `llm.model`.
+        value: What holds, as a JSON value; a secret is `***`.
+        origin: `command line`, the name of a variable, the path of a file, or `default`.
+    """
+
+    name: str
+    value: Any
+    origin: str
+
+
+def origins(**overrides: Any) -> list[Origin]:
+    """All settings of this folder and environment, in the order in which they are declared.
+
+    Args:
+        **overrides: As for `load_settings`: what a command line says; None says nothing.
+
+    Raises:
+        ConfigurationError: If a setting is unknown or malformed.
+    """
+    settings = load_settings(**overrides)
+    sources = list(_sources(overrides))
+    return [Origin(name, _shown(_value(settings, name)), _origin(name, sources)) for name in setting_names()]
+
+
+def setting_files() -> list[Path]:
+    """The files that settings are read from here, those that go first ahead."""
+    env, toml = Path(".env"), find_file(Path.cwd())
+    return [*([env.resolve()] if env.is_file() else []), *([toml] if toml else [])]
+
+
+def user_file() -> Path:
+    """The `m3rag.toml` of the user, there or not, which holds where no other does."""
+    return user_config_path("m3rag", appauthor=False) / FILE_NAME
+
+
+def _sources(overrides: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
+    """What each source says, the first wins; None is the environment, whose origin is the variable's name."""
+    yield "command line", {name: value for name, value in overrides.items() if value is not None}
+    yield None, EnvSettingsSource(Settings)()
+    if Path(".env").is_file():
+        yield str(Path(".env").resolve()), DotEnvSettingsSource(Settings)()
+    file = find_file(Path.cwd())
+    if file is not None:
+        yield str(file), TomlConfigSettingsSource(Settings, file)()
+
+
+def _origin(name: str, sources: list[tuple[str | None, Mapping[str, Any]]]) -> str:
+    for origin, said in sources:
+        if _says(said, name.split(".")):
+            return variable_of(name) if origin is None else origin
+    return "default"
+
+
+def _says(said: Any, path: list[str]) -> bool:
+    for part in path:
+        if isinstance(said, BaseModel):
+            said = said.model_dump(exclude_unset=True)
+        if not isinstance(said, Mapping) or part not in said:
+            return False
+        said = said[part]
+    return True
+
+
+def _value(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value

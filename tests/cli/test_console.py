@@ -1,0 +1,95 @@
+"""What every command does with errors, control characters and variables that are no settings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from m3rag.cli.app import app
+from m3rag.cli.console import EXIT_CODES, command, print_json, printable
+from m3rag.cli.options import Debug
+from m3rag.errors import (
+    ConfigurationError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexMissingError,
+    InputError,
+    LLMError,
+    M3RagError,
+    ModelError,
+    ReadError,
+)
+
+RAISED: list[BaseException] = []
+
+failing = typer.Typer(pretty_exceptions_enable=False)
+
+
+@failing.command()
+@command
+def fail(debug: Debug = False) -> None:
+    raise RAISED[-1]
+
+
+def run(error: BaseException, *arguments: str) -> Result:
+    RAISED.append(error)
+    return CliRunner().invoke(failing, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x"), 2),
+        (ConfigurationError("x"), 3),
+        (IndexMissingError("x"), 4),
+        (IndexLockedError("x"), 4),
+        (IndexMismatchError("x"), 4),
+        (ModelError("x"), 5),
+        (LLMError("x"), 5),
+        (ImportError('pip install "m3rag[x]"'), 5),
+        (ReadError("x"), 1),
+        (M3RagError("x"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+        (typer.Exit(7), 7),
+    ],
+)
+def test_every_error_has_its_exit_code_and_no_traceback(error: BaseException, code: int) -> None:
+    result = run(error)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_every_error_of_ours_has_an_exit_code() -> None:
+    assert {kind for kind, _ in EXIT_CODES} >= {InputError, ConfigurationError, ModelError, LLMError, M3RagError}
+    assert {code for _, code in EXIT_CODES} == {1, 2, 3, 4, 5}
+
+
+def test_a_bug_is_one_line_and_with_debug_itself() -> None:
+    result = run(ZeroDivisionError("a bug\nof two lines"))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ZeroDivisionError: a bug of two lines; this is a bug in m3rag: run it with --debug")
+    assert isinstance(run(ZeroDivisionError("a bug"), "--debug").exception, ZeroDivisionError)
+    assert isinstance(run(InputError("x"), "--debug").exception, InputError)
+
+
+def test_a_terminal_obeys_nothing_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b]0;title\x07\x1b[2J\x9b31m\r\tb\nc\udcff"
+    assert printable(hostile) == "a\\u001b]0;title\\u0007\\u001b[2J\\u009b31m\\u000d\tb\nc\\udcff"
+    print_json("test", {"text": hostile})
+    assert json.loads(capsys.readouterr().out) == {"schema": "m3rag.test/1", "text": hostile}
+
+
+def test_unknown_variables_are_told_once_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_TOPK", "3")
+    result = CliRunner().invoke(app, ["list", "-i", "nowhere"])
+    assert result.exit_code == 4
+    first, second = result.stderr.splitlines()
+    assert first == "note: the environment variable M3RAG_TOPK is no setting of m3rag: did you mean M3RAG_TOP_K?"
+    assert second.startswith("error: ")

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from m3rag.doctor.check import Check
+from m3rag.doctor.index import check_index
+from m3rag.encoder.encoder import M3Encoder
+from m3rag.knowledge_base import KnowledgeBase
+from m3rag.settings import load_settings
+from m3rag.store.place import place_of
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_checkpoint: Path) -> M3Encoder:
+    return M3Encoder(str(tiny_checkpoint), device="cpu")
+
+
+@pytest.fixture
+def index(folder: Path, encoder: M3Encoder) -> Path:
+    """An index of three files, closed."""
+    for name in ("a", "b", "c"):
+        (folder / "papers").mkdir(exist_ok=True)
+        (folder / "papers" / f"{name}.txt").write_text(f"Ducks {name}.")
+    with KnowledgeBase(folder / "i", encoder=encoder) as kb:
+        assert kb.ingest(folder / "papers").count("added") == 3
+    return folder / "i"
+
+
+def look(index: Path, **settings: object) -> dict[str, Check]:
+    return {check.name: check for check in check_index(place_of(index), load_settings(**settings))}
+
+
+def test_a_sound_index(index: Path) -> None:
+    found = look(index)
+    assert {name: check.severity for name, check in found.items()} == {
+        "index": "ok",
+        "index model": "ok",
+        "files": "ok",
+    }
+    assert "3 documents, 3 chunks" in found["index"].message
+
+
+def test_none_yet(folder: Path) -> None:
+    found = look(folder / "none")
+    assert found["index"].severity == "info"
+    assert "m3rag ingest" in (found["index"].remedy or "")
+    assert not (folder / "none").exists()
+
+
+def test_held_by_another(index: Path, encoder: M3Encoder) -> None:
+    with KnowledgeBase(index, encoder=encoder) as held:
+        assert held.documents()
+        found = look(index)
+    assert list(found) == ["index"]
+    assert (found["index"].severity, "other process" in (found["index"].remedy or "")) == ("error", True)
+
+
+def test_damaged_and_of_a_newer_version(index: Path) -> None:
+    manifest = index / "manifest.json"
+    written = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**written, "format": 99}))
+    assert look(index)["index"].remedy == "pip install -U m3rag"
+    manifest.write_text("{")
+    found = look(index)["index"]
+    assert found.severity == "error"
+    assert "ingest again" in (found.remedy or "")
+
+
+def test_made_by_another_model(index: Path) -> None:
+    found = look(index, model="mini")["index model"]
+    assert found.severity == "error"
+    assert found.remedy == f"m3rag rebuild --index {index} --model mini"
+
+
+def test_files_that_are_gone_or_changed(index: Path, folder: Path) -> None:
+    (folder / "papers" / "a.txt").unlink()
+    (folder / "papers" / "b.txt").write_text("Geese.")
+    checks = list(check_index(place_of(index), load_settings()))
+    gone, changed = [check for check in checks if check.name == "files"]
+    assert gone.severity == changed.severity == "warning"
+    assert gone.message.startswith("a.txt: is in the index")
+    assert "--sync" in (gone.remedy or "")
+    assert changed.message.startswith("b.txt: is not as ingested")
+    assert changed.remedy == f"m3rag ingest {folder / 'papers' / 'b.txt'} --index {index}"
+
+
+def test_other_chunking_settings_change_all(index: Path) -> None:
+    found = look(index, chunk_tokens=128)["files"]
+    assert found.message.startswith("a.txt, b.txt, c.txt: are not as ingested")
