@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo check test e2e bench
+.PHONY: help setup browser demo serve check test e2e bench
 
 help:  ## show this text
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -21,8 +21,15 @@ $(VENV)/.dev: $(VENV)/.base
 
 setup: $(VENV)/.dev  ## make .venv and install everything for development
 
+browser:  ## install Debian's Chromium, which the tests of the chat page drive; without it they are skipped
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
 demo: $(VENV)/.base  ## ingest sample documents and answer three questions with citations
 	$(RUN)/m3rag demo
+
+serve: $(VENV)/.base  ## the chat page over your own documents, on http://127.0.0.1:8000
+	$(RUN)/pip install -q -c constraints.txt -e ".[app,mcp,openai]"
+	$(RUN)/m3rag serve
 
 check: $(VENV)/.dev  ## format, lint, types
 	$(RUN)/ruff format --check .

@@ -55,7 +55,7 @@ def test_commands_then_python(folder: Path) -> None:
     printed = run(folder, "-c", programs[0])
     assert "Ian Murdock" in printed
     assert "debian-faq.de.pdf 10" in printed
-    run(folder, "-c", programs[1])
+    assert "Ducks eat pond weed." in run(folder, "-c", programs[1])
     searched = run(folder, "-c", programs[2])
     assert "'duck.en.html'" in searched
     assert "debian" not in searched
@@ -72,10 +72,10 @@ def test_the_first_screen_shows_what_really_comes_out(folder: Path) -> None:
     assert printed.splitlines() == lines
 
 
-def test_the_two_commands_exist() -> None:
+def test_the_commands_of_make_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     promised = re.findall(r"make ([a-z]+)", "".join(blocks("sh")))
-    assert promised == ["demo", "test"]
+    assert promised == ["demo", "test", "serve"]
     assert all(f"\n{target}: " in makefile for target in promised)
 
 
