@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 CANDIDATES = 400
 CANDIDATES_PER_HIT = 10
 RERANK_DEPTH = 100
-"""How many chunks get a ColBERT score at the least. The paper takes 200: with `mini` nDCG@10 is the same to four digits on
-SciFact, KazQAD and XQuAD (benchmarks/README.md), for half the work."""
+"""How many chunks get a ColBERT score at the least. The paper takes 200: with `mini` nDCG@10 is the same to four digits
+on SciFact, KazQAD and XQuAD (benchmarks/README.md), for half the work."""
 
 DEPTH_PER_HIT = 4
 """How many it takes for each hit wanted: on real passages the best 100 were among the first 400 to .996."""

@@ -74,7 +74,7 @@ def test_what_a_store_lacks_is_refused_before_anything_is_made(tmp_path: Path) -
 def test_one_setting_names_the_codec_of_a_new_index(tmp_path: Path, place: str) -> None:
     if place == "chroma:":
         pytest.importorskip("chromadb", reason="needs the extra chroma")
-    index = place if place == ":memory:" else f"{place}{tmp_path / 'i'}"
+    index = {":memory:": place, "folder": str(tmp_path / "i"), "chroma:": f"chroma:{tmp_path / 'i'}"}[place]
     with KnowledgeBase(index, encoder=HashEncoder(), settings=Settings(codec="int4")) as kb:
         kb.upsert([CHUNK])
         assert kb.store.manifest.codec == "int4"
