@@ -11,6 +11,7 @@ from m3rag.chunking import Chunker, document_version
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import InputError, ReadError
 from m3rag.reading import Found
+from m3rag.reading.readers import sandbox_of
 from m3rag.reading.sandbox import Limits, Sandbox
 from m3rag.store.protocol import DocumentRecord, Store
 from m3rag.sync.batches import Batches, Prepared
@@ -74,6 +75,7 @@ class Ingestor:
         sandbox: What reads them.
         max_bytes: What a file may have.
         password: For encrypted files.
+        reader: Whose formats the sandbox reads, see `m3rag.reading.readers`.
     """
 
     store: Store
@@ -83,6 +85,7 @@ class Ingestor:
     sandbox: Sandbox
     max_bytes: int
     password: str | None = None
+    reader: str = "builtin"
 
     def run(
         self,
@@ -106,7 +109,9 @@ class Ingestor:
         Raises:
             InputError: Most documents of a folder would be removed; nothing was changed.
         """
-        plan = plan_of(found, self.store, self.chunker, self.hashes, max_bytes=self.max_bytes, sync=sync)
+        plan = plan_of(
+            found, self.store, self.chunker, self.hashes, max_bytes=self.max_bytes, sync=sync, reader=self.reader
+        )
         if sync and not remove_most:
             plan.refuse_to_empty()
         run = _Run(self, plan, on_result, on_progress)
@@ -122,7 +127,7 @@ class Ingestor:
             InputError, ReadError: It cannot be.
         """
         document = self.sandbox.read(planned.path, root=planned.root, max_bytes=self.max_bytes, password=self.password)
-        document = replace(document, id=planned.document_id)
+        document = replace(document, id=planned.document_id, reader=self.reader)
         chunks = self.chunker.split(document, self.encoder())
         record = DocumentRecord(
             id=document.id,
@@ -221,6 +226,7 @@ def take_in(
     max_bytes: int,
     sync: bool,
     remove_most: bool,
+    reader: str = "builtin",
 ) -> IngestReport:
     """Ingest or sync the files found, or say what that would do.
 
@@ -234,26 +240,37 @@ def take_in(
         max_bytes: What a file may have.
         sync: See `Ingestor.run`, as for the next.
         remove_most: See there.
+        reader: What reads the files, see `m3rag.reading.readers`.
+
+    Raises:
+        ImportError: The reader is not installed.
     """
     on_result, dry = options.get("on_result"), options.get("dry_run", False)
     hashes = FileHashes(hashes_file, writable=not dry)
-    with hashes, Sandbox(limits=options.get("limits")) as sandbox:
+    with hashes, sandbox_of(reader, limits=options.get("limits")) as sandbox:
         if dry or store is None:
-            plan = plan_of(found, store, chunker, hashes, max_bytes=max_bytes, sync=sync)
+            plan = plan_of(found, store, chunker, hashes, max_bytes=max_bytes, sync=sync, reader=reader)
             if sync and not remove_most:
                 plan.refuse_to_empty()
             return dry_run(plan, sync=sync, on_result=on_result)
-        ingestor = Ingestor(store, encoder, chunker, hashes, sandbox, max_bytes, options.get("password"))
+        ingestor = Ingestor(store, encoder, chunker, hashes, sandbox, max_bytes, options.get("password"), reader)
         progress = options.get("on_progress")
         return ingestor.run(found, sync=sync, remove_most=remove_most, on_result=on_result, on_progress=progress)
 
 
 def plan_of(
-    found: Found, store: Store | None, chunker: Chunker, hashes: FileHashes, *, max_bytes: int, sync: bool
+    found: Found,
+    store: Store | None,
+    chunker: Chunker,
+    hashes: FileHashes,
+    *,
+    max_bytes: int,
+    sync: bool,
+    reader: str = "builtin",
 ) -> Plan:
     """What is to be done with the files found; a store that is None is an index that is not there yet."""
 
     def version_of(content_hash: str) -> str:
-        return document_version(Document(id="", text="", content_hash=content_hash), chunker)
+        return document_version(Document(id="", text="", content_hash=content_hash, reader=reader), chunker)
 
     return Plan.of(found, store, hashes=hashes, version_of=version_of, max_bytes=max_bytes, sync=sync)

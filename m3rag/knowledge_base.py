@@ -16,6 +16,7 @@ from m3rag.errors import ConfigurationError, InputError
 from m3rag.ingest import IngestReport, take_in
 from m3rag.reading import find_files, supported_suffixes
 from m3rag.reading.discover_rules import Rules
+from m3rag.reading.readers import formats_of
 from m3rag.settings import LLMSettings
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class KnowledgeBase(Collection):
         )
         found = self.found(*paths, **options)
         if not found.files and not (sync and self.place.exists()):
-            known = ", ".join(sorted(supported_suffixes()))
+            known = ", ".join(sorted(supported_suffixes(formats_of(settings.reader))))
             raise InputError(f"no file to read in {', '.join(map(str, paths))}: m3rag reads {known}")
 
         def encoder() -> Encoder:
@@ -140,6 +141,7 @@ class KnowledgeBase(Collection):
             max_bytes=int(settings.max_file_mb * 1e6),
             sync=sync,
             remove_most=remove_most,
+            reader=settings.reader,
         )
 
     def found(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> Found:
@@ -156,7 +158,8 @@ class KnowledgeBase(Collection):
             gitignore=options.get("gitignore", False),
         )
         without = [self.path] if self.path else []
-        return find_files(paths, suffixes=supported_suffixes(), rules=rules, without=without)
+        suffixes = supported_suffixes(formats_of(self.settings.reader))
+        return find_files(paths, suffixes=suffixes, rules=rules, without=without)
 
     def standalone(self, question: str, history: Sequence[Turn]) -> str:
         """A question of a conversation, made understandable by itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_config_path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     late_chunking: bool = False
     overlap_tokens: int = Field(default=32, ge=0)
     max_file_mb: float = Field(default=200.0, gt=0)
+    reader: Literal["builtin", "docling"] = Field(
+        default="builtin", description="docling for PDF, DOCX, PPTX and images, if the extra is installed"
+    )
     top_k: int = Field(default=10, ge=1)
     mode: str = "all"
     weights: str = "miracl"

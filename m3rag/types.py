@@ -59,6 +59,7 @@ class Document:
         headings: In order of position.
         metadata: JSON values.
         warnings: What the reader could not take over, for people (such as a page without text).
+        reader: Who read it, one of `m3rag.reading.readers.READERS`; another one gives another text.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Document:
     headings: tuple[Heading, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    reader: str = "builtin"
 
 
 @dataclass(frozen=True, slots=True)

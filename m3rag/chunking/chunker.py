@@ -144,13 +144,15 @@ def document_version(document: Document, chunker: Chunker) -> str:
     """What the chunks of a document depend on, as one name: equal for equal bytes and settings.
 
     Args:
-        document: Its `content_hash` counts, its id does not.
+        document: Its `content_hash` and its `reader` count, its id does not.
         chunker: Its strategy and parameters count.
 
     Returns:
         64 hex digits. The tokenizer is not a part: an index is bound to its model anyway.
     """
     parts = f"{document.content_hash}\n{chunker.version}\nreading-{READING_VERSION}"
+    if document.reader != "builtin":
+        parts += f"\n{document.reader}"
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

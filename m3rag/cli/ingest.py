@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json, printable, shows_progress
+from m3rag.cli.console import FOUND_PROBLEMS, command, counted, note, print_json, printable, shows_progress
 from m3rag.cli.ingest_progress import ProgressBar
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 
@@ -38,20 +38,27 @@ def ingest(
     password_file: Annotated[
         Path | None, typer.Option(help="A file whose first line is the password of encrypted files.")
     ] = None,
-    file_seconds: Annotated[float, typer.Option(help="Most seconds to read a file.", min=0.1)] = 60.0,
-    file_mb: Annotated[float, typer.Option(help="Most memory (MB) to read a file.", min=100)] = 1024.0,
+    reader: Annotated[
+        str | None, typer.Option(help="docling reads PDF, DOCX, PPTX and images by its models (an extra).")
+    ] = None,
+    file_seconds: Annotated[
+        float | None, typer.Option(help="Most seconds to read a file: 60, of docling 600.", min=0.1)
+    ] = None,
+    file_mb: Annotated[
+        float | None, typer.Option(help="Most memory (MB) to read a file: 1,024, of docling 16,384.", min=100)
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Read files and folders into the index; unchanged files cost nothing.
+    """Read files and folders into the index; skip what is unchanged.
 
     With --sync the index equals the folders afterwards: files that are gone are removed, renamed
     ones are not encoded again.
     """
     from m3rag.errors import InputError
     from m3rag.knowledge_base import KnowledgeBase
-    from m3rag.reading.sandbox import Limits
+    from m3rag.reading.readers import limits_of
     from m3rag.settings import load_settings
 
     if watch and dry_run:
@@ -61,10 +68,17 @@ def ingest(
         "exclude": exclude or [],
         "gitignore": gitignore,
         "password": _password(password_file),
-        "limits": Limits(seconds=file_seconds, memory_bytes=int(file_mb * 1e6)),
         "dry_run": dry_run,
     }
-    with KnowledgeBase(settings=load_settings(index=index, model=model)) as kb:
+    settings = load_settings(index=index, model=model, reader=reader)
+    if file_seconds or file_mb:
+        usual = limits_of(settings.reader)
+        options["limits"] = replace(
+            usual,
+            seconds=file_seconds or usual.seconds,
+            memory_bytes=int(file_mb * 1e6) if file_mb else usual.memory_bytes,
+        )
+    with KnowledgeBase(settings=settings) as kb:
         if watch:
             _watch(kb, paths, options, interval=interval, yes=yes, quiet=quiet, as_json=as_json)
             return
@@ -167,7 +181,7 @@ def _summarize(report: IngestReport, *, quiet: bool, shown: tuple[str, ...] | No
 
 
 def _line(result: FileResult) -> str:
-    chunks = f"  {result.chunks} chunks" if result.status not in ("failed", "removed") else ""
+    chunks = f"  {counted(result.chunks, 'chunk')}" if result.status not in ("failed", "removed") else ""
     if result.status == "updated" and result.chunks:
         chunks += f", {result.encoded} encoded"
     was = f"  (was {result.was})" if result.was else ""

@@ -112,7 +112,7 @@ def _changed(place: Place, documents: Sequence[DocumentRecord], settings: Settin
         overlap_tokens=settings.overlap_tokens,
         late=settings.late_chunking,
     )
-    empty = Document(id="", text="", content_hash="")
+    empty = Document(id="", text="", content_hash="", reader=settings.reader)
     remembered = place.folder / HASHES_FILE if place.folder else None
     found = []
     with FileHashes(remembered if remembered and remembered.is_file() else None, writable=False) as hashes:

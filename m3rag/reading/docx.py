@@ -12,6 +12,7 @@ from m3rag.reading.content import Content
 from m3rag.reading.docx_inline import InlineReader, alternative
 from m3rag.reading.docx_styles import Styles, read_styles, switch
 from m3rag.reading.layout import Layout
+from m3rag.reading.office_tables import lay_out_table
 from m3rag.reading.xml_tree import attribute, child, local, parse_part, stream_part
 
 # Transitional and strict documents.
@@ -106,7 +107,6 @@ class _Body:
         self._cited: list[tuple[str, str]] = []
         self._shown: set[str] = set()  # the headers and footers so far
         self._in_list = self._merging = False
-        self._in_row = False
 
     @property
     def hidden(self) -> Iterator[str]:
@@ -143,7 +143,7 @@ class _Body:
             self._blocks(element)
         elif name == "altChunk":
             self.warnings.append("an embedded document was left out: open and save the file in Word to merge it")
-        if not self._in_row:
+        if not self.layout.in_row:
             self._footnotes()
 
     def _paragraph(self, element: Element) -> None:
@@ -154,7 +154,7 @@ class _Body:
         listed = self._styles.listed(properties) and not level
         if not self._merging:
             self.layout.end_block(1 if listed and self._in_list else 2)
-        if level and not self._in_row and text.strip():
+        if level and not self.layout.in_row and text.strip():
             self.layout.open_heading(level)
             self._lines(text)
             self.layout.close_heading(level)
@@ -187,30 +187,11 @@ class _Body:
                 self.layout.end_block(2)
 
     def _table(self, table: Element) -> None:
-        self.layout.end_block(2)
-        for row in _within(table, "tr"):
-            cells = list(_within(row, "tc"))
-            if self._frames(row, cells):
-                self._footnotes()  # of the rows before
-                for cell in cells:
-                    self.layout.end_block(2)
-                    self._blocks(cell)
-                self.layout.end_block(2)
-                continue
-            self._in_row = True
-            self.layout.open_row()
-            for cell in cells:
-                self.layout.open_cell()
-                self._blocks(cell)
-            self.layout.close_row()
-            self._in_row = False
-        self.layout.end_block(2)
+        rows = ((row, list(_within(row, "tc"))) for row in _within(table, "tr"))
+        lay_out_table(rows, self.layout, cell=self._blocks, is_block=self._is_block, between=self._footnotes)
 
-    def _frames(self, row: Element, cells: Sequence[Element]) -> bool:
-        """Whether a row lays out the page: a single cell, or one that holds a table or a heading."""
-        if len(cells) == 1 or any(local(e) == "tbl" for e in row.iter()):
-            return True
-        return any(self._styles.level(e) for e in row.iter() if local(e) == "pPr")
+    def _is_block(self, element: Element) -> bool:
+        return local(element) == "tbl" or (local(element) == "pPr" and bool(self._styles.level(element)))
 
     def _blocks(self, parent: Iterable[Element]) -> None:
         for block in parent:

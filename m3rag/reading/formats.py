@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -111,6 +112,6 @@ def formats_known() -> tuple[Format, ...]:
     return (*_registered.values(), *(f for f in FORMATS if f.name not in _registered))
 
 
-def supported_suffixes() -> frozenset[str]:
-    """The suffixes of all formats, registered ones too."""
-    return frozenset(s for f in formats_known() for s in f.suffixes)
+def supported_suffixes(formats: Iterable[Format] | None = None) -> frozenset[str]:
+    """The suffixes of some formats; of all, registered ones too, if None."""
+    return frozenset(s for f in (formats_known() if formats is None else formats) for s in f.suffixes)

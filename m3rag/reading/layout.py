@@ -27,6 +27,11 @@ class Layout:
         """What has been laid out so far."""
         return "".join(self._pieces)
 
+    @property
+    def in_row(self) -> bool:
+        """Whether a row is open."""
+        return self._cells is not None
+
     def add(self, text: str, *, preformatted: bool = False) -> None:
         """Add inline text; the line ends of preformatted text are kept."""
         if self._heading is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
 from m3rag.reading.layout import Layout
 from m3rag.reading.odt_styles import Styles
+from m3rag.reading.office_tables import lay_out_table
 from m3rag.reading.xml_tree import attribute, local
 
 # Text that was deleted, remarks, phonetic guides, page numbers, names for programs.
@@ -16,6 +17,7 @@ LEFT_OUT = frozenset({
     "event-listeners", "page-thumbnail", "dde-connection-decls",
 })  # fmt: skip
 MAX_BLANKS = 1000
+_CELLS = frozenset({"table-cell", "covered-table-cell"})
 _ROWS = frozenset({"table-row-group", "table-header-rows", "table-rows"})
 
 
@@ -27,7 +29,6 @@ class Blocks:
         self.styles = styles
         self._notes: list[Element] = []
         self._boxes: list[Element] = []
-        self._in_row = False
 
     def all(self, elements: Iterable[Element], *, listed: bool = False) -> None:
         """Lay out elements one after the other."""
@@ -55,7 +56,7 @@ class Blocks:
             self.layout.close_heading(1)
         else:
             self.all(element)
-        if not self._in_row:
+        if not self.layout.in_row:
             self._cited()
 
     def _cited(self) -> None:
@@ -69,7 +70,7 @@ class Blocks:
         text = "".join(self._pieces(element))
         level = self.styles.level(element)
         self.layout.end_block(1 if listed else 2)
-        heading = level and not self._in_row and text.strip()
+        heading = level and not self.layout.in_row and text.strip()
         if heading:
             self.layout.open_heading(level)
         for number, line in enumerate(text.split("\n")):
@@ -109,30 +110,12 @@ class Blocks:
             yield from self._pieces(element)
 
     def _table(self, table: Element) -> None:
-        self.layout.end_block(2)
-        for row in rows(table):
-            cells = [cell for cell in row if local(cell) in ("table-cell", "covered-table-cell")]
-            if self._frames(row, cells):
-                self._cited()  # in the rows before
-                for cell in cells:
-                    self.layout.end_block(2)
-                    self.all(cell)
-                self.layout.end_block(2)
-                continue
-            self._in_row = True
-            self.layout.open_row()
-            for cell in cells:
-                self.layout.open_cell()
-                self.all(cell)
-            self.layout.close_row()
-            self._in_row = False
-        self.layout.end_block(2)
+        cells = ((row, [e for e in row if local(e) in _CELLS]) for row in rows(table))
+        lay_out_table(cells, self.layout, cell=self.all, is_block=self._is_block, between=self._cited)
 
-    def _frames(self, row: Element, cells: Sequence[Element]) -> bool:
-        """Whether a row lays out the page: a single cell, or one that holds a table or a heading."""
-        if len(cells) == 1 or any(local(e) == "table" for e in row.iter()):
-            return True
-        return any(self.styles.level(e) for e in row.iter() if local(e) in ("p", "h"))
+    def _is_block(self, element: Element) -> bool:
+        name = local(element)
+        return name == "table" or (name in ("p", "h") and bool(self.styles.level(element)))
 
 
 def rows(table: Element) -> Iterator[Element]:
