@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup browser demo serve check test e2e bench
+.PHONY: help setup browser demo serve check test compat e2e bench
 
 help:  ## show this text
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -38,6 +38,9 @@ check: $(VENV)/.dev  ## format, lint, types
 
 test: $(VENV)/.dev  ## the tests
 	$(RUN)/pytest
+
+compat: $(VENV)/.dev  ## the frameworks' tests with their newest and lowest releases, in throw-away environments
+	$(RUN)/python tools/compat.py
 
 e2e: $(VENV)/.dev  ## only the tests that run the command line as a user would
 	$(RUN)/pytest tests/cli tests/test_readme.py
