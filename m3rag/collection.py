@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
@@ -180,11 +180,12 @@ class Collection:
         made = manifest.model
         if made.fingerprint != fingerprint:
             told = f"another version of {name}" if made.name == name else f"the model {made.name}, not {name}"
-            raise IndexMismatchError(
-                f"the index {self.place} was made with {told}; nothing was changed. Encode it again with "
-                f"`m3rag rebuild --index {self.place} --model {name}`"
-                + ("" if made.name == name else f", or use it with {_how_to_use(made)}")
-            )
+            remedy = f"Encode it again with `m3rag rebuild --index {self.place} --model {name}`"
+            if self._encoder is not None and self._encoder.info.legs != LEGS:
+                remedy = "Open it with the model that made it, or make a new index"  # no name loads that of others
+            elif made.name != name:
+                remedy += f", or use it with {_how_to_use(made)}"
+            raise IndexMismatchError(f"the index {self.place} was made with {told}; nothing was changed. {remedy}")
 
     def _store_for(self, encoder: Callable[[], Encoder]) -> Store:
         """The index, made if need be; the model is loaded only if it may be another one than the index's."""
@@ -353,6 +354,13 @@ class Collection:
             if self._store is not None:
                 self._store.close()
                 self._store = self._bm25 = self._reranker = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: frameworks copy what holds a collection, and an index is open once."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(f"the open index {self.place} cannot be pickled: pickle its place, and open it there")
 
     def __enter__(self) -> Self:
         return self

@@ -214,7 +214,8 @@ class KnowledgeBase(Collection):
         return self.answerer.stream(asked, hits)
 
     def _for_answer(self, options: SearchOptions) -> SearchOptions:
-        return {**options, "k": options.get("k") or self.settings.answer_passages}
+        k = options.get("k")
+        return {**options, "k": self.settings.answer_passages if k is None else k}
 
     def expanded(self, answerer: Answerer, hits: Sequence[Hit]) -> list[Hit]:
         """What an answerer is given for hits: small chunks with the passage they stand in.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +160,21 @@ def test_a_reranker_by_setting_or_as_tune_found(
         assert [score is not None for score in scores] == [reranked] * 3
         given = found.search("Do ducks swim?", reranker=ColbertReranker(found.encoder), rerank_top=3)
         assert all(hit.scores.rerank is not None for hit in given)
+
+
+def test_a_copy_is_the_same_index_and_a_pickle_is_refused(collection: Collection) -> None:
+    assert copy.deepcopy({"kept": collection})["kept"] is collection
+    with pytest.raises(InputError, match="cannot be pickled: pickle its place"):
+        pickle.dumps(collection)
+
+
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": "3"}, {"k": 2.5}, {"rerank_top": 1.0}])
+def test_counts_are_whole_numbers_and_a_query_is_a_text(collection: Collection, options: dict[str, Any]) -> None:
+    collection.upsert(CHUNKS)
+    with pytest.raises(InputError, match=rf"{next(iter(options))} must be (a whole number|at least 1), got"):
+        collection.search("ducks", **options)
+    with pytest.raises(InputError, match="must be a text"):
+        collection.search(None)  # type: ignore[arg-type]
 
 
 def test_one_index_by_either_door(tmp_path: Path) -> None:

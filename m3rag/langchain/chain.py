@@ -93,15 +93,18 @@ def create_rag_chain(
         page_of: Looks up the page of a quote; by default that on which its source begins.
 
     Raises:
-        ConfigurationError: If a limit is not positive, or the model cannot count tokens.
+        ConfigurationError: If a limit is not positive, the model cannot count tokens, or a model, the retriever or
+            the reranker is none of LangChain's.
 
     When run, the chain raises InputError for a blank question or an input of another form, and
     LLMError where the model replies with nothing.
     """
     if max_context_tokens is not None and count_tokens is None:
         count_tokens = getattr(llm, "get_num_tokens", None)
-    if not isinstance(retriever, Runnable):
-        raise ConfigurationError(f"retriever is {retriever!r}, must be a LangChain retriever such as M3Retriever")
+    _require("llm", llm, Runnable, "chat model such as ChatOpenAI(...)")
+    _require("condense_llm", condense_llm, (Runnable, type(None)), "chat model such as ChatOpenAI(...)")
+    _require("retriever", retriever, Runnable, "retriever such as M3Retriever")
+    _require("reranker", reranker, (BaseDocumentCompressor, type(None)), "compressor such as M3Reranker")
     limit = ContextLimit(max_context_chars, max_context_tokens, count_tokens)
     condense = _Condense((condense_llm or llm).with_config(tags=[CONDENSE_TAG]))
     answer = _Answer(llm.with_config(tags=[ANSWER_TAG]), limit, instructions, page_of)
@@ -114,6 +117,11 @@ def create_rag_chain(
     stream, astream = cast("Any", answer.run), cast("Any", answer.arun)
     chain |= RunnableGenerator(stream, astream, name="answer")
     return chain.with_config(run_name="rag")
+
+
+def _require(name: str, value: Any, kind: Any, example: str) -> None:
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is a {type(value).__name__}, must be a LangChain {example}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document_with_scores
-from m3rag.langchain.searching import Search, require_known
+from m3rag.langchain.searching import Search, require_known, several
 from m3rag.langchain.vector_store import M3VectorStore
 from m3rag.retrieval import Mode
 from m3rag.settings import Settings
@@ -61,7 +61,8 @@ class M3DocumentIndex(DocumentIndex):
         filter: Conditions on the metadata, unless a call says otherwise.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    # Without the input in errors: who gives a key in the wrong place should not find it in a log.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     embedding: Embeddings | None = Field(default=None, exclude=True, repr=False)
     index: Any = None
@@ -111,7 +112,7 @@ class M3DocumentIndex(DocumentIndex):
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """The Documents of some ids, in the order asked for; what is not stored is left out."""
         require_known("get", kwargs, ("ids",))
-        return self._documents.get_by_ids(list(dict.fromkeys(ids)))
+        return self._documents.get_by_ids(list(dict.fromkeys(several("ids", ids))))
 
     def close(self) -> None:
         """Release the index, unless the collection was given. Closing twice does nothing."""

@@ -39,7 +39,8 @@ _LOADING = threading.Lock()
 class ModelHolder(BaseModel):
     """A model, loaded by its name or shared; `M3Embeddings` says what each field means."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+    # Without the input in errors: who gives a key in the wrong place should not find it in a log.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True, hide_input_in_errors=True)
 
     model_name: str = Field(default=DEFAULT_MODEL, alias="model")
     cache_folder: str | None = None

@@ -22,10 +22,15 @@ def passages_of(documents: Sequence[Document]) -> list[Chunk]:
     documents have, or none, is replaced by the place in the list: what is told apart by its id must not
     be taken for another.
     """
+    own = {document.id for document in documents}
     taken: set[str] = set()
     passages = []
     for place, document in enumerate(documents):
-        id = document.id if document.id and document.id not in taken else f"document {place:06d}"
+        id = document.id
+        if not id or id in taken:
+            id = f"document {place:06d}"
+            while id in own:
+                id += "'"
         taken.add(id)
         passages.append(_passage(document, id))
     return passages

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.documents import Document
 
@@ -17,6 +17,8 @@ from m3rag.retrieval import Mode, SearchOptions
 from m3rag.retrieval.options import plan
 from m3rag.store.protocol import Filter
 from m3rag.types import Hit
+
+T = TypeVar("T")
 
 OPTIONS = tuple(key for key in SearchOptions.__annotations__ if key not in ("k", "filter"))
 
@@ -94,6 +96,17 @@ def require_known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> 
     unknown = [key for key in given if key not in known]
     if unknown:
         raise InputError(f"unknown option {', '.join(unknown)}: {what} takes {', '.join(known)}")
+
+
+def several(what: str, given: Iterable[T]) -> list[T]:
+    """A list of what is given; one string is no list of its letters.
+
+    Raises:
+        InputError: If it is a string.
+    """
+    if isinstance(given, str):
+        raise InputError(f"{what} must be a list, got one string: {given[:40]!r}; put it in a list")
+    return list(given)
 
 
 def scored(hit: Hit, score: float) -> tuple[Document, float]:

@@ -13,6 +13,7 @@ from m3rag.chunking import Chunker, Semantic, Strategy
 from m3rag.chunking.chunker import SpanSource
 from m3rag.chunking.counting import require_span_source, tokenizer_of
 from m3rag.chunking.names import strategy_of
+from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 from m3rag.types import Chunk
 from m3rag.types import Document as M3Document
@@ -102,8 +103,10 @@ class M3TextSplitter(BaseDocumentTransformer):
             metadatas: One dict a text; each chunk gets a copy.
 
         Raises:
-            InputError: If texts and metadata differ in number.
+            InputError: If `texts` is one string, or holds something that is none, or texts and metadata differ in
+                number.
         """
+        require_texts(texts)
         if metadatas is not None and len(metadatas) != len(texts):
             raise InputError(f"there are {len(texts)} texts and {len(metadatas)} metadatas: give one a text")
         return self.split_documents(

@@ -12,9 +12,10 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 from m3rag.collection import CHUNKS_AT_ONCE, Collection
+from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_chunk, to_document
-from m3rag.langchain.searching import require_known
+from m3rag.langchain.searching import require_known, several
 from m3rag.store.protocol import Filter
 
 
@@ -38,7 +39,7 @@ class WritableStore(VectorStore):
         """Encode and store Documents, which are not changed; one of an id that is stored takes its place.
 
         Args:
-            documents: Any number. Metadata must be JSON.
+            documents: Any number. Metadata must be JSON, which knows no tuples: one comes back as a list.
             ids: One a Document, in place of its own; None for its own. A Document without any gets a random one.
                 Where an id comes twice, the last Document counts.
             batch_size: Most Documents encoded and written together; by default 256.
@@ -55,6 +56,7 @@ class WritableStore(VectorStore):
         size = CHUNKS_AT_ONCE if batch_size is None else batch_size
         if size < 1:
             raise InputError(f"batch_size must be at least 1, got {size}")
+        documents = list(documents)
         names = _ids(documents, ids)
         chunks = {id: to_chunk(document, id) for document, id in zip(documents, names, strict=True)}
         waiting = list(chunks.values())
@@ -75,7 +77,8 @@ class WritableStore(VectorStore):
         Raises:
             InputError: As `add_documents`, and if there are not as many metadatas as texts.
         """
-        texts = list(texts)
+        texts = texts if isinstance(texts, str) else list(texts)
+        require_texts(texts)
         if metadatas and len(metadatas) != len(texts):
             raise InputError(f"there are {len(texts)} texts and {len(metadatas)} metadatas: give one a text")
         documents = [
@@ -115,7 +118,7 @@ class WritableStore(VectorStore):
         """
         require_known("delete", kwargs, ("ids", "filter"))
         if ids is not None or filter is not None:
-            self.collection.delete(ids, filter=filter)
+            self.collection.delete(None if ids is None else several("ids", ids), filter=filter)
         elif self.collection.exists:
             store = self.collection.store
             store.delete_documents([record.id for record in store.documents()])
@@ -123,11 +126,11 @@ class WritableStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The Documents of some ids, in the order asked for; what is not stored is left out."""
-        return [to_document(chunk) for chunk in self.collection.get(ids)]
+        return [to_document(chunk) for chunk in self.collection.get(several("ids", ids))]
 
 
 def _ids(documents: Sequence[Document], ids: Sequence[str | None] | None) -> list[str]:
-    given = [None] * len(documents) if ids is None else list(ids)
+    given: list[str | None] = [None] * len(documents) if ids is None else several("ids", ids)
     if len(given) != len(documents):
         raise InputError(f"there are {len(documents)} documents and {len(given)} ids: give one a document")
     odd = [id for id in given if id is not None and not isinstance(id, str)]

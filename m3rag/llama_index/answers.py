@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -18,7 +18,8 @@ from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.llama_index.nodes import to_scored_node
-from m3rag.llama_index.search import Search
+from m3rag.llama_index.search import Search, require_positive
+from m3rag.retrieval import SearchOptions
 from m3rag.types import Answer
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from m3rag.types import Hit
 
 T = TypeVar("T")
+
+_OPTIONS = (SearchOptions.__annotations__.keys() - {"filter"}) | {"filters"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Answers:
     def __post_init__(self) -> None:
         if not callable(getattr(self.knowledge_base, "passages", None)):
             raise InputError(f"knowledge_base is {self.knowledge_base!r}, must be an m3rag.KnowledgeBase")
+        unknown = sorted(self.options.keys() - _OPTIONS)
+        if unknown:
+            raise InputError(f"unknown option {unknown[0]!r}: an engine takes {', '.join(sorted(_OPTIONS))}")
+        require_positive("k", self.options.get("k"))
         self._condition()  # what is wrong with the filters is said now
 
     @property
@@ -72,7 +79,8 @@ class Answers:
         options = {key: value for key, value in self.options.items() if key != "filters"}
         if self.llm is None and condition.exact:
             return kb.passages(question, **options, filter=condition.filter or None)
-        options["k"] = options.get("k") or kb.settings.answer_passages
+        if options.get("k") is None:
+            options["k"] = kb.settings.answer_passages
         hits = Search(kb, question, condition, options=cast("Any", options)).run()
         return kb.expanded(self.answerer, hits) if self.llm is None else widened(hits, kb.store.chunks_of)
 
@@ -87,7 +95,7 @@ class Answers:
         """The answer in pieces, then the Answer; a refusal gives its text as the one piece."""
         return _in_one_context(self._stream(question, hits))
 
-    def _stream(self, question: str, hits: Sequence[Hit]) -> Iterator[str | Answer]:
+    def _stream(self, question: str, hits: Sequence[Hit]) -> Generator[str | Answer, None, None]:
         with self._synthesizing(question) as event:
             shown = False
             for piece in self.answerer.stream(question, hits):
@@ -124,11 +132,14 @@ def metadata_of(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _in_one_context(iterator: Iterator[T]) -> Iterator[T]:
+def _in_one_context(generator: Generator[T, None, None]) -> Iterator[T]:
     # LlamaIndex keeps its events in a context variable, and servers take each piece in another context.
     context, done = copy_context(), object()
-    while (item := context.run(next, iterator, done)) is not done:
-        yield cast("T", item)
+    try:
+        while (item := context.run(next, generator, done)) is not done:
+            yield cast("T", item)
+    finally:
+        context.run(generator.close)  # of an answer that nobody reads to its end
 
 
 async def on_threads(iterator: Iterator[T]) -> AsyncIterator[T]:

@@ -60,7 +60,8 @@ def create_chat_engine(
     model = None if llm is None else LlamaIndexLLM(llm)
     answers = Answers(knowledge_base, model, options, callback_manager or CallbackManager([]))
     kept = memory if memory is not None else ChatMemoryBuffer.from_defaults()
-    kept.put_messages(list(chat_history))
+    if chat_history:  # LlamaIndex's Memory takes no empty list
+        kept.put_messages(list(chat_history))
     return M3ChatEngine(answers, kept)
 
 

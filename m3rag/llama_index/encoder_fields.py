@@ -26,7 +26,8 @@ _LOADING = threading.Lock()
 class EncoderFields(BaseModel):
     """The settings of an encoder, which is loaded by them or shared; see `M3Embedding` for each."""
 
-    model_config = ConfigDict(extra="forbid")  # a misspelt field must not mean the default model
+    # A misspelt field must not mean the default model, nor a token in the wrong place stand in a log.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     model_name: str = Field(default="BAAI/bge-m3", description="`mini`, a hub id, or a checkpoint folder.")
     device: str | None = Field(default=None, description="As torch names it.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from m3rag.errors import InputError
 from m3rag.types import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from m3rag.types import Hit
 
@@ -53,8 +53,10 @@ def to_chunk(node: BaseNode) -> Chunk:
     """
     owner = f"node {node.node_id!r}"
     try:
+        # pydantic would make null of what is no number; dates it writes as ISO 8601, which filters understand.
+        json.dumps(node.metadata, allow_nan=False, default=lambda value: None)
         whole = node.model_dump(mode="json", exclude={"embedding"})
-    except (PydanticSerializationError, ValueError) as error:
+    except (PydanticSerializationError, TypeError, ValueError) as error:
         raise InputError(f"{owner} cannot be written as JSON ({error}): leave that out of its metadata") from error
     metadata: dict[str, Any] = whole["metadata"]
     # What m3rag's own node parser writes is the one thing of ours that a node may bring along.
@@ -75,8 +77,26 @@ def to_chunk(node: BaseNode) -> Chunk:
     )
 
 
-def to_passage(node: BaseNode) -> Chunk:
-    """What a reranker reads of a node: its headings and its text, under its own id."""
+def to_passages(nodes: Sequence[BaseNode]) -> list[Chunk]:
+    """What a reranker reads of nodes: their headings and their text, under their own ids.
+
+    Of several with one id, those that are not the same as the first get another, or they would be taken for it.
+    """
+    own = {node.node_id for node in nodes}
+    first: dict[str, Chunk] = {}
+    passages = []
+    for place, node in enumerate(nodes):
+        passage = _passage(node)
+        if first.setdefault(passage.id, passage) != passage:
+            id = f"{passage.id} ({place})"
+            while id in own:
+                id += "'"
+            passage = replace(passage, id=id)
+        passages.append(passage)
+    return passages
+
+
+def _passage(node: BaseNode) -> Chunk:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     document_id = node.ref_doc_id or node.node_id
     return Chunk(node.node_id, document_id, text, 0, len(text), headings=_headings(node.metadata))

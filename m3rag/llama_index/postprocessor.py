@@ -10,7 +10,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from m3rag.errors import InputError
-from m3rag.llama_index.nodes import to_passage
+from m3rag.llama_index.nodes import to_passages
 from m3rag.types import Hit
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ class M3Rerank(BaseNodePostprocessor):
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             # Nodes are told apart by where they stand: the same one may have come from several retrievers.
             places: dict[str, list[NodeWithScore]] = {}
-            for node in nodes:
-                places.setdefault(node.node_id, []).append(node)
-            hits = [Hit(to_passage(node.node), node.score or 0.0) for node in nodes]
+            hits = []
+            for node, passage in zip(nodes, to_passages([node.node for node in nodes]), strict=True):
+                places.setdefault(passage.id, []).append(node)
+                hits.append(Hit(passage, node.score or 0.0))
             ranked = self._reranker.rerank(question, hits, k=self.top_n)
             found = [self._scored(places[hit.chunk.id].pop(0), hit.score) for hit in ranked]
             event.on_end(payload={EventPayload.NODES: found})

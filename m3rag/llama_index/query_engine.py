@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, Response, StreamingResponse
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads
@@ -76,6 +76,12 @@ class M3QueryEngine(BaseQueryEngine):
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         question = query_bundle.query_str
+        with self._told(question) as event:
+            response = self._response(question)
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    def _response(self, question: str) -> RESPONSE_TYPE:
         hits = self._answers.passages(question)
         if not self._streaming:
             answer = self._answers.answer(question, hits)
@@ -91,10 +97,16 @@ class M3QueryEngine(BaseQueryEngine):
         question = query_bundle.query_str
         if not self._streaming:
             return await asyncio.to_thread(self._query, query_bundle)
-        hits = await asyncio.to_thread(self._answers.passages, question)
-        metadata: dict[str, Any] = {}
-        pieces = on_threads(_pieces(self._answers.stream(question, hits), metadata))
-        return AsyncStreamingResponse(_generator(pieces), nodes_of(hits), metadata)  # type: ignore[arg-type]
+        with self._told(question) as event:
+            hits = await asyncio.to_thread(self._answers.passages, question)
+            metadata: dict[str, Any] = {}
+            pieces = on_threads(_pieces(self._answers.stream(question, hits), metadata))
+            response = AsyncStreamingResponse(_generator(pieces), nodes_of(hits), metadata)  # type: ignore[arg-type]
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    def _told(self, question: str) -> Any:
+        return self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: question})
 
     def _get_prompt_modules(self) -> dict[str, Any]:
         return {}

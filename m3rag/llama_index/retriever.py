@@ -10,7 +10,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.nodes import to_scored_node
-from m3rag.llama_index.search import Search
+from m3rag.llama_index.search import Search, require_positive
 from m3rag.retrieval import SearchOptions
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class M3Retriever(BaseRetriever):
             raise InputError(
                 f"knowledge_base is {knowledge_base!r}, must be an m3rag.KnowledgeBase: KnowledgeBase('my-index')"
             )
-        if similarity_top_k is not None and (not isinstance(similarity_top_k, int) or similarity_top_k < 1):
-            raise InputError(f"similarity_top_k must be a whole number from 1, got {similarity_top_k!r}")
+        require_positive("similarity_top_k", similarity_top_k)
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             raise InputError(

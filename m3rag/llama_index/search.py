@@ -137,10 +137,36 @@ def unit(embeddings: Sequence[Sequence[float]], model: ModelInfo) -> npt.NDArray
     return scaled
 
 
+def require_positive(what: str, k: Any) -> None:
+    """Refuse a number of hits that is none.
+
+    Raises:
+        InputError: If it is neither None nor a whole number from 1.
+    """
+    if k is not None and (not isinstance(k, int) or k < 1):
+        raise InputError(f"{what} must be a whole number from 1, got {k!r}")
+
+
+def several(what: str, ids: Sequence[str]) -> list[str]:
+    """A list of ids; one string is no list of its letters.
+
+    Raises:
+        InputError: If it is a string.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"{what} must be a list, got one string: {ids[:40]!r}; put it in a list")
+    return list(ids)
+
+
 def chunks_where(store: Store, condition: Condition, ids: Sequence[str] | None = None) -> Iterator[Chunk]:
-    """The chunks that fulfil a condition, of those named, in their order, or of all."""
+    """The chunks that fulfil a condition, of those named, in their order, or of all.
+
+    Raises:
+        InputError: If the ids are one string.
+    """
     if ids is not None:
-        yield from (chunk for chunk in store.get(list(dict.fromkeys(ids))) if condition.test(chunk))
+        named = list(dict.fromkeys(several("node_ids", ids)))
+        yield from (chunk for chunk in store.get(named) if condition.test(chunk))
         return
     cursor: str | None = None
     while True:

@@ -21,7 +21,7 @@ from m3rag.llama_index.filters import both, condition_of
 from m3rag.llama_index.nodes import to_chunk, to_node
 from m3rag.llama_index.opened import opened, shared, unpicklable
 from m3rag.llama_index.query_modes import options_of
-from m3rag.llama_index.search import Search, chunks_where, unit
+from m3rag.llama_index.search import Search, chunks_where, several, unit
 from m3rag.llama_index.store_embedding import StoreEmbedding
 from m3rag.output import M3Output
 from m3rag.types import LEGS
@@ -91,7 +91,8 @@ class M3VectorStore(BasePydanticVectorStore):
         ConfigurationError: If the place is malformed.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    # Without the input in errors: who gives a key in the wrong place should not find it in a log.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
     stores_text: bool = True
     is_embedding_query: bool = False
@@ -225,7 +226,9 @@ class M3VectorStore(BasePydanticVectorStore):
         """The best nodes for a question.
 
         Args:
-            query: `doc_ids`, `node_ids` and `filters` must all hold. `similarity_top_k` is how many; in mode
+            query: `doc_ids`, `node_ids` and `filters` must all hold; of no documents (`doc_ids=[]`) nothing is found,
+                but `node_ids=[]`, which LlamaIndex's own retriever gives, is no condition. `similarity_top_k` is how
+                many; in mode
                 `sparse` it is `sparse_top_k`, in `hybrid` `hybrid_top_k`, where these are given, and
                 `sparse_top_k` there how many candidates each leg brings at least (400 anyway). `alpha` counts in
                 `hybrid`: 1 for the dense leg alone, 0 for keywords. `mmr_threshold` in `mmr`: 1 by score alone, 0
@@ -253,8 +256,9 @@ class M3VectorStore(BasePydanticVectorStore):
     def _search(self, query: VectorStoreQuery, kwargs: dict[str, Any]) -> Search | None:
         """What to search for; None where there is no index yet."""
         condition = condition_of(query.filters)
-        if query.doc_ids:
-            condition = both(condition, condition_of({"document_id": {"$in": list(query.doc_ids)}}))
+        if query.doc_ids is not None:
+            documents = several("doc_ids", query.doc_ids)
+            condition = both(condition, condition_of({"document_id": {"$in": documents}}))
         manifest = self.client.manifest
         options = options_of(query, kwargs, legs=manifest.model.legs if manifest else LEGS)
         if manifest is None:

@@ -142,7 +142,7 @@ class HybridRetriever:
             ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, do not
                 go together, or need a leg that is not there.
         """
-        search = self._plan(query, options)
+        search = self._plan(_text(query), options)
         return self._hits(self._question(query, search), search)
 
     async def asearch(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
@@ -150,7 +150,7 @@ class HybridRetriever:
 
         They do where the encoder is an `AsyncEncoder`; another one encodes on a thread.
         """
-        search = await asyncio.to_thread(self._plan, query, options)
+        search = await asyncio.to_thread(self._plan, _text(query), options)
         if isinstance(self.encoder, AsyncEncoder) and search.mode.model_legs:
             question = Question(query, await self.encoder.aencode_queries([query]))
         else:
@@ -187,7 +187,7 @@ class HybridRetriever:
         Raises:
             InputError, ConfigurationError: As `search`.
         """
-        search = self._plan(query, options)
+        search = self._plan(_text(query), options)
         return why_nothing(self.store, search, lambda other: self._hits(self._question(query, other), other))
 
     def explain(
@@ -231,3 +231,9 @@ class HybridRetriever:
         brought = max(self.candidates, self._candidates_per_hit * search.k)
         stages = Stages(self.store, self.bm25, brought, depth, self.exhaustive_limit)
         return chosen(self.store, question.text, stages.scored(question, search), search)
+
+
+def _text(query: object) -> str:
+    if not isinstance(query, str):
+        raise InputError(f"the query is of type {type(query).__name__}, must be a text")
+    return query

@@ -117,6 +117,8 @@ def plan(
             go together.
     """
     for name, number in (("k", k), ("group_by_document", group_by_document), ("rerank_top", rerank_top)):
+        if number is not None and not isinstance(number, int):
+            raise InputError(f"{name} must be a whole number, got {number!r}")
         if number is not None and number < 1:
             raise InputError(f"{name} must be at least 1, got {number}")
     if diversity is not None and not 0 <= diversity <= 1:

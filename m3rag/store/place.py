@@ -157,7 +157,8 @@ def _options_of(query: str, text: str, *, allowed: tuple[str, ...]) -> dict[str,
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         known = f"; there is {', '.join(allowed)}" if allowed else ""
-        raise ConfigurationError(f"the index {text!r} has the unknown option {unknown[0]!r}{known}")
+        shown = text.partition("?")[0]  # an option may be somebody's key
+        raise ConfigurationError(f"the index {shown!r} has the unknown option {unknown[0]!r}{known}")
     return options
 
 

@@ -21,6 +21,7 @@ from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.errors import ConfigurationError, InputError, LLMError
 from m3rag.langchain import ANSWER_TAG, CONDENSE_TAG, M3Reranker, create_rag_chain
 from m3rag.langchain.chain import turns_of
+from m3rag.reranking import ColbertReranker
 from m3rag.testing import HashEncoder
 
 DUCKS = Document(
@@ -259,8 +260,15 @@ def test_what_is_no_question_is_refused(given: Any, said: str) -> None:
 
 
 def test_what_cannot_be_built_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"retriever is 'papers', must be a LangChain retriever"):
-        create_rag_chain(Scripted(), "papers")
+    reranker = ColbertReranker(HashEncoder())
+    for arguments, said in (
+        ({"retriever": "papers"}, "retriever is a str, must be a LangChain retriever"),
+        ({"llm": "gpt"}, "llm is a str, must be a LangChain chat model"),
+        ({"condense_llm": "gpt"}, "condense_llm is a str, must be a LangChain chat model"),
+        ({"reranker": reranker}, "reranker is a ColbertReranker, must be a LangChain compressor such as M3Reranker"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            create_rag_chain(**{"llm": Scripted(), "retriever": Found(), **arguments})
     with pytest.raises(ConfigurationError, match="a context must hold at least 1"):
         create_rag_chain(Scripted(), Found(), max_context_chars=0)
 

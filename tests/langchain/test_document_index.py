@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from pydantic import ValidationError
 
 from m3rag.collection import Collection
 from m3rag.errors import InputError
@@ -62,6 +63,8 @@ def test_delete_counts_what_there_was(index: M3DocumentIndex) -> None:
     ):
         with pytest.raises(InputError, match="unknown option"):
             call()
+    with pytest.raises(InputError, match="ids must be a list, got one string: 'duck'"):
+        index.delete("duck")
 
 
 def test_a_bad_document_leaves_all_as_it_was(index: M3DocumentIndex) -> None:
@@ -84,3 +87,9 @@ def test_over_other_embeddings_and_a_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_told_when_it_is_made(given: dict[str, object]) -> None:
     with pytest.raises(Exception, match=r"greater than or equal to 1|top_k|unknown mode 'sideways'|no embedding"):
         M3DocumentIndex(**({"index": ":memory:"} if "mode" in given else {}), **given)
+
+
+def test_a_key_in_the_wrong_place_is_not_shown() -> None:
+    with pytest.raises(ValidationError, match="api_key") as raised:
+        M3DocumentIndex(index=":memory:", api_key="sk-secret")
+    assert "sk-secret" not in str(raised.value)

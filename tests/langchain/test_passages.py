@@ -36,6 +36,14 @@ def test_each_has_an_id_of_its_own_and_keeps_its_documents_name() -> None:
     assert [hit.chunk for hit in hits_of(documents)] == chunks
 
 
+def test_a_document_named_as_another_would_be_is_not_taken_for_it() -> None:
+    documents = [Document(id="document 000001", page_content="one"), Document(page_content="two")]
+    for given in (documents, documents[::-1], [*documents, documents[0], Document(page_content="three")]):
+        chunks = passages_of(given)
+        assert [chunk.text for chunk in chunks] == [document.page_content for document in given]
+        assert len({chunk.id for chunk in chunks}) == len(chunks)
+
+
 def test_a_splitters_start_index_counts() -> None:
     (chunk,) = passages_of([Document(page_content="Ducks.", metadata={"start_index": 40})])
     assert (chunk.start, chunk.end) == (40, 46)

@@ -100,6 +100,8 @@ def test_texts_and_metadatas_must_be_as_many():
     ]
     with pytest.raises(InputError, match="2 texts and 1 metadatas"):
         splitter().create_documents(["one", "two"], [{}])
+    with pytest.raises(InputError, match="texts must be a list of strings, got one string: 'one'"):
+        splitter().create_documents("one")
 
 
 def test_nothing_gives_nothing():

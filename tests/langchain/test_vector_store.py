@@ -199,9 +199,24 @@ def test_the_last_of_an_id_counts(empty: M3VectorStore) -> None:
     assert [document.page_content for document in empty.get_by_ids(["a"])] == ["second"]
 
 
-def test_texts_may_come_from_a_generator(empty: M3VectorStore) -> None:
+def test_texts_and_documents_may_come_from_a_generator(empty: M3VectorStore) -> None:
     made = empty.add_texts((text for text in ["a", "b"]), [{"n": 1}, {"n": 2}])
     assert [document.metadata for document in empty.get_by_ids(made)] == [{"n": 1}, {"n": 2}]
+    assert empty.add_documents(document for document in DOCUMENTS) == list(TEXTS)  # type: ignore[arg-type]
+    assert empty.get_by_ids(list(TEXTS)) == DOCUMENTS
+
+
+def test_one_string_is_no_list_of_its_letters(empty: M3VectorStore) -> None:
+    empty.add_texts(["one", "two", "three"], ids=["a", "b", "ab"])
+    for call in (
+        lambda: empty.delete("ab"),
+        lambda: empty.get_by_ids("ab"),
+        lambda: empty.add_documents(DOCUMENTS[:2], ids="ab"),
+        lambda: empty.add_texts("ab"),
+    ):
+        with pytest.raises(InputError, match=r"must be a list.*, got one string: 'ab'; put it in a list"):
+            call()
+    assert len(empty.similarity_search("one two three ducks", k=10, mode="dense")) == 3
 
 
 def test_an_empty_store_finds_nothing_and_nothing_added_makes_none(empty: M3VectorStore) -> None:

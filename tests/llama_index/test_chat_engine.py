@@ -123,6 +123,19 @@ def test_a_history_or_a_memory_may_be_given(kb: KnowledgeBase, scripted: Callabl
     assert len(engine.chat_history) == 2
 
 
+def test_a_memory_that_takes_no_empty_list_will_do(kb: KnowledgeBase, scripted: Callable[..., Any]) -> None:
+    class Strict(ChatMemoryBuffer):
+        """As LlamaIndex's Memory, whose database fails."""
+
+        def put_messages(self, messages: list[ChatMessage]) -> None:
+            assert messages
+            super().put_messages(messages)
+
+    engine = create_chat_engine(kb, scripted(*FIRST), memory=Strict.from_defaults())
+    engine.chat("Where do ducks swim?")
+    assert len(engine.chat_history) == 2
+
+
 def test_without_a_language_model_it_quotes(kb: KnowledgeBase) -> None:
     engine = create_chat_engine(kb)
     assert str(engine.chat("Do ducks swim on ponds?")) == "Ducks swim on ponds. [1]"

@@ -112,6 +112,8 @@ def test_a_span_that_does_not_fit_the_text_is_the_whole_text(span: tuple[Any, An
 def test_what_is_not_json_or_reserved_is_named() -> None:
     with pytest.raises(InputError, match=r"node 'n' cannot be written as JSON .*leave that out of its metadata"):
         to_chunk(TextNode(id_="n", text="x", metadata={"f": object()}))
+    with pytest.raises(InputError, match=r"node 'n' cannot be written as JSON .*Out of range"):
+        to_chunk(TextNode(id_="n", text="x", metadata={"deep": [{"f": float("nan")}]}))
     with pytest.raises(InputError, match="node 'n': the metadata key 'm3rag:node' is reserved"):
         to_chunk(TextNode(id_="n", text="x", metadata={NODE: {}}))
     assert to_chunk(TextNode(text="x", metadata={"day": date(2024, 5, 1)})).metadata["day"] == "2024-05-01"

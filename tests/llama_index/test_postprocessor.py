@@ -71,9 +71,9 @@ def test_nodes_are_ordered_anew_and_what_was_given_stays() -> None:
 
 
 def _chunk(node: NodeWithScore) -> Any:
-    from m3rag.llama_index.nodes import to_passage
+    from m3rag.llama_index.nodes import to_passages
 
-    return to_passage(node.node)
+    return to_passages([node.node])[0]
 
 
 def test_top_n_and_the_score_before() -> None:
@@ -97,6 +97,17 @@ def test_the_same_node_twice_stays_twice() -> None:
     twice = [*nodes(), NodeWithScore(node=nodes()[1].node, score=0.9)]
     found = M3Rerank(encoder=HashEncoder()).postprocess_nodes(twice, query_str="ducks swim")
     assert [node.node_id for node in found] == ["ducks", "ducks", "geese", "trains"]
+
+
+def test_other_nodes_of_the_same_id_are_not_taken_for_each_other() -> None:
+    texts = ["Trains run on rails.", "Ducks swim on ponds.", "Geese fly."]
+    given = [
+        NodeWithScore(node=TextNode(id_=id, text=text)) for id, text in zip(["0", "0", "0 (1)"], texts, strict=True)
+    ]
+    found = M3Rerank(encoder=HashEncoder()).postprocess_nodes(given, query_str="ducks swim")
+    alone = [M3Rerank(encoder=HashEncoder()).postprocess_nodes([one], query_str="ducks swim")[0].score for one in given]
+    assert (found[0].node_id, found[0].text) == ("0", "Ducks swim on ponds.")
+    assert {node.text: node.score for node in found} == dict(zip(texts, alone, strict=True))
 
 
 def test_nothing_to_rerank() -> None:

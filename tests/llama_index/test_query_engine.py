@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from m3rag import KnowledgeBase
 from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.errors import InputError
-from m3rag.llama_index import create_query_engine
+from m3rag.llama_index import create_chat_engine, create_query_engine
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk
@@ -144,13 +144,47 @@ def test_stages_are_seen(kb: KnowledgeBase) -> None:
     handler = LlamaDebugHandler(print_trace_on_end=False)
     engine = create_query_engine(kb, MockLLM(), callback_manager=CallbackManager([handler]))
     engine.query("ducks")
-    assert len(handler.get_event_pairs(CBEventType.RETRIEVE)) == 1
-    assert len(handler.get_event_pairs(CBEventType.SYNTHESIZE)) == 1
+    for stage in (CBEventType.QUERY, CBEventType.RETRIEVE, CBEventType.SYNTHESIZE):
+        assert len(handler.get_event_pairs(stage)) == 1
 
 
 def test_it_serves_as_a_tool(kb: KnowledgeBase) -> None:
     tool = QueryEngineTool.from_defaults(create_query_engine(kb), name="papers", description="Searches papers.")
     assert tool("Do trains run on rails?").content == "Trains run on rails. [1]"
+
+
+def test_a_stream_that_is_left_ends_its_stage_where_it_began(kb: KnowledgeBase, scripted: Callable[..., Any]) -> None:
+    place = ContextVar("place", default="elsewhere")
+    ended: list[tuple[Any, str]] = []
+
+    class Handler(LlamaDebugHandler):
+        def on_event_end(self, event_type: Any, *arguments: Any, **options: Any) -> None:
+            ended.append((event_type, place.get()))
+
+    callbacks = CallbackManager([Handler(print_trace_on_end=False)])
+    place.set("here")
+    llm = scripted("Ducks swim on ponds [1].")
+    response = create_query_engine(kb, llm, streaming=True, callback_manager=callbacks).query("ducks?")
+    assert next(response.response_gen)
+    Context().run(response.response_gen.close)  # LlamaIndex's own stack of events would be another one there
+    assert ended[-1] == (CBEventType.SYNTHESIZE, "here")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"similarity_top_k": 3}, "unknown option 'similarity_top_k': an engine takes .*filters.* k,"),
+        ({"filter": {"kind": "txt"}}, "unknown option 'filter': an engine takes .*filters"),
+        ({"k": 0}, "k must be a whole number from 1, got 0"),
+        ({"k": "3"}, "k must be a whole number from 1, got '3'"),
+    ],
+)
+def test_an_option_that_is_none_is_named_when_an_engine_is_made(
+    kb: KnowledgeBase, options: dict[str, Any], said: str
+) -> None:
+    for create in (create_query_engine, create_chat_engine):
+        with pytest.raises(InputError, match=said):
+            create(kb, **options)
 
 
 def test_what_cannot_be_used_is_named(kb: KnowledgeBase) -> None:

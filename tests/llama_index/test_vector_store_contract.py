@@ -8,6 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+from pydantic import ValidationError
 
 from m3rag import KnowledgeBase
 from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, InputError
-from m3rag.llama_index import M3VectorStore
+from m3rag.llama_index import M3Embedding, M3VectorStore
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 
@@ -121,6 +123,25 @@ def test_nothing_said_deletes_nothing(store: M3VectorStore, arguments: dict[str,
     with pytest.raises(InputError, match="node_ids or filters that say something"):
         store.delete_nodes(**arguments)
     assert len(store.get_nodes()) == len(TEXTS)
+
+
+def test_one_string_is_no_list_of_its_letters(store: M3VectorStore) -> None:
+    store.add([TextNode(id_=id, text="Ducks.") for id in ("n", "1")])
+    for call in (
+        lambda: store.delete_nodes("n1"),
+        lambda: store.get_nodes("n1"),
+        lambda: store.query(VectorStoreQuery(query_str="ducks", node_ids="n1")),
+        lambda: store.query(VectorStoreQuery(query_str="ducks", doc_ids="n1")),
+    ):
+        with pytest.raises(InputError, match="_ids must be a list, got one string: 'n1'; put it in a list"):
+            call()
+    assert len(store.get_nodes()) == len(TEXTS) + 2
+
+
+def test_of_no_documents_nothing_is_found(store: M3VectorStore) -> None:
+    # Whose rights leave no document must not see all of them.
+    assert store.query(VectorStoreQuery(query_str="ducks", similarity_top_k=9, doc_ids=[])).ids == []
+    assert len(store.query(VectorStoreQuery(query_str="ducks", similarity_top_k=9, node_ids=[])).ids) == len(TEXTS)
 
 
 def test_clear_leaves_an_empty_index(store: M3VectorStore) -> None:
@@ -371,6 +392,13 @@ def test_an_index_in_memory_is_not_pickled() -> None:
 def test_what_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         M3VectorStore(**arguments)
+
+
+@pytest.mark.parametrize("make", [partial(M3VectorStore, index="x"), partial(M3Embedding, model_name="mini")])
+def test_a_key_in_the_wrong_place_is_not_shown(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValidationError, match="api_key") as raised:
+        make(api_key="sk-secret")
+    assert "sk-secret" not in str(raised.value)
 
 
 def test_given_embeddings_serve_the_dense_modes_and_bm25(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,10 +77,19 @@ def test_a_hit_is_explained_by_tokens_and_on_demand_by_alignment(tiny_checkpoint
 
 
 def test_an_encoder_that_cannot_tell_its_tokens_is_told() -> None:
-    encoder, store = HashEncoder(), MemoryStore(HashEncoder().info)
+    class Silent:
+        """A HashEncoder but for `tokens`."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "tokens":
+                raise AttributeError(name)
+            return getattr(inner, name)
+
+    inner = HashEncoder()
+    encoder, store = Silent(), MemoryStore(inner.info)
     chunk = Chunk(id="0", document_id="d", text="ducks", start=0, end=5)
     record = DocumentRecord(id="d", title="", version="1", chunks=1)
     store.put_document(record, [([chunk], encoder.encode_documents(["ducks"]))])
     retriever = HybridRetriever(encoder, store)
-    with pytest.raises(ConfigurationError, match=r"HashEncoder cannot tell its tokens.*M3Encoder"):
+    with pytest.raises(ConfigurationError, match=r"Silent cannot tell its tokens.*M3Encoder"):
         retriever.explain("ducks", retriever.search("ducks"), alignment=True)
