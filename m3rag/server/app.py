@@ -43,7 +43,7 @@ def create_app(knowledge_base: KnowledgeBase, settings: ServeSettings | None = N
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine.jobs.start()
+        await asyncio.to_thread(engine.jobs.start)
         try:
             async with app.state.mcp():
                 yield

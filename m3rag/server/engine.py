@@ -90,7 +90,7 @@ class Engine:
         return {
             "version": __version__,
             "index": kb.place.folder.name if kb.place.folder is not None else str(kb.place),
-            "model": manifest.model.name if manifest is not None else kb.settings.model or "mini",
+            "model": manifest.model.name if manifest is not None else kb.model_name or "mini",
             "modes": [mode.value for mode in Mode if set(mode.legs) <= possible],
             "default_mode": kb.mode.value,
             "weights": kb.settings.weights,
@@ -109,8 +109,8 @@ class Engine:
 
     def llm_name(self) -> str | None:
         """The language model's name; None if answers are quoted sentences."""
-        given = getattr(self.kb, "_llm", None)
-        return given.name if given is not None else self.kb.settings.llm.model
+        llm = self.kb.llm
+        return llm.name if llm is not None else None
 
     async def encoder(self) -> Encoder:
         """The model, loaded on first use; its shared calls are counted."""
@@ -227,13 +227,12 @@ class Engine:
 
     def remove(self, document_id: str) -> None:
         """Remove a document, and its file if it was uploaded."""
-        record = self._record(document_id)
+        self._record(document_id)
         try:
             self.kb.remove([document_id])
         except InputError:
             raise _unknown(document_id) from None  # somebody else was faster
-        if record.source:
-            self.uploads.discard(Path(record.source))
+        self.jobs.removed(document_id)
 
     def pdf(self, document_id: str) -> Path:
         """The PDF a document was read from.

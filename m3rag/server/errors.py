@@ -84,6 +84,15 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def about(name: str, message: str) -> str:
+    """What is wrong with a file, as a sentence that names it."""
+    if name in message:
+        return printable(message)
+    # Readers say it of the file (`is empty`), or of something else (`its name is ...`).
+    of_another = message.partition(" ")[0] in ("the", "there", "its", "no")
+    return printable(f"{name}{':' if of_another else ''} {message}")
+
+
 def response_of(error: Exception) -> JSONResponse:
     """An error as a response."""
     status, message, remedy = told(error)
@@ -100,11 +109,22 @@ def install(app: FastAPI) -> None:
     async def http(_request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
+        if isinstance(cause := error.__cause__, OSError):  # FastAPI's, while it took a body
+            return response_of(
+                Refused(
+                    507,
+                    f"the server cannot take the request ({cause.strerror})",
+                    "Make room where it keeps temporary files.",
+                )
+            )
         return JSONResponse(body_of(_sentence(error)), error.status_code, headers=error.headers)
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         problems: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
-        return JSONResponse(body_of("; ".join(map(_problem, problems)), "See /openapi.json for what is taken."), 422)
+        told = "; ".join(map(_problem, problems[:MOST_PROBLEMS]))
+        if len(problems) > MOST_PROBLEMS:
+            told += f"; and {len(problems) - MOST_PROBLEMS} more"
+        return JSONResponse(body_of(told, "See /openapi.json for what is taken."), 422)
 
     for kind in (Refused, M3RagError, ImportError):
         app.add_exception_handler(kind, known)
@@ -118,7 +138,13 @@ def _sentence(error: HTTPException) -> str:
     )
 
 
+MOST_PROBLEMS = 5
+MOST_PLACE = 100
+"""Characters of where a problem is: keys are the client's, and may be deep or long."""
+
+
 def _problem(problem: Any) -> str:
     # What was sent is not repeated: it may be long, or a secret in the wrong place.
     where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the request"
-    return printable(f"{where}: {problem['msg']}")
+    where = where if len(where) <= MOST_PLACE else where[:MOST_PLACE] + "..."
+    return printable(f"{where}: {problem['msg'].removeprefix('Value error, ')}")

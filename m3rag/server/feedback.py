@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,11 +39,14 @@ class Feedback:
         try:
             with self._lock:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("ab") as file:
-                    if file.tell() + len(line) > self.most_bytes:
+                with self.path.open("ab", buffering=0) as file:
+                    size = file.tell()
+                    if size + len(line) > self.most_bytes:
                         raise Refused(
                             507, "there is no more room for feedback", "Move the server's feedback.jsonl away."
                         )
-                    file.write(line)
+                    if file.write(line) != len(line):  # half a line would spoil the next
+                        file.truncate(size)
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise Refused(507, f"feedback cannot be kept ({error.strerror})", "See the setting serve.data.") from None

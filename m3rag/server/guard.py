@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import ipaddress
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3rag.server.errors import Refused, response_of
+from m3rag.server.hosts import LOOPBACK, is_address, is_loopback, name_of
 from m3rag.server.rates import RateLimit
 
 HEADERS = {
     "content-security-policy": (
-        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'"
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -32,16 +32,10 @@ JSON_BYTES = 4 << 20
 FORM_BYTES = 1 << 16
 """What a multipart form needs around its files."""
 
+SILENCE_S = 30.0
+"""Seconds for which a client may leave a body unfinished without sending any of it."""
+
 UPLOADS = ("/api/documents",)
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is of this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +54,21 @@ class Policy:
     allowed_hosts: Collection[str]
     upload_bytes: int
 
-    def check(self, scope: Scope, headers: Headers) -> None:
-        """Refuse what must not come in.
+    def check_site(self, scope: Scope, headers: Headers) -> None:
+        """Refuse what the page of another site sends.
 
         Raises:
-            Refused: 400 for a foreign Host, 403 for a foreign Origin, 401 without the key.
+            Refused: 400 for a foreign Host, 403 for a foreign Origin.
         """
         self._check_host(headers)
         self._check_origin(scope, headers)
+
+    def check_key(self, scope: Scope, headers: Headers) -> None:
+        """Refuse who does not bring the key.
+
+        Raises:
+            Refused: 401.
+        """
         if self.api_key is not None and not is_open(scope["path"]) and not self._has_key(headers):
             raise Refused(
                 401,
@@ -83,10 +84,10 @@ class Policy:
     def _check_host(self, headers: Headers) -> None:
         # A page whose name resolves to this machine (DNS rebinding) is foreign, whatever it asks for.
         if len(headers.getlist("host")) == 1:
-            name = _name_of(headers["host"])
+            name = name_of(headers["host"])
             if name in LOOPBACK or name == self.host.lower() or name in {one.lower() for one in self.allowed_hosts}:
                 return
-            if not is_loopback(self.host) and _is_address(name):
+            if not is_loopback(self.host) and is_address(name):
                 return
         raise Refused(
             400,
@@ -145,6 +146,11 @@ class Guard:
         try:
             self._admit(scope, headers)
             await self.app(scope, _bounded(receive, self.policy.most_bytes(scope["path"])), sent)
+        except asyncio.CancelledError:
+            if started:
+                raise
+            ended = Refused(503, "the server has ended before it could answer", "Ask again when it is back.")
+            await response_of(ended)(scope, receive, sent)
         except Exception as error:  # noqa: BLE001 - the last place where an error can become a response
             if started:
                 response_of(error)  # writes it to the log; the client sees the stream end
@@ -152,6 +158,8 @@ class Guard:
             await response_of(error)(scope, receive, sent)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
+        # First, so that no page of another site can use up what the user may ask in a minute.
+        self.policy.check_site(scope, headers)
         if not is_open(scope["path"]):
             client = scope.get("client")
             wait = self.rates.wait(client[0] if client else "", time.monotonic())
@@ -162,8 +170,10 @@ class Guard:
                     f"Wait {wait:.0f} s, or raise the setting serve.rate_limit.",
                     headers={"retry-after": f"{wait:.0f}"},
                 )
-        self.policy.check(scope, headers)
+        self.policy.check_key(scope, headers)
         length = headers.get("content-length", "")
+        if length and "transfer-encoding" in headers:  # a proxy before this server may have believed the other one
+            raise Refused(400, "the request tells two lengths of its body", "Send one of both headers.")
         if length.isdecimal() and int(length[:20]) > self.policy.most_bytes(scope["path"]):
             raise _too_large(self.policy.most_bytes(scope["path"]))
 
@@ -173,12 +183,19 @@ class _Ended(Exception):
 
 
 def _bounded(receive: Receive, most: int) -> Receive:
-    """`receive` that ends a body beyond so many bytes."""
+    """`receive` that ends a body beyond so many bytes, or that does not come."""
     taken = 0
+    more = True
 
     async def bounded() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, more
+        if not more:  # only the end of the connection can come: with a stream, after hours
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), SILENCE_S)
+        except asyncio.TimeoutError:
+            raise HTTPException(408, f"nothing of the request came for {SILENCE_S:g} s") from None
+        more = bool(message.get("more_body"))
         if message["type"] == "http.request":
             taken += len(message.get("body", b""))
             if taken > most:
@@ -204,21 +221,6 @@ def _add_headers(message: Message, path: str) -> None:
         headers.setdefault(name, value)
     if not path.startswith("/static/"):
         headers.setdefault("cache-control", "no-store")
-
-
-def _name_of(host: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_link(scope: Scope, headers: Headers) -> bool:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from m3rag.errors import InputError, M3RagError
+from m3rag.errors import InputError, StoreError
 from m3rag.ingest import FileResult, Progress
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.reading import supported_suffixes
-from m3rag.server.errors import Refused, printable, told
+from m3rag.server.errors import Refused, about, printable, told
 from m3rag.server.uploads import Uploads
+from m3rag.store.protocol import DocumentRecord
 
 log = logging.getLogger("m3rag.server")
 
@@ -26,6 +28,9 @@ STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("done", "unchanged", "failed")
 
 MOST_WAITING = 500
+ROOM_BYTES = 256 << 20
+"""What must be free on the index's disk: its files are mapped, and a full disk would end the whole process."""
+
 MOST_ENDED = 100
 """How many jobs that have ended are remembered."""
 
@@ -69,13 +74,18 @@ class Jobs:
         self.kb = kb
         self.uploads = uploads
         self._jobs: dict[str, Job] = {}
+        self._paths: set[Path] = set()  # of jobs that have not ended
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Job, Path] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread; first to go on with what an earlier server was killed over."""
+        """Start the thread, to go on with what an earlier server was killed over.
+
+        Before anything is uploaded: what is on its way would be taken for left behind.
+        """
+        self._recover()
         self._thread = threading.Thread(target=self._run, name="m3rag-ingest", daemon=True)
         self._thread.start()
 
@@ -100,6 +110,7 @@ class Jobs:
                 raise Refused(503, f"{MOST_WAITING} uploads are waiting already", "Wait until some of them are done.")
             job = Job(secrets.token_hex(8), name)
             self._jobs[job.id] = job
+            self._paths.add(path)
             ended = [one.id for one in self._jobs.values() if one.state in ENDED]
             for old in ended[: max(len(ended) - MOST_ENDED, 0)]:
                 del self._jobs[old]
@@ -118,34 +129,52 @@ class Jobs:
         with self._lock:
             return [asdict(job) for job in self._jobs.values()]
 
+    def removed(self, name: str) -> None:
+        """Discard the files of a document that has been removed; those on their way see to it when they end."""
+        found = self.uploads.named(name)
+        with self._lock:
+            left = [path for path in found if path not in self._paths]
+        for path in left:
+            self.uploads.discard(path)
+
     def _set(self, job: Job, **values: Any) -> None:
         with self._lock:
             for name, value in values.items():
                 setattr(job, name, value)
 
-    def _run(self) -> None:
+    def _recover(self) -> None:
         try:
             sources = [record.source for record in self.kb.documents()] if self.kb.exists else []
             for path in self.uploads.recover(sources):
                 self.add(path.name, path)
-        except (M3RagError, OSError) as error:
-            log.warning("uploads of an earlier run are left as they are: %s", error)
+        except Exception as error:  # noqa: BLE001 - what an earlier run has left must not end this one
+            log.warning("uploads of an earlier run are left for the next start: %s", error)
+
+    def _run(self) -> None:
         while (item := self._queue.get()) is not None and not self._stopping.is_set():
             job, path = item
             try:
                 self._ingest(job, path)
+                self._end(path)
+                if self._document(job.name) is None:  # removed since it was written
+                    self.uploads.discard(path)
             except _Stopped:
                 return
             except Exception as error:  # noqa: BLE001 - one file must not end the queue
+                self._end(path)
                 self.uploads.discard(path)
                 _, message, _ = told(error)
                 self._set(job, state="failed", message=_without_folder(message, path))
+
+    def _end(self, path: Path) -> None:
+        with self._lock:
+            self._paths.discard(path)
 
     def _ingest(self, job: Job, path: Path) -> None:
         self._set(job, state="reading")
         if path.suffix.lower() not in supported_suffixes():
             known = " ".join(sorted(supported_suffixes()))
-            raise InputError(f"{job.name} is of no known format: m3rag reads {known}")
+            raise InputError(f"{job.name} is of no known format; give it one of these suffixes: {known}")
         end = self._make_way(job.name, path)
         result: FileResult | None = None
         try:
@@ -155,11 +184,11 @@ class Jobs:
             written = result is not None and result.status not in ("failed", "unchanged")
             if not written and not self._stopping.is_set():
                 self.uploads.discard(path)
-            end(not written)
+            end(not written and self._document(job.name) is not None)  # else it was deleted meanwhile
         if result is None:
             raise InputError(f"{job.name} is no file that m3rag reads: give it another name")
         if result.status == "failed":
-            self._set(job, state="failed", message=_without_folder(result.message, path))
+            self._set(job, state="failed", message=about(job.name, _without_folder(result.message, path)))
         else:
             state: State = "unchanged" if result.status == "unchanged" else "done"
             self._set(job, state=state, message=result.message, document_id=result.document_id, done=result.chunks)
@@ -168,7 +197,7 @@ class Jobs:
 
     def _make_way(self, name: str, path: Path) -> Callable[[bool], None]:
         """Set aside the upload that this one may replace; what to call in the end, see `Uploads.set_aside`."""
-        record = self.kb.store.document(name) if self.kb.exists else None
+        record = self._document(name)
         source = Path(record.source) if record is not None and record.source else None
         if source is None or source == path:
             return lambda _back: None
@@ -176,10 +205,26 @@ class Jobs:
             return self.uploads.set_aside(source)
         raise InputError(f"the index holds another document {name}, which was no upload: rename this one")
 
+    def _document(self, name: str) -> DocumentRecord | None:
+        return self.kb.store.document(name) if self.kb.exists else None
+
+    def _require_room(self) -> None:
+        folder = self.kb.place.folder
+        if folder is None:
+            return
+        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        free = shutil.disk_usage(there).free
+        if free < ROOM_BYTES:
+            raise StoreError(
+                f"the disk of the index has only {free / 1e6:,.0f} MB left: make room, {ROOM_BYTES / 1e6:,.0f} MB at "
+                "least, and upload the file again"
+            )
+
     def _progress(self, job: Job) -> Callable[[Progress], None]:
         def progress(at: Progress) -> None:
             if self._stopping.is_set():
                 raise _Stopped
+            self._require_room()
             if at.chunks:
                 self._set(job, state="encoding", done=at.done, total=at.chunks)
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from m3rag import __version__
-from m3rag.errors import M3RagError
 from m3rag.server.engine import Engine
-from m3rag.server.errors import Refused
+from m3rag.server.errors import told
 from m3rag.server.shapes import citation_json, hit_json
 from m3rag.types import Answer
 
@@ -62,8 +61,8 @@ def mcp_server(engine: Engine) -> MCPServer[Any]:
         try:
             hits, why = await engine.search(query, {"k": k})
             titles = await asyncio.to_thread(engine.titles, [hit.chunk.document_id for hit in hits])
-        except (M3RagError, Refused) as error:
-            raise ToolError(str(error)) from error
+        except Exception as error:
+            raise ToolError(" ".join(filter(None, told(error)[1:]))) from error
         found = [hit_json(hit, title=titles[hit.chunk.document_id]) for hit in hits]
         return {"hits": [{name: hit[name] for name in SHOWN} for hit in found], "no_hits": why.message if why else None}
 
@@ -77,8 +76,8 @@ def mcp_server(engine: Engine) -> MCPServer[Any]:
                 async for piece in pieces:
                     answer = piece if isinstance(piece, Answer) else answer
             titles = await asyncio.to_thread(engine.titles, [hit.chunk.document_id for hit in hits])
-        except (M3RagError, Refused) as error:
-            raise ToolError(str(error)) from error
+        except Exception as error:
+            raise ToolError(" ".join(filter(None, told(error)[1:]))) from error
         citations = answer.citations if answer else ()
         return {
             "answer": answer.text if answer else "",
@@ -89,7 +88,10 @@ def mcp_server(engine: Engine) -> MCPServer[Any]:
     @server.tool(name="list", title="List the documents", annotations=reads)
     async def list_documents() -> dict[str, Any]:
         """List the user's documents: id, title, pages."""
-        found = await asyncio.to_thread(engine.documents)
+        try:
+            found = await asyncio.to_thread(engine.documents)
+        except Exception as error:
+            raise ToolError(" ".join(filter(None, told(error)[1:]))) from error
         return {"documents": [{name: one[name] for name in ("id", "title", "pages")} for one in found]}
 
     return server

@@ -14,6 +14,11 @@ _DEVICES = frozenset(
 )
 
 
+def _is_invisible(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
 def upload_name(given: str) -> str:
     r"""A file name that any system takes, as near as may be to the given one.
 
@@ -27,7 +32,7 @@ def upload_name(given: str) -> str:
         The name; `document` with the suffix where nothing else is left.
     """
     last = given.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = "".join(c for c in last if unicodedata.category(c)[0] != "C" and c not in _FORBIDDEN)
+    kept = "".join(c for c in last if not _is_invisible(c) and c not in _FORBIDDEN)
     name = unicodedata.normalize("NFC", kept).strip(" .\u3000\u00a0")
     if last.startswith(".") and "." not in name:  # `.pdf` is a suffix without a name
         name = f"document.{name}" if name else "document"

@@ -14,6 +14,8 @@ SCALE = 2.0
 """Pixels a point."""
 
 MOST_PIXELS = 6_000_000
+MOST_SIDE = 16_000
+"""Pixels of a side: pictures have such limits, and a page may be a long strip."""
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def image(request: dict[str, Any]) -> bytes:
     with _opened(request["path"]) as document:
         page = _page(document, request["page"])
         width, height = page.get_size()
-        scale = min(SCALE, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
+        scale = min(SCALE, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5, MOST_SIDE / max(width, height))
         bitmap: pypdfium2.PdfBitmap = page.render(scale=scale, rev_byteorder=True)
         out = io.BytesIO()
         bitmap.to_pil().save(out, "PNG")
@@ -68,7 +70,7 @@ def _opened(path: str) -> Any:
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
-        raise ReadError(f"{path}: {error}") from error
+        raise ReadError(f"{path}: is a PDF that cannot be opened ({error})") from error
 
 
 def _page(document: Any, number: int) -> Any:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from m3rag.errors import ReadError
+from m3rag.server.errors import Refused, about
 
 SECONDS = 30.0
 MEMORY_BYTES = 2 << 30
 AT_ONCE = 2
+MOST_WAITING = 64
 MOST_KEPT = 64 << 20
 """Bytes of pictures that are kept for the next to ask."""
 
@@ -25,13 +26,14 @@ BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from m3rag.serv
 
 
 class PdfPages:
-    """Draws pages, `AT_ONCE` at the same time, and keeps the latest."""
+    """Draws pages, `AT_ONCE` at the same time, and keeps the latest. Who is cancelled ends the drawing."""
 
     def __init__(self) -> None:
         """Start nothing yet."""
         self._kept: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self._size = 0
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="m3rag-pages")
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def image(self, path: Path, page: int) -> bytes:
         """A page as PNG, at 144 dots an inch, or less if it is large.
@@ -65,14 +67,22 @@ class PdfPages:
         try:
             stat = path.stat()
         except OSError:
-            raise ReadError(f"{path.name}: its file is not there any more; upload it again") from None
+            raise ReadError(f"{path.name} is not there any more: upload it again") from None
         key = (str(path), stat.st_mtime_ns, stat.st_size, *request.values())
-        if key in self._kept:
+        if key not in self._kept and self._waiting >= MOST_WAITING:
+            raise Refused(503, f"{MOST_WAITING} pages are waiting to be drawn already", "Ask again in a moment.")
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._made(key, {"path": str(path), **request}, path.name)
+        finally:
+            self._waiting -= 1
+
+    async def _made(self, key: tuple[Any, ...], request: dict[str, Any], name: str) -> bytes:
+        if key in self._kept:  # perhaps made for another while this one waited
             self._kept.move_to_end(key)
             return self._kept[key]
-        # In threads of their own: those of the event loop are for what takes no time.
-        child = self._pool.submit(_in_child, {"path": str(path), **request}, path.name)
-        made = await asyncio.wrap_future(child)
+        made = await _in_child(request, name)
         if key not in self._kept:
             self._kept[key] = made
             self._size += len(made)
@@ -81,23 +91,30 @@ class PdfPages:
         return made
 
 
-def _in_child(request: dict[str, Any], name: str) -> bytes:
+async def _in_child(request: dict[str, Any], name: str) -> bytes:
     search = json.dumps([entry or os.getcwd() for entry in sys.path])
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-W", "ignore", "-c", BOOT, search),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,  # Ctrl-C is for the server
+    )
+    asked = json.dumps({**request, "memory_bytes": MEMORY_BYTES}).encode()
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-W", "ignore", "-c", BOOT, search],
-            input=json.dumps({**request, "memory_bytes": MEMORY_BYTES}).encode(),
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for the server
-        )
-    except subprocess.TimeoutExpired:
-        raise ReadError(f"{name}: the page took more than {SECONDS:g} s to draw; look at the file itself") from None
-    if done.returncode == 0:
-        return done.stdout
-    told = done.stderr.decode("utf-8", "replace").strip() if done.returncode == REFUSED else ""
-    raise ReadError(f"{name}: {told.replace(request['path'] + ': ', '') or 'the page cannot be drawn'}")
+        drawn, said = await asyncio.wait_for(child.communicate(asked), SECONDS)
+    except asyncio.TimeoutError:
+        raise ReadError(
+            f"{name} has a page that took more than {SECONDS:g} s to draw: look at the file itself"
+        ) from None
+    finally:
+        if child.returncode is None:  # out of time, or the server ends
+            child.kill()
+            await child.wait()
+    if child.returncode == 0:
+        return drawn
+    told = said.decode("utf-8", "replace").strip() if child.returncode == REFUSED else ""
+    raise ReadError(about(name, told.removeprefix(request["path"] + ": ") or "has a page that cannot be drawn"))
 
 
 REFUSED = 3

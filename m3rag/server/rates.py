@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 
 MOST_CLIENTS = 10_000
@@ -24,6 +25,7 @@ class RateLimit:
         if not self.per_minute:
             return 0.0
         rate = self.per_minute / 60
+        client = _network(client)
         with self._lock:
             left, at = self._left.pop(client, (float(self.per_minute), now))
             left = min(left + max(now - at, 0.0) * rate, float(self.per_minute))
@@ -32,3 +34,14 @@ class RateLimit:
             if len(self._left) > MOST_CLIENTS:
                 del self._left[next(iter(self._left))]
         return 0.0 if allowed else max((1 - left) / rate, 1.0)
+
+
+def _network(client: str) -> str:
+    """Whom an address belongs to: of IPv6, a subscriber has a whole /64."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return client

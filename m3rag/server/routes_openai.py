@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -23,9 +22,9 @@ from m3rag.legs import require_legs
 from m3rag.output import M3Output
 from m3rag.server.engine import Engine
 from m3rag.server.errors import Refused, body_of, told
-from m3rag.server.schemas import ChatBody, EmbeddingsBody
+from m3rag.server.schemas import MOST_QUESTION, ChatBody, EmbeddingsBody
 from m3rag.server.shapes import citation_json, hit_json
-from m3rag.server.streaming import with_pings
+from m3rag.server.streaming import json_line, with_pings
 from m3rag.types import Answer, Hit
 
 CHAT_MODEL = "m3rag"
@@ -77,7 +76,8 @@ def routes(engine: Engine) -> APIRouter:
         message = {"role": "assistant", "content": answer.text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         sources = await _sources(engine, asked, hits, answer)
-        return JSONResponse({**_envelope("chat.completion"), "choices": [choice], "m3rag": sources})
+        reply = {**_envelope("chat.completion"), "choices": [choice], "m3rag": sources}
+        return Response(json_line(reply), media_type="application/json")
 
     return router
 
@@ -91,6 +91,8 @@ def conversation(body: ChatBody) -> tuple[str, list[Turn]]:
     said = [message for message in body.messages if message.role in ("user", "assistant")]
     if not said or said[-1].role != "user" or not said[-1].text.strip():
         raise Refused(400, "the last message must be a question with the role user")
+    if len(said[-1].text) > MOST_QUESTION:
+        raise Refused(400, f"the question is longer than {MOST_QUESTION:,} characters", "Ask for one thing at a time.")
     turns: list[Turn] = []
     for message, following in pairwise(said):
         if message.role == "user" and following.role == "assistant":
@@ -136,7 +138,7 @@ async def _sources(engine: Engine, asked: str, hits: list[Hit], answer: Answer) 
 
 
 def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+    return f"data: {json_line(value)}\n\n"
 
 
 def _envelope(kind: str) -> dict[str, Any]:

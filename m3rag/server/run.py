@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from m3rag.errors import ConfigurationError
-from m3rag.server.guard import is_loopback
+from m3rag.server.hosts import is_loopback
 from m3rag.settings import ServeSettings, Settings
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from m3rag.knowledge_base import KnowledgeBase
 
 CACHE_BYTES = 64 << 20
-
-GRACE_S = 3
-"""Seconds that running requests have to end by themselves."""
 
 
 def check(settings: ServeSettings) -> None:
@@ -43,13 +40,17 @@ def opened(settings: Settings) -> KnowledgeBase:
     the last minute is kept.
 
     Raises:
-        M3RagError: If index and model do not go together; there is nothing to serve then.
+        M3RagError: If index, model and settings do not go together; there is nothing to serve then.
     """
     from m3rag.encoder import CachedEncoder, MemoryCache  # noqa: PLC0415
     from m3rag.knowledge_base import KnowledgeBase  # noqa: PLC0415
+    from m3rag.scoring import Weights  # noqa: PLC0415
 
     with KnowledgeBase(settings=settings) as first:
+        mode = first.mode
+        Weights.parse(settings.weights, legs=mode.legs)
         encoder = first.encoder
+        mode.check(encoder.info)
     return KnowledgeBase(settings=settings, encoder=CachedEncoder(encoder, MemoryCache(max_bytes=CACHE_BYTES)))
 
 
@@ -72,6 +73,7 @@ def serve(
         import uvicorn  # noqa: PLC0415
 
         from m3rag.server.app import create_app  # noqa: PLC0415
+        from m3rag.server.connections import config_of  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ImportError('m3rag serve needs FastAPI: pip install "m3rag[app]"', name=error.name) from error
 
@@ -79,15 +81,8 @@ def serve(
     if ready is not None:
         host, port = sock.getsockname()[:2]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    config = uvicorn.Config(
-        create_app(knowledge_base, settings),
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-        proxy_headers=False,  # a client could name any address as its own
-    )
     with sock:
-        uvicorn.Server(config).run(sockets=[sock])
+        uvicorn.Server(config_of(create_app(knowledge_base, settings))).run(sockets=[sock])
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

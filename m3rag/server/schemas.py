@@ -11,6 +11,8 @@ from m3rag.retrieval import Mode, SearchOptions
 
 MOST_QUESTION = 10_000
 MOST_HITS = 100
+MOST_CONDITIONS = 10_000
+"""Keys and values of a filter, at all levels."""
 
 
 def _not_blank(text: str) -> str:
@@ -41,13 +43,26 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+def _not_wide(filter: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    waiting: list[JsonValue] = [filter]
+    seen = 0
+    while waiting:
+        value = waiting.pop()
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        seen += len(inside)
+        if seen > MOST_CONDITIONS:
+            raise ValueError(f"has more than {MOST_CONDITIONS:,} keys and values: ask in parts")
+        waiting.extend(inside)
+    return filter
+
+
 class Looking(Body):
     """How to search; what is left out is as the server is set up."""
 
     k: Annotated[int, Field(ge=1, le=MOST_HITS)] | None = None
     mode: Mode | None = None
     weights: Annotated[str, Field(max_length=100)] | None = None
-    filter: dict[str, JsonValue] | None = None
+    filter: Annotated[dict[str, JsonValue], AfterValidator(_not_wide)] | None = None
 
     def options(self) -> SearchOptions:
         """As keywords of a search."""

@@ -11,6 +11,9 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
+AHEAD = 256
+"""How many pieces may wait for a reader that is slow."""
+
 PING_S = 15.0
 """Seconds of silence after which a comment is sent, so that nothing between takes the stream for dead."""
 
@@ -34,6 +37,7 @@ class Pump(Generic[Item]):
     def __init__(self, make: Callable[[], Iterator[Item]]) -> None:
         self._make = make
         self._stop = threading.Event()
+        self._room = threading.Semaphore(AHEAD)
 
     async def items(self) -> AsyncGenerator[Item]:
         """What the iterator gives; raises what it raises."""
@@ -49,15 +53,18 @@ class Pump(Generic[Item]):
             while (item := await queue.get()) is not None:
                 if isinstance(item, _Failed):
                     raise item.error
+                self._room.release()
                 yield item
         finally:
             self._stop.set()
+            self._room.release()
 
     def _run(self, put: Callable[[Item | _Failed | None], None]) -> None:
         iterator: Iterator[Item] | None = None
         try:
             iterator = self._make()
             for item in iterator:
+                self._room.acquire()
                 if self._stop.is_set():
                     break
                 put(item)
@@ -73,7 +80,12 @@ class Pump(Generic[Item]):
 
 def event(name: str, data: dict[str, Any]) -> str:
     """One server-sent event with a JSON object as its data, on one line."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"event: {name}\ndata: {json_line(data)}\n\n"
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """JSON on one line, which UTF-8 can hold: a language model may write half a surrogate pair."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 async def with_pings(events: AsyncIterator[str], *, seconds: float = PING_S) -> AsyncIterator[str]:

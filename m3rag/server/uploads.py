@@ -50,6 +50,10 @@ class Uploads:
         """Whether this is the path of an upload, there or not."""
         return path.parent.parent == self.files
 
+    def named(self, name: str) -> list[Path]:
+        """All uploaded files of a name."""
+        return [path for path in self.files.glob("*/*") if path.name == name]
+
     def set_aside(self, path: Path) -> Callable[[bool], None]:
         """Put the file that a new one may replace out of the way.
 
@@ -77,7 +81,7 @@ class Uploads:
             sources: The files that the index was made from.
 
         Returns:
-            Uploads that the index does not hold yet, by name.
+            Uploads that the index does not hold yet, in the order in which they came: of one name, the last wins.
         """
         known = {Path(source) for source in sources if source}
         for folder in sorted(self.aside.iterdir()) if self.aside.is_dir() else []:
@@ -90,7 +94,8 @@ class Uploads:
         partial = [path for path in found if path.name.endswith(PARTIAL)]
         for path in partial:
             self.discard(path)
-        return sorted((p for p in found if p not in known and p not in partial), key=lambda p: (p.name, p.parent.name))
+        waiting = [(path.stat().st_mtime_ns, path) for path in found if path not in known and path not in partial]
+        return [path for _, path in sorted(waiting)]
 
 
 PARTIAL = ".m3rag-part"

@@ -13,7 +13,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from m3rag.errors import M3RagError, StoreError
-from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, sync_log
+from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
@@ -65,6 +65,7 @@ class EdgeEngine:
     def upsert(self, points: list[qdrant.Point]) -> None:
         """Write points as one change; none is no change."""
         if points:
+            require_room(self._path)
             self.update(qdrant.UpdateOperation.upsert_points(points))
 
     def delete(self, ids: Sequence[uuid.UUID]) -> None:

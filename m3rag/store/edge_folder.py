@@ -30,10 +30,28 @@ SEALED = (
 DERIVED = {"files.sqlite", "files.sqlite-journal", "bm25.sqlite", "bm25.sqlite-journal"}
 OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, *DERIVED}
 
+ROOM_BYTES = 128 << 20
+"""What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
+
 
 def is_index(folder: Path) -> bool:
     """Whether a folder holds an index, perhaps a damaged one."""
     return (folder / MANIFEST).exists() or (folder / SHARD).exists()
+
+
+def require_room(folder: Path) -> None:
+    """Refuse to write where the disk is nearly full: the engine's mapped files would end the process, not the call.
+
+    Raises:
+        StoreError: If less than `ROOM_BYTES` are left.
+    """
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    free = shutil.disk_usage(there).free
+    if free < ROOM_BYTES:
+        raise StoreError(
+            f"the disk of the index {folder} has only {free / 1e6:,.0f} MB left, and the engine needs room ahead: "
+            f"free {ROOM_BYTES / 1e6:,.0f} MB; what was written before is kept"
+        )
 
 
 def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
@@ -44,6 +62,7 @@ def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
         ConfigurationError: If the engine does not have the codec.
     """
     datatype_of(codec)
+    require_room(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the index")
     if is_index(folder):

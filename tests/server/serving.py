@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from m3rag import KnowledgeBase
+from m3rag.server.connections import config_of
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk
@@ -97,7 +98,8 @@ class Served:
     """
 
     def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=2)
+        config = config_of(app)
+        config.port = 0
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.url = ""

@@ -114,6 +114,36 @@ async def test_a_hostile_answer_stays_data_on_one_line() -> None:
     assert "".join(str(data["text"]) for name, data in events if name == "token") == hostile
 
 
+async def test_half_a_surrogate_pair_of_a_language_model_is_passed_on() -> None:
+    with LLMServer("Ducks \ud83d swim [1].") as server, OpenAIChat("any", base_url=server.base_url) as llm:
+        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
+            events = await asked(client)
+    assert events[-1][0] == "done"
+    assert "\ud83d" in "".join(str(data["text"]) for name, data in events if name == "token")
+
+
+async def test_who_reads_slowly_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3rag.server.streaming.AHEAD", 4)
+    made, closed = 0, threading.Event()
+
+    def endless() -> Iterator[int]:
+        nonlocal made
+        try:
+            while True:
+                made += 1
+                yield made
+        finally:
+            closed.set()
+
+    items = Pump(endless).items()
+    for taken in range(1, 20):
+        assert await anext(items) == taken
+        await asyncio.sleep(0.005)
+        assert made <= taken + 5
+    await items.aclose()
+    assert await asyncio.to_thread(closed.wait, WAIT_S)
+
+
 def test_a_client_that_goes_away_ends_the_work() -> None:
     llm = Endless()
     with serving(create_app(filled(llm=llm), ServeSettings())) as server, httpx.Client(base_url=server.url) as client:

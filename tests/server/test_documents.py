@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from pathlib import Path
@@ -82,7 +83,7 @@ async def test_what_cannot_be_read_is_said_and_not_kept(tmp_path: Path, name: st
         job = await uploaded(client, name, content)
         assert job["state"] == "failed"
         assert job["document_id"] is None
-        assert job["message"]
+        assert job["message"].startswith(f"{name} ")
         assert str(tmp_path) not in job["message"]
         assert await ids(client) == []
         assert files(kb) == []
@@ -125,6 +126,18 @@ async def test_an_upload_takes_no_document_of_a_folder(tmp_path: Path) -> None:
 async def test_a_form_without_files_is_refused(client: httpx.AsyncClient) -> None:
     for form in ({}, {"files": "text"}):
         assert (await client.post("/api/documents", data=form)).status_code == 422
+
+
+async def test_a_request_that_cannot_be_kept_is_said(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", full)
+    response = await client.post("/api/documents", files=[("files", ("a.txt", b"A."))])
+    assert response.status_code == 507
+    assert "No space left" in response.json()["error"]["message"]
 
 
 async def test_searches_go_on_while_a_file_is_encoded(tmp_path: Path) -> None:

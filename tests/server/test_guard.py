@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from m3rag import KnowledgeBase
 from m3rag.server import create_app, guard
-from m3rag.server.guard import JSON_BYTES, is_loopback
+from m3rag.server.guard import JSON_BYTES
 from m3rag.settings import ServeSettings
 
 from .serving import client_of
@@ -69,7 +70,10 @@ async def test_this_machines_own_names_are_known(client: httpx.AsyncClient, host
     assert (await client.get("/api/status", headers={"host": host})).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "192.168.0.1", ""])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "192.168.0.1", "", "localhost:80@evil.example"],
+)
 @pytest.mark.parametrize("path", ["/", "/health", "/api/status"])
 async def test_a_foreign_name_is_refused_even_for_the_page(client: httpx.AsyncClient, host: str, path: str) -> None:
     response = await client.get(path, headers={"host": host})
@@ -139,6 +143,14 @@ async def test_a_client_that_asks_too_often_has_to_wait(kb: KnowledgeBase) -> No
             assert (await second.get("/api/status")).status_code == 200
 
 
+async def test_pages_of_other_sites_use_up_nothing(kb: KnowledgeBase) -> None:
+    async with client_of(create_app(kb, ServeSettings(rate_limit=2))) as client:
+        for foreign in ({"origin": "http://evil.example"}, {"host": "evil.example"}, {"sec-fetch-site": "same-site"}):
+            refused = [(await client.get("/api/status", headers=foreign)).status_code for _ in range(5)]
+            assert set(refused) <= {400, 403}
+        assert (await client.get("/api/status")).status_code == 200
+
+
 async def test_guessing_keys_is_limited(kb: KnowledgeBase) -> None:
     settings = ServeSettings.model_validate({"api_key": KEY, "rate_limit": 3})
     async with client_of(create_app(kb, settings)) as client:
@@ -165,6 +177,21 @@ async def test_a_body_is_bounded_whether_or_not_its_length_is_told(client: httpx
     assert "larger" in streamed.json()["error"]["message"]
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "SILENCE_S", 0.05)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"query": '
+        await asyncio.Event().wait()
+
+    headers = {"content-type": "application/json"}
+    response = await client.post("/api/search", content=pieces(), headers=headers)
+    assert response.status_code == 408
+    assert "nothing of the request came" in response.json()["error"]["message"]
+
+
 async def test_an_upload_beyond_the_limit_is_refused_and_leaves_nothing(kb: KnowledgeBase) -> None:
     app = create_app(kb, ServeSettings(max_upload_mb=0.01))
     async with client_of(app) as client:
@@ -175,73 +202,20 @@ async def test_an_upload_beyond_the_limit_is_refused_and_leaves_nothing(kb: Know
         assert not app.state.engine.uploads.files.exists()
 
 
-async def test_an_error_that_nobody_meant_has_a_number_and_no_traceback(
-    client: httpx.AsyncClient, kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_no_key_is_written_down(
+    locked: httpx.AsyncClient, kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
-        raise RuntimeError("with a password in it")
+        raise RuntimeError("no reason")
 
+    caplog.set_level("DEBUG")
     monkeypatch.setattr(kb, "documents", broken)
-    response = await client.get("/api/documents")
-    error = response.json()["error"]
-    assert response.status_code == 500
-    assert "password" not in response.text
-    assert "Traceback" not in response.text
-    number = error["message"].split("error ")[1].rstrip(")")
-    assert number in caplog.text
-    assert "with a password in it" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "json", "status"),
-    [
-        ("GET", "/api/nothing", None, 404),
-        ("PUT", "/api/search", None, 405),
-        ("POST", "/api/search", {"query": "ducks", "colour": "red"}, 422),
-        ("POST", "/api/search", {"query": "  "}, 422),
-        ("POST", "/api/search", {"query": "ducks", "k": 0}, 422),
-        ("POST", "/api/search", {"query": "ducks", "k": 10_000}, 422),
-        ("POST", "/api/search", {"query": "ducks", "mode": "smell"}, 422),
-        ("POST", "/api/search", {"query": "ducks", "weights": "heavy"}, 400),
-        ("POST", "/api/search", {"query": "ducks", "filter": {"year": {"$near": 1}}}, 400),
-        ("POST", "/api/feedback", {"id": "1", "question": "q", "answer": "a", "rating": "sideways"}, 422),
-        ("GET", "/api/source?document_id=none", None, 404),
-        ("DELETE", "/api/documents?document_id=none", None, 404),
-        ("POST", "/api/highlights", {"query": "q", "chunk_id": "none"}, 404),
-    ],
-)
-async def test_what_cannot_be_done_is_said_in_one_shape(
-    client: httpx.AsyncClient, method: str, path: str, json: object, status: int
-) -> None:
-    response = await client.request(method, path, json=json)
-    assert response.status_code == status
-    error = response.json()["error"]
-    assert set(error) == {"message", "remedy"}
-    assert error["message"]
-
-
-@pytest.mark.parametrize("body", [b'{"query": "\\ud800"}', b"{", b"[]", b'{"query": ' + b"9" * 5_000 + b"}", b"\xff"])
-async def test_a_body_that_is_no_json_of_ours_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
-    response = await client.post("/api/search", content=body, headers={"content-type": "application/json"})
-    assert response.status_code in (400, 422)
-    assert response.json()["error"]["message"]
-
-
-async def test_what_was_sent_is_not_repeated(client: httpx.AsyncClient) -> None:
-    response = await client.post("/api/search", json={"query": "ducks", "mode": "sk-12345"})
-    assert response.status_code == 422
-    assert "sk-12345" not in response.text
-
-
-@pytest.mark.parametrize(
-    ("host", "own"),
-    [
-        *((host, True) for host in ("127.0.0.1", "127.3.4.5", "::1", "localhost")),
-        *((host, False) for host in ("0.0.0.0", "::", "192.168.0.2", "localhost.example")),
-    ],
-)
-def test_which_addresses_are_of_this_machine_alone(host: str, own: bool) -> None:
-    assert is_loopback(host) is own
+    headers = {"authorization": f"Bearer {KEY}"}
+    assert (await locked.get("/api/documents", headers=headers)).status_code == 500
+    monkeypatch.undo()
+    assert KEY not in (await locked.get("/metrics", headers=headers)).text
+    assert "no reason" in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_no_key_is_shown(kb: KnowledgeBase) -> None:

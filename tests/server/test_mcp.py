@@ -60,6 +60,26 @@ async def test_over_http(url: str) -> None:
         await used(client)
 
 
+async def test_an_error_that_nobody_meant_is_not_told_word_by_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb = filled()
+
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError("with a password in it")
+
+    with serving(create_app(kb, ServeSettings(data=tmp_path))) as server:
+        monkeypatch.setattr(kb, "documents", broken)
+        monkeypatch.setattr(kb, "asearch", broken)
+        monkeypatch.setattr(kb, "apassages", broken)
+        async with Client(f"{server.url}/mcp") as client:
+            for tool, arguments in (("list", {}), ("search", {"query": "ducks"}), ("ask", {"question": "ducks?"})):
+                result = await client.call_tool(tool, arguments)
+                assert result.is_error
+                assert "server's log" in str(result.content)
+                assert "password" not in str(result.content)
+
+
 async def test_over_stdio(tmp_path: Path) -> None:
     code = SERVER.format(tests=str(Path(__file__).parents[1]))
     async with Client(StdioServerParameters(command=sys.executable, args=["-c", code])) as client:

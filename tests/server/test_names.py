@@ -22,6 +22,7 @@ from m3rag.server.names import MOST_BYTES, upload_name
         ("...", "document"),
         ("a\x00b\n.txt", "ab.txt"),
         ("invoice\u202efdp.exe", "invoicefdp.exe"),
+        ("line\u2028and\u2029end\U000e0041.txt", "lineandend.txt"),
         ("Cafe\u0301.txt", "Café.txt"),
         ("报告 2024.docx", "报告 2024.docx"),
         ("CON.txt", "_CON.txt"),

@@ -138,6 +138,23 @@ async def test_a_language_model_that_fails(kb: KnowledgeBase, stream: bool) -> N
     assert '"error"' in response.text
 
 
+async def test_a_question_has_an_end(client: httpx.AsyncClient) -> None:
+    messages = [{"role": "user", "content": "ducks " * 2_000}]
+    response = await client.post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 400
+    assert "longer than" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_half_a_surrogate_pair_of_a_language_model_is_passed_on(stream: bool) -> None:
+    with LLMServer("Ducks \ud83d swim [1].") as server, OpenAIChat("any", base_url=server.base_url) as llm:
+        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
+            response = await client.post("/v1/chat/completions", json={"messages": QUESTION, "stream": stream})
+    assert response.status_code == 200
+    assert "\\ud83d" in response.text
+    assert '"error"' not in response.text
+
+
 @pytest.mark.parametrize(
     "messages", [[{"role": "system", "content": "x"}], [*QUESTION, {"role": "assistant", "content": "y"}]]
 )

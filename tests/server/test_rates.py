@@ -13,6 +13,13 @@ def test_a_minutes_worth_at_once_then_evenly() -> None:
     assert [rates.wait("a", 1_000.0) for _ in range(61)] == [0.0] * 60 + [1.0]
 
 
+def test_a_network_of_ipv6_is_one_client() -> None:
+    rates = RateLimit(2)
+    assert [rates.wait(f"2001:db8:1:2::{n:x}", 0.0) > 0 for n in range(3)] == [False, False, True]
+    assert rates.wait("2001:db8:1:3::1", 0.0) == 0.0
+    assert [rates.wait(f"::ffff:192.0.2.{n}", 0.0) for n in range(5)] == [0.0] * 5
+
+
 def test_zero_is_no_limit() -> None:
     rates = RateLimit(0)
     assert not any(rates.wait("a", 0.0) for _ in range(10_000))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from m3rag.cli.serve import serve
 from m3rag.errors import ConfigurationError
 from m3rag.server.run import check
 from m3rag.settings import ServeSettings
+from m3rag.types import Chunk
 
 from .serving import WAIT_S, base
 
@@ -32,6 +34,7 @@ from pathlib import Path
 from m3rag.cli.console import command
 from m3rag.server.run import serve
 from m3rag.settings import ServeSettings
+from m3rag.types import Chunk
 from server.serving import base
 from server.test_ask import Endless
 
@@ -118,3 +121,88 @@ def test_a_signal_ends_streams_and_closes_the_index(tmp_path: Path, sent: signal
     assert "Traceback" not in told
     with base(tmp_path) as kb:
         assert [record.id for record in kb.documents()] == ["ducks.txt"]
+
+
+def upload(client: httpx.Client, name: str, content: bytes) -> str:
+    (job,) = client.post("/api/documents", files=[("files", (name, content))]).json()["jobs"]
+    return str(job["id"])
+
+
+def state(client: httpx.Client, job: str) -> str:
+    return str(client.get(f"/api/jobs/{job}").json()["state"])
+
+
+@posix
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_taken_is_found_after_the_end(tmp_path: Path, sent: signal.Signals) -> None:
+    names = [f"{n:02}.txt" for n in range(20)]
+    with running(tmp_path) as (process, url), httpx.Client(base_url=url, timeout=WAIT_S) as client:
+        jobs = {name: upload(client, name, f"Ducks swim in pond {name}.".encode()) for name in names}
+        until = time.monotonic() + WAIT_S
+        while state(client, jobs[names[0]]) != "done" and time.monotonic() < until:
+            time.sleep(0.01)
+        done = [name for name in names if state(client, jobs[name]) == "done"]
+        assert done
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as half:
+            half.sendall(
+                b"POST /api/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+                b'Content-Length: 9000\r\n\r\n--X\r\nContent-Disposition: form-data; name="files"; filename="half.txt"'
+                b"\r\n\r\nHalf a file"
+            )
+            os.kill(process.pid, sent)
+            assert process.wait(30) == -sent
+            if sent is signal.SIGTERM:
+                half.settimeout(WAIT_S)
+                assert half.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    with base(tmp_path) as kb:
+        there = {record.id for record in kb.documents()}
+        assert set(done) <= there <= set(names)
+    with running(tmp_path) as (_, url), httpx.Client(base_url=url, timeout=WAIT_S) as client:
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            found = [one["id"] for one in client.get("/api/documents").json()["documents"]]
+            if len(found) == len(names):
+                break
+            time.sleep(0.02)
+        assert found == names
+    assert sorted(path.name for path in (tmp_path / "index-data").rglob("*.txt")) == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--port", "99999"], 2, "port"),
+        (["--rate-limit", "-1"], 2, "rate"),
+        (["--max-upload-mb", "0"], 3, "serve.max_upload_mb"),
+        (["--index", "damaged"], 4, "damaged"),
+        (["--index", "new", "--mode", "sideways"], 3, "sideways"),
+    ],
+)
+def test_what_cannot_be_served_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_arguments, **_options: None)
+    with base(tmp_path) as kb:
+        kb.upsert([Chunk(id="a", document_id="a.txt", text="Ducks.", start=0, end=6)])
+    (tmp_path / "index").rename(tmp_path / "damaged")
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    found, output = invoke(serve, "--port", "0", *arguments)
+    assert told in output
+    assert found == code
+    assert "Traceback" not in output
+
+
+@posix
+def test_an_index_that_another_process_holds_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(tmp_path) as (_, url), httpx.Client(base_url=url, timeout=WAIT_S) as client:
+        job = upload(client, "a.txt", b"Ducks.")
+        until = time.monotonic() + WAIT_S
+        while state(client, job) != "done" and time.monotonic() < until:
+            time.sleep(0.01)
+        code, output = invoke(serve, "--port", "0", "--index", str(tmp_path / "index"))
+        assert code == 4
+        assert "index" in output
+        assert client.get("/api/status").json()["documents"] == 1

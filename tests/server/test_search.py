@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,6 +28,26 @@ TEXT = "The duckling's feathers are waterproof. Ducks swim in ponds, and ducks d
 @pytest.fixture(scope="module")
 def mini() -> M3Encoder:
     return M3Encoder("mini", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        {"$or": [{"a": n} for n in range(6_000)]},
+        {"a": {"$in": list(range(10_001))}},
+        {str(n): 1 for n in range(10_001)},
+    ],
+)
+async def test_a_filter_has_an_end(client: httpx.AsyncClient, wide: dict[str, object]) -> None:
+    response = await client.post("/api/search", json={"query": "ducks", "filter": wide})
+    assert response.status_code == 422
+    assert "ask in parts" in response.json()["error"]["message"]
+
+
+async def test_a_filter_may_name_many(client: httpx.AsyncClient) -> None:
+    body = {"query": "ducks", "filter": {"document_id": {"$in": ["ducks.txt", *map(str, range(9_000))]}}}
+    (hit,) = (await client.post("/api/search", json=body)).json()["hits"]
+    assert hit["document_id"] == "ducks.txt"
 
 
 @pytest.fixture
@@ -122,6 +144,14 @@ async def test_status_says_what_the_server_is(client: httpx.AsyncClient) -> None
     assert "all" in status["modes"]
 
 
+async def test_status_names_the_model_before_there_is_an_index(tmp_path: Path) -> None:
+    kb = base(tmp_path)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        status = (await client.get("/api/status")).json()
+    assert status["model"] == kb.encoder.info.name
+    assert status["documents"] == 0
+
+
 async def test_health_looks_at_nothing(tmp_path: Path) -> None:
     async with client_of(create_app(base(tmp_path), ServeSettings())) as client:
         assert (await client.get("/health")).json() == {"status": "ok"}
@@ -135,6 +165,21 @@ async def test_feedback_is_kept_a_line_each(client: httpx.AsyncClient, tmp_path:
         assert (await client.post("/api/feedback", json=body)).status_code == 204
     lines = (tmp_path / "m3rag-data" / "feedback.jsonl").read_text(encoding="utf-8").splitlines()
     assert [{**json.loads(line), "at": ""} for line in lines] == [{**body, "at": ""}] * 2
+
+
+def test_feedback_has_no_half_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.FileIO):
+        def write(self, line: Any) -> int:
+            return super().write(bytes(line)[:5])
+
+    kept = Feedback(tmp_path / "feedback.jsonl")
+    kept.add({"rating": "up"})
+    before = kept.path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda path, mode, buffering: Full(path, mode))
+        with pytest.raises(Refused, match="cannot be kept"):
+            kept.add({"rating": "down"})
+    assert kept.path.read_bytes() == before
 
 
 def test_feedback_has_an_end(tmp_path: Path) -> None:
