@@ -55,7 +55,7 @@ def ask(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Answer a question from the documents, or say that they do not answer it."""
+    """Answer a question from the documents, or say that they do not."""
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from m3rag.cli.console import FOUND_PROBLEMS, command, note, tell_error
+from m3rag.cli.console import FOUND_PROBLEMS, command, counted, note, tell_error
 from m3rag.cli.options import Debug, Filters, Index, Json, Mode, Model, RerankerName, Weights
 
 
@@ -41,7 +41,7 @@ def chat(
         kb.answerer  # noqa: B018 - loads the model now, so that the first answer need not wait for it
         session = Session(kb, filters=filters, as_json=as_json)
         if by_hand:
-            note(f"{documents} documents in {kb.place}; /help shows what can be typed, Ctrl-D leaves")
+            note(f"{counted(documents, 'document')} in {kb.place}; /help shows what can be typed, Ctrl-D leaves")
         for line in questions():
             try:
                 if not session.take(line):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3rag.cli.answers import numbered, where
-from m3rag.cli.console import one_line, place, say
+from m3rag.cli.console import counted, one_line, place, say
 from m3rag.cli.options import parse_filters
 from m3rag.cli.search import leg_score, top_words
 
@@ -145,4 +145,4 @@ def _save(session: Session, rest: str) -> None:
         raise InputError(f"{file} is there already: give another name") from None
     except OSError as error:
         raise InputError(f"{file} could not be written ({error.strerror}): give another name") from None
-    say(f"saved {len(session.asked)} answers to {file}")
+    say(f"saved {counted(len(session.asked), 'answer')} to {file}")

@@ -121,11 +121,11 @@ def one_line(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def place(document_id: str, page: int | None) -> str:
-    """Where something stands, as `document:page`."""
-    return f"{document_id}:{page}" if page is not None else document_id
-
-
 def counted(number: int, noun: str) -> str:
     """A number of things: `1 chunk`, `305 chunks`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def place(document_id: str, page: int | None) -> str:
+    """Where something stands, as `document:page`."""
+    return f"{document_id}:{page}" if page is not None else document_id

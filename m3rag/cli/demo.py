@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -31,7 +35,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Ingest sample documents in five languages and answer three questions about them."""
+    """Ingest sample documents and answer three questions about them."""
     from m3rag.cli.answers import answer_dict, print_answer
     from m3rag.cli.ingest import run
     from m3rag.errors import InputError
@@ -51,4 +55,15 @@ def demo(
             else:
                 say(f"\n> {question}")
                 print_answer(answer)
-    note(f'\nAsk more: m3rag ask --index {index} "..."   or see why: m3rag search --explain --index {index} "..."')
+    note("\nAsk more, or see why a passage was found:")
+    note(f'  {_typed()} ask --index {index} "What do ducks eat?"')
+    note(f'  {_typed()} search --explain --index {index} "What do ducks eat?"')
+
+
+def _typed() -> str:
+    """How this very program is called: by its name, or by its path where no activated environment has it."""
+    program = Path(sys.argv[0])
+    found = shutil.which("m3rag")
+    if program.name != "m3rag" or (found is not None and Path(found).resolve() == program.resolve()):
+        return "m3rag"
+    return shlex.quote(os.path.relpath(program))

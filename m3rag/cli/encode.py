@@ -44,7 +44,10 @@ def encode(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Encode a corpus into a folder of Parquet files; the same command finishes a run that was stopped."""
+    """Encode a corpus into Parquet files.
+
+    The same command finishes a run that was stopped.
+    """
     from m3rag.bulk import encode_corpus
     from m3rag.settings import load_settings
 

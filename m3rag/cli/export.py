@@ -34,7 +34,10 @@ def export(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Export a model for ONNX Runtime into the cache, where M3Encoder's backends `onnx` and `onnx-int8` find it."""
+    """Export a model for ONNX Runtime.
+
+    It is put into the cache, where M3Encoder's backends `onnx` and `onnx-int8` find it.
+    """
     from m3rag.encoder.checkpoint import Checkpoint
     from m3rag.encoder.onnx.export import appearing, cached_export, ensure_export
     from m3rag.errors import InputError, ModelError

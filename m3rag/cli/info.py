@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
-from m3rag.cli.console import command, print_json
+from m3rag.cli.console import command, print_json, say
 from m3rag.cli.options import Debug, Index, Json
 
 
 @command
 def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Show what the index holds, which model made it, and what it weighs."""
+    """Show what the index holds, its model and its size."""
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 
@@ -38,4 +36,5 @@ def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> No
         print_json("info", shown)
         return
     for name, value in shown.items():
-        typer.echo(f"{name.replace('_', ' '):<16} {'-' if value is None else value}")
+        told = f"{value:,}" if isinstance(value, int) else "-" if value is None else value
+        say(f"{name.replace('_', ' '):<16} {told}")

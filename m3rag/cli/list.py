@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
-from m3rag.cli.console import command, note, print_json
+from m3rag.cli.console import command, counted, note, print_json, say
 from m3rag.cli.options import Debug, Index, Json
+
+WIDEST = 40
+"""Signs of a name beside which the other columns are lined up."""
 
 
 @command
@@ -22,8 +23,12 @@ def list_documents(index: Index = None, as_json: Json = False, debug: Debug = Fa
         ]
         print_json("list", {"index": str(kb.place), "documents": shown})
         return
-    for document in documents:
-        pages = f"{document.pages} pages  " if document.pages else ""
-        typer.echo(f"{document.id}  {pages}{document.chunks} chunks  {document.title}")
+    names = min(max((len(d.id) for d in documents), default=0), WIDEST)
+    pages = [counted(d.pages, "page") if d.pages else "" for d in documents]
+    chunks = [counted(d.chunks, "chunk") for d in documents]
+    for document, of_pages, of_chunks in zip(documents, pages, chunks, strict=True):
+        columns = f"{of_pages:>{max(map(len, pages))}}  {of_chunks:>{max(map(len, chunks))}}"
+        title = "" if document.title == document.id else document.title
+        say(f"{document.id:<{names}}  {columns}  {title}".rstrip())
     if not documents:
         note(f"the index {kb.place} is empty; fill it with `m3rag ingest FOLDER`")

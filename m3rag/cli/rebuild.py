@@ -24,7 +24,7 @@ def rebuild(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Encode the index again with another model, or copy it elsewhere; the old index stays until that is done.
+    """Encode the index with another model, or copy it elsewhere.
 
     With --to and the same model nothing is encoded: what is stored is copied.
     """

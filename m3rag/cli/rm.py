@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from m3rag.cli.console import command, print_json
+from m3rag.cli.console import command, counted, print_json
 from m3rag.cli.options import Debug, Index, Json
 
 
@@ -26,4 +26,4 @@ def rm(
     if as_json:
         print_json("rm", {"removed": removed, "documents": documents})
     else:
-        typer.echo(f"removed {removed} document{'' if removed == 1 else 's'}")
+        typer.echo(f"removed {counted(removed, 'document')}")

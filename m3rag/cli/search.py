@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 WORDS = 5
 """Words shown of each hit."""
 
+WIDE = 100
+"""Columns of a terminal from which on the table's headings stand in one line."""
+
 
 @command
 def search(
@@ -123,19 +126,24 @@ def print_table(hits: Sequence[Hit], words: Sequence[list[WordMatch]]) -> None:
 
     reranked = any(hit.scores.rerank is not None for hit in hits)
     by_bm25 = any(hit.scores.bm25 is not None for hit in hits)
+    console = Console(width=None if Console().is_terminal else 140, markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("#", "right"), ("document:page", "left"), ("reranked" if reranked else "fused", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("#", justify="right")
+    places = [printable(place(hit.chunk.document_id, hit.chunk.page)) for hit in hits]
+    room = min(max(map(len, places), default=0), 24)
+    # Folded and never cut: the page stands at its end.
+    table.add_column("document:page", overflow="fold", min_width=room)
+    table.add_column("reranked" if reranked else "fused", justify="right", no_wrap=True)
+    below = " " if console.width >= WIDE else "\n"
     legs = ("dense", "lexical", "colbert", *(["bm25"] if by_bm25 else []))
     for name in legs:
-        table.add_column(f"{name} (rank)", justify="right")
+        table.add_column(f"{name}{below}(rank)", justify="right", no_wrap=True)
     table.add_column("top words")
-    for rank, (hit, of_hit) in enumerate(zip(hits, words, strict=True), 1):
+    for rank, (hit, of_hit, where) in enumerate(zip(hits, words, places, strict=True), 1):
         scores = [leg_score(hit, leg) for leg in legs]
         shown = printable(" ".join(top_words(of_hit, WORDS)))
-        where = printable(place(hit.chunk.document_id, hit.chunk.page))
         table.add_row(str(rank), where, f"{hit.score:.3f}", *scores, shown)
-    Console(width=None if Console().is_terminal else 140, markup=False, highlight=False).print(table)
+    console.print(table)
 
 
 def top_words(words: Sequence[WordMatch], most: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import command, print_json, say
+from m3rag.cli.console import command, counted, print_json, say
 from m3rag.cli.options import Debug, Index, Json
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def show(
     with KnowledgeBase(settings=load_settings(index=index)) as kb:
         record = kb.store.document(document)
         if record is None:
-            near = get_close_matches(document, [one.id for one in kb.documents()], n=1)
+            ids = [one.id for one in kb.documents()]
+            near = get_close_matches(document, ids, n=1) or [name for name in ids if document.lower() in name.lower()]
             meant = f": did you mean {near[0]}?" if near else "; `m3rag list` shows what is"
             raise InputError(f"not in the index {kb.place}: {document}{meant}")
         chunks = [chunk for chunk in kb.store.chunks_of(document) if page is None or chunk.page == page]
     if page is not None and not 1 <= page <= record.pages:
-        raise InputError(f"{document} has {record.pages or 'no'} pages, so no page {page}")
+        pages = counted(record.pages, "page") if record.pages else "no pages"
+        raise InputError(f"{document} has {pages}, so no page {page}")
     if as_json:
         print_json("show", {"index": str(kb.place), "document": _document(record), "chunks": list(map(_chunk, chunks))})
     else:
@@ -60,12 +62,12 @@ def _chunk(chunk: Chunk) -> dict[str, Any]:
 
 
 def _print(record: DocumentRecord, chunks: Sequence[Chunk]) -> None:
-    pages = f", {record.pages} pages" if record.pages else ""
+    pages = f", {counted(record.pages, 'page')}" if record.pages else ""
     say(f"{record.id}: {record.title}")
-    say(f"{record.chunks} chunks{pages}" + (f", from {record.source}" if record.source else ""))
+    say(f"{counted(record.chunks, 'chunk')}{pages}" + (f", from {record.source}" if record.source else ""))
     for number, chunk in enumerate(chunks, 1):
         page = f"p. {chunk.page}, " if chunk.page is not None else ""
         headings = f"  {' > '.join(chunk.headings)}" if chunk.headings else ""
         say(f"\n#{number}  {page}characters {chunk.start}-{chunk.end}{headings}")
         for line in chunk.text.splitlines():
-            say(f"    {line}")
+            say(f"    {line}".rstrip())

@@ -52,7 +52,10 @@ def tune(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Learn the weights of the legs on labelled questions; write them into the index if they help."""
+    """Learn the weights of the legs on labelled questions.
+
+    They are written into the index if they help.
+    """
     from m3rag.errors import InputError
     from m3rag.evaluation.labelled import load_labelled
     from m3rag.evaluation.tune import require_enough

@@ -55,6 +55,16 @@ def test_a_refusal_reads_as_one(writing: Site, visit: Visits) -> None:
     expect(page.locator(".answer.unanswered")).to_have_text("The documents do not answer this question.")
 
 
+def test_lists_are_lists_and_ruled_lines_are_none(writing: Site, visit: Visits) -> None:
+    writing.script["ruled?"] = Reply("- - - - x Ducks eat grass [1].\n\nThey are:\n- small\n- quick")
+    page = visit(writing)
+    ready(page)
+    ask(page, "Is it ruled?")
+    expect(page.locator(".turn .tools")).to_be_visible()
+    expect(page.locator(".answer li")).to_have_text(["small", "quick"])
+    expect(page.locator(".answer p").first).to_contain_text("- - - - x Ducks eat grass")
+
+
 def test_a_hostile_answer_is_text(writing: Site, visit: Visits) -> None:
     writing.script["hostile?"] = Reply(HOSTILE)
     page = visit(writing)
@@ -124,7 +134,7 @@ def test_what_is_chosen_is_what_is_sent(writing: Site, visit: Visits) -> None:
     assert json.loads(plain.value.post_data) == {"question": "What do ducks eat?", "history": []}
     expect(page.locator(".tools")).to_have_count(1)
     page.locator("#options summary").click()
-    page.get_by_label("Look by").select_option("dense+lexical")
+    page.get_by_label("Search by").select_option("dense+lexical")
     page.get_by_label("Within").select_option("ducks.txt")
     page.get_by_label("Passages").fill("2")
     page.get_by_label("Weights").select_option("own")

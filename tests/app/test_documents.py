@@ -90,9 +90,38 @@ def test_a_file_on_its_way_shows_how_far_it_is(writing: Site, visit: Visits) -> 
     expect(rows).to_have_count(3)
     expect(rows.nth(0)).to_contain_text("Encoding 12 of 40")
     assert rows.nth(0).get_by_role("progressbar").evaluate("bar => bar.value") == pytest.approx(0.3)
-    assert rows.nth(1).get_by_role("progressbar").evaluate("bar => bar.position") == -1  # not known
+    expect(rows.nth(1)).to_contain_text("Waiting")
+    expect(rows.nth(1).get_by_role("progressbar")).to_have_count(0)  # nothing happens to it yet
     expect(rows.nth(2)).to_contain_text("page 3 has no text")
     expect(rows.nth(2).get_by_role("progressbar")).to_have_count(0)
+
+
+def test_what_ended_is_dismissed_at_once(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    failed = {"state": "failed", "done": 0, "total": 0, "document_id": None}
+    jobs = [
+        {"id": "1", "name": "a.bin", "message": "a.bin is of no known format: see `m3rag ingest`", **failed},
+        {"id": "2", "name": "b.pdf", "message": "is a damaged PDF", **failed},
+    ]
+    page.route("**/api/documents", lambda route: route.fulfill(body=json.dumps({"documents": [], "jobs": jobs})))
+    page.reload()
+    first = page.locator("#uploads > li").first.locator(".message")
+    expect(first).to_have_text("is of no known format: see m3rag ingest")  # its name stands above it
+    expect(first.locator("code")).to_have_text("m3rag ingest")
+    page.get_by_role("button", name="Dismiss all").click()
+    expect(page.locator("#uploads")).to_be_hidden()
+    expect(page.get_by_role("button", name="Dismiss all")).to_be_hidden()
+
+
+def test_an_empty_page_offers_to_add_files_on_a_phone_too(empty: Site, visit: Visits) -> None:
+    page = visit(empty, viewport={"width": 390, "height": 800}, has_touch=True)
+    page.get_by_role("textbox", name="Key").fill(KEY)
+    page.get_by_role("textbox", name="Key").press("Enter")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Add files").click()
+    chosen.value.set_files({"name": "large.txt", "mimeType": "text/plain", "buffer": b"word " * 300_000})
+    expect(page.locator(".job.failed")).to_be_visible()  # the pane that shows how it goes is the one shown
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab_alone(empty: Site, visit: Visits, tmp_path: Path) -> None:
@@ -106,7 +135,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab_alone(empty: Site, visit: Visit
     key.fill(KEY)
     key.press("Enter")
     expect(page.get_by_role("heading", name="Begin with a document")).to_be_visible()
-    expect(page.get_by_text("Drop a PDF here")).to_be_visible()
+    expect(page.get_by_text("Drop files here")).to_be_visible()
     assert page.evaluate("JSON.stringify(localStorage)").count(KEY) == 0
     # What is too large is refused before it is sent, in words.
     large = tmp_path / "large.txt"

@@ -43,6 +43,11 @@ def test_a_citation_opens_the_page_with_the_passage_boxed(quoting: Site, visit: 
         rectangles[0],
     )
     assert dark > 20
+    page.get_by_role("button", name="Larger").click()
+    expect(page.get_by_role("button", name="Larger")).to_be_focused()
+    expect(page.locator(".sheet.large .box").first).to_be_in_viewport()
+    assert page.locator("#source canvas").bounding_box()["width"] == pytest.approx(2 * sheet["width"], abs=40)
+    page.get_by_role("button", name="Larger").click()
     page.get_by_role("button", name="Page before").click()
     expect(page.locator("#source canvas")).to_have_accessible_name("Page 1 of The garden handbook")
     expect(boxes).to_have_count(0)
@@ -84,7 +89,7 @@ def test_every_hit_shows_its_scores_and_the_words_that_matched(quoting: Site, vi
         assert [marks.nth(i).get_attribute("class") for i in range(len(words))] == strengths
         lines = marks.evaluate_all("all => all.map(e => getComputedStyle(e).textDecorationLine)")
         assert set(lines) == {"underline"}
-    highlight(page, "none")
+    highlight(page, "off")
     expect(first.locator("mark")).to_have_count(0)
     expect(first.locator(".passage")).to_have_text(hits[0]["text"], use_inner_text=False)
 

@@ -75,13 +75,14 @@ function empty() {
       "div",
       { class: "empty" },
       h("h2", {}, "Begin with a document"),
-      h("p", {}, "Drop a PDF anywhere on this page. Then ask about it: every answer shows where it stands."),
+      h("p", {}, "Add a PDF, a Word file or a web page, then ask about it. Each answer shows the place it comes from."),
+      h("button", { type: "button", class: "primary", onclick: () => $("choose").click() }, "Add files"),
     );
   return h(
     "div",
     { class: "empty" },
     h("h2", {}, documents ? `Ask about ${plural(documents, "document")}` : "Ask about your documents"),
-    h("p", {}, "Answers cite their sources. A number such as ", h("span", { class: "cite" }, "1"), " opens the place."),
+    h("p", {}, "Answers cite their sources: a number such as ", h("span", { class: "cite" }, "1"), " opens the place."),
   );
 }
 

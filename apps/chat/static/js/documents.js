@@ -2,18 +2,19 @@
 
 import { ApiError, get, request } from "./api.js";
 import { ask } from "./dialog.js";
-import { $, announce, h, iconButton, notice, plural } from "./dom.js";
+import { $, announce, h, iconButton, notice, plural, words } from "./dom.js";
+import { show as showPane } from "./panes.js";
 import { upload } from "./upload.js";
 
 const POLL = 500; // milliseconds between looks at the jobs, while one is at work
 const ACTIVE = new Set(["sending", "queued", "reading", "encoding"]);
 const WORDS = {
   sending: "Sending",
-  queued: "Waiting its turn",
+  queued: "Waiting",
   reading: "Reading",
   encoding: "Encoding",
   done: "Added",
-  unchanged: "Already here, nothing new in it",
+  unchanged: "Already here, unchanged",
   failed: "Not added",
 };
 
@@ -71,6 +72,7 @@ export async function refresh() {
 }
 
 async function add(files) {
+  showPane("documents"); // on a small screen: it shows how far they are
   const added = files.map((file) => ({ id: crypto.randomUUID?.() ?? `${Math.random()}`, name: file.name, file }));
   for (const job of added) job.state = "sending";
   sending = [...sending, ...added];
@@ -111,7 +113,19 @@ function drawJobs() {
   });
   if (rows.length !== list.children.length || rows.some((row) => !row.isConnected)) list.replaceChildren(...rows);
   list.hidden = !shown.length;
+  const ended = shown.filter((job) => !ACTIVE.has(job.state));
+  $("dismiss").hidden = ended.length < 2;
+  $("dismiss").onclick = () => dismiss(ended);
 }
+
+function dismiss(ended) {
+  for (const job of ended) dismissed.add(job.id);
+  drawJobs();
+  $("choose").focus();
+}
+
+/** What a server says of a file, without the file's name, which stands above it. */
+const said = ({ name, message }) => (message.startsWith(`${name} `) ? message.slice(name.length + 1) : message);
 
 const part = (job) => job.part ?? (job.state === "encoding" && job.total ? job.done / job.total : null);
 const drawing = (job) => [job.state, part(job), job.message].join("|");
@@ -119,19 +133,15 @@ const drawing = (job) => [job.state, part(job), job.message].join("|");
 function jobRow(job) {
   const counted = job.state === "encoding" && job.total ? ` ${job.done} of ${job.total}` : "";
   const active = ACTIVE.has(job.state);
-  const dismiss = () => {
-    dismissed.add(job.id);
-    drawJobs();
-    $("choose").focus();
-  };
+  const bar = active && job.state !== "queued";
   return h(
     "li",
     { class: `job ${job.state}`, "data-job": job.id, "data-drawn": drawing(job) },
     h("span", { class: "name", dir: "auto" }, job.name),
     h("span", { class: "state" }, (WORDS[job.state] ?? job.state) + counted),
-    active ? h("progress", { max: 1, value: part(job), "aria-label": `${job.name}: ${WORDS[job.state]}` }) : null,
-    job.message && !active ? h("span", { class: "message", dir: "auto" }, job.message) : null,
-    active ? null : iconButton("close", `Dismiss ${job.name}`, dismiss),
+    bar ? h("progress", { max: 1, value: part(job), "aria-label": `${job.name}: ${WORDS[job.state]}` }) : null,
+    job.message && !active ? h("span", { class: "message", dir: "auto" }, ...words(said(job))) : null,
+    active ? null : iconButton("close", `Dismiss ${job.name}`, () => dismiss([job])),
   );
 }
 
@@ -164,7 +174,7 @@ function documentRow(document) {
 async function drop(document, name) {
   const sure = await ask({
     title: "Delete this document?",
-    text: `${name} leaves the index with its ${plural(document.chunks, "passage")}. Answers no longer find it.`,
+    text: `“${name}” is removed from the index (${plural(document.chunks, "passage")}). Answers will no longer quote it.`,
     ok: "Delete",
     danger: true,
   });

@@ -35,10 +35,13 @@ export function announce(text) {
   $("announce").textContent = text;
 }
 
-/** Show what went wrong, and the remedy, until the next click or ten seconds. */
+/** Words of the server as nodes: what stands in backticks is code, all else stays text. */
+export const words = (text) => text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 ? h("code", {}, part) : part));
+
+/** Show what went wrong, and the remedy, for ten seconds. */
 export function notice(error) {
   const box = $("notice");
-  box.textContent = [error.message, error.remedy].filter(Boolean).join(" ");
+  box.replaceChildren(...words([error.message, error.remedy].filter(Boolean).join(" ")));
   box.hidden = false;
   clearTimeout(box.timer);
   box.timer = setTimeout(() => (box.hidden = true), 10_000);

@@ -20,7 +20,7 @@ export function draw() {
   const rows = all().map((conversation) => {
     const title = conversation.title || "Untitled";
     const current = conversation.id === shown().id;
-    const row = { type: "button", class: "row", "aria-current": current && "true", onclick: () => go(conversation) };
+    const row = { type: "button", class: "row", title, "aria-current": current && "true", onclick: () => go(conversation) };
     return h(
       "li",
       {},
@@ -31,6 +31,7 @@ export function draw() {
   });
   $("saved-list").replaceChildren(...rows);
   $("saved-list").hidden = !rows.length;
+  $("saved-empty").hidden = rows.length > 0;
 }
 
 function go(conversation) {

@@ -10,7 +10,7 @@ const LEGS = [
   ["colbert", "ColBERT", "word by word: mean of best cosines, at most 1"],
   ["bm25", "BM25", "shared words, by rarity: 0 is none"],
 ];
-const SHOWN = { none: "none", lexical: "words (lexical)", colbert: "word by word (ColBERT)" };
+const SHOWN = { none: "off", lexical: "words (lexical)", colbert: "word by word (ColBERT)" };
 
 let number = 0; // radio groups need names of their own
 
@@ -35,7 +35,7 @@ export function hitsBlock({ hits, question, cited, open }) {
     "details",
     { class: "considered" },
     h("summary", {}, `${plural(hits.length, "passage")} considered`),
-    h("fieldset", { class: "choice" }, h("legend", {}, "What matched"), ...radios),
+    h("fieldset", { class: "choice" }, h("legend", {}, "Highlight matches"), ...radios),
     list,
   );
 }
@@ -94,16 +94,20 @@ async function highlight(rows, leg, question) {
   await Promise.all(
     rows.map(async (row) => {
       row.leg = leg;
+      row.text.classList.remove("waiting");
       if (leg === "none") return row.text.replaceChildren(row.hit.text);
       try {
         row.found ??= post("highlights", { query: question, chunk_id: row.hit.chunk_id });
+        row.text.classList.add("waiting");
         const found = await row.found;
         if (row.leg !== leg) return; // another was chosen meanwhile
+        row.text.classList.remove("waiting");
         row.text.replaceChildren(
           ...marked(row.hit.text, found[leg].map(([start, end, strength]) => [start, end, `match strength-${strength}`])),
         );
       } catch (error) {
         row.found = null;
+        row.text.classList.remove("waiting");
         notice(error);
       }
     }),

@@ -28,7 +28,8 @@ function theme() {
 async function status() {
   try {
     const found = await get("status");
-    $("status").textContent = `${found.model} · ${found.llm ? `answers by ${found.llm}` : "answers quote the documents"}`;
+    $("status").textContent = `Model ${found.model} · ${found.llm ? `answers by ${found.llm}` : "answers are quotations"}`;
+    $("status").title = $("status").textContent;
     options.setStatus(found);
     documents.setLimit(found.max_upload_mb);
   } catch (error) {

@@ -6,7 +6,7 @@ import { keep, stored } from "./storage.js";
 const KEY = "m3rag.options";
 const NONE = { mode: "", within: "", k: "", weighing: "", weights: {} };
 const MODES = {
-  all: "all three legs",
+  all: "all three",
   dense: "meaning (dense)",
   lexical: "words (lexical)",
   colbert: "word by word (ColBERT)",
@@ -23,7 +23,7 @@ let status = { modes: [], legs: [], default_mode: "all" };
 export function setStatus(value) {
   status = value;
   $("mode").replaceChildren(
-    h("option", { value: "" }, `as set: ${MODES[status.default_mode] ?? status.default_mode}`),
+    h("option", { value: "" }, `default: ${MODES[status.default_mode] ?? status.default_mode}`),
     ...status.modes.map((mode) => h("option", { value: mode }, MODES[mode] ?? mode)),
   );
   $("weights").replaceChildren($("weights").firstElementChild, ...status.legs.map(slider));

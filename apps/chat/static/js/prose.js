@@ -4,7 +4,7 @@
 import { h } from "./dom.js";
 
 const INLINE = /\[(\d{1,3})\]|\*\*([^*\n]+)\*\*|`([^`\n]+)`/g;
-const ITEM = /^\s*(?:[-*•]|(\d{1,3})[.)])\s+(.*)$/;
+const ITEM = /^\s*(?:[-*•]|(\d{1,3})[.)])\s+(?![-*•]\s)(.*)$/; // a ruled line, "- - - -", is none
 
 /** The elements of an answer; `cite(number)` gives the button of a citation, or null if there is none. */
 export function prose(text, cite) {

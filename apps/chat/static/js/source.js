@@ -1,7 +1,7 @@
 // The right pane: the page of a PDF with the passage boxed, or the text with it marked.
 
 import { get, request } from "./api.js";
-import { $, announce, h, iconButton, notice } from "./dom.js";
+import { $, announce, h, iconButton, notice, words } from "./dom.js";
 import { show as showPane } from "./panes.js";
 import { indexer, marked } from "./text.js";
 
@@ -9,6 +9,7 @@ const AROUND = 20_000; // characters of text shown before and after the passage:
 
 let shown = null; // {source, place, page, view, image}
 let opener = null; // where the focus goes back to
+let large = false; // pages at twice the width of the pane
 let latest = 0; // of several that were asked for in haste, the last one is shown
 
 /** Show a place: {document_id, page?, start?, end?}; `button` gets the focus back at the end. */
@@ -16,7 +17,7 @@ export async function open(place, button) {
   const turn = ++latest;
   opener = button;
   showPane("source");
-  $("source-title").textContent = place.title || place.document_id;
+  entitle(place.title || place.document_id);
   $("source-tools").replaceChildren();
   $("source-body").replaceChildren(h("p", { class: "muted" }, "Opening …"));
   $("source-title").focus({ preventScroll: true });
@@ -25,7 +26,7 @@ export async function open(place, button) {
     if (turn !== latest) return;
     const page = place.page ?? source.pages[0]?.number ?? null;
     shown = { source, place, page, view: source.is_pdf && page !== null ? "page" : "text" };
-    $("source-title").textContent = source.title || source.document_id;
+    entitle(source.title || source.document_id);
     await draw();
     announce(`The source is open: ${$("source-title").textContent}${page ? `, page ${page}` : ""}.`);
   } catch (error) {
@@ -38,7 +39,7 @@ export function close() {
   if (!opener && !shown) return false;
   latest++;
   shown = null;
-  $("source-title").textContent = "Source";
+  entitle("Source");
   $("source-tools").replaceChildren();
   $("source-body").replaceChildren(empty());
   showPane("conversation");
@@ -48,17 +49,21 @@ export function close() {
   return true;
 }
 
+function entitle(text) {
+  $("source-title").textContent = $("source-title").title = text; // a long one is cut: its tip has the rest
+}
+
 /** What is said before anything was opened. */
 export const empty = () =>
   h(
     "div",
     { class: "empty" },
-    h("p", {}, "Press a number in an answer: the page it was taken from opens here, with the place marked."),
+    h("p", {}, "Press a number in an answer: the place it comes from opens here."),
   );
 
 const fail = (error) =>
   $("source-body").replaceChildren(
-    h("div", { class: "error" }, h("p", {}, h("strong", {}, error.message)), h("p", {}, error.remedy ?? "")),
+    h("div", { class: "error" }, h("p", {}, h("strong", {}, error.message)), h("p", {}, ...words(error.remedy ?? ""))),
   );
 
 async function draw() {
@@ -70,8 +75,8 @@ async function draw() {
   try {
     const [picture, boxes] = await Promise.all([image(source, page), rectangles(source, place, page)]);
     if (turn !== latest || shown?.page !== page || shown.view !== "page") return;
-    $("source-body").replaceChildren(h("div", { class: "sheet" }, picture, ...boxes));
-    ($("source-body").querySelector(".box") ?? picture).scrollIntoView({ block: boxes.length ? "center" : "start" });
+    $("source-body").replaceChildren(h("div", { class: large ? "sheet large" : "sheet" }, picture, ...boxes));
+    ($("source-body").querySelector(".box") ?? picture).scrollIntoView({ block: boxes.length ? "center" : "start", inline: "center" });
   } finally {
     $("source-body").removeAttribute("aria-busy");
   }
@@ -132,6 +137,7 @@ function tools() {
       tool("back", "Page before", -1),
       h("span", { class: "muted" }, `Page ${page} of ${numbers.at(-1)}`),
       tool("on", "Next page", 1),
+      iconButton("zoom", "Larger", () => act(() => (large = !large), "Larger"), { "aria-pressed": String(large) }),
     );
   if (source.is_pdf) {
     const other = view === "page" ? "text" : "page";

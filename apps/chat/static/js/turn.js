@@ -2,7 +2,7 @@
 // so that a stream of words moves neither the focus nor what was unfolded.
 
 import { request } from "./api.js";
-import { announce, h, iconButton, notice } from "./dom.js";
+import { announce, h, iconButton, notice, words } from "./dom.js";
 import { hitsBlock } from "./hits.js";
 import { prose } from "./prose.js";
 
@@ -52,7 +52,7 @@ function state(turn, actions) {
   if (turn.state === "stopped") return [h("p", { class: "muted" }, "Stopped."), again(actions)];
   if (turn.state !== "failed") return [];
   const box = h("div", { class: "error" }, h("p", {}, h("strong", {}, turn.error?.message ?? "It failed.")));
-  if (turn.error?.remedy) box.append(h("p", {}, turn.error.remedy));
+  if (turn.error?.remedy) box.append(h("p", {}, ...words(turn.error.remedy)));
   box.append(again(actions));
   return [box];
 }
