@@ -81,7 +81,7 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure retrieval, and answers with --answers, on labelled questions: a table of modes and metrics."""
+    """Measure retrieval and answers on labelled questions."""
     from m3rag.cli.eval_data import load_data, opened, retriever_of
     from m3rag.cli.eval_progress import stage_bars
     from m3rag.evaluation.comparing import Threshold, differences, require_same_data

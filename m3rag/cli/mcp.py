@@ -22,7 +22,7 @@ def mcp(
     api_key: ApiKey = None,
     debug: Debug = False,
 ) -> None:
-    """Give an assistant the tools search, ask and list over an index: on stdin and stdout, or HTTP."""
+    """Give an assistant the tools search, ask and list."""
     from m3rag.cli.serve import run
 
     general = {"index": index, "model": model, "mode": mode}

@@ -54,7 +54,7 @@ def serve(
     data: Data = None,
     debug: Debug = False,
 ) -> None:
-    """Serve the page and the API of an index, on this machine alone unless told otherwise."""
+    """Serve the page and the API of an index."""
     given = {
         "host": host,
         "port": port,
