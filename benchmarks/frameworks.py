@@ -1,6 +1,6 @@
 """What a framework's door to an index costs beside the call that it stands for, and LlamaIndex's BGEM3Index.
 
-    OMP_NUM_THREADS=1 python benchmarks/frameworks.py [--data ../shared/data] [--questions 300] [--chunks 10000]
+    OMP_NUM_THREADS=1 python benchmarks/frameworks.py [--questions 300] [--chunks 10000] [--tokens 140] [--data FOLDER]
 
 Doors: every question goes through all of them in turn, in one process, beginning with another one each time; what
 they find must be the same. What a door adds is the median of the differences to `KnowledgeBase.search` question by
@@ -169,18 +169,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--chunks", type=int, default=10_000)
+    parser.add_argument("--tokens", type=int, default=140, help="token vectors of a made-up chunk, about")
     parser.add_argument("--queries", type=int, default=50, help="questions about the made-up chunks")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    corpus = Corpus(options.chunks)
+    corpus = Corpus(options.chunks, tokens=options.tokens)
     if options.one:
         print(CONTENDERS[options.one](corpus, corpus.queries(options.queries)))
         return
     real(options.data, options.questions)
     for one in CONTENDERS if options.chunks else ():
         command = [sys.executable, __file__, "--one", one, "--chunks", str(options.chunks)]
-        print(f"\n{options.chunks:,} made-up chunks, {options.queries} questions, encoded beforehand\n", flush=True)
-        subprocess.run([*command, "--queries", str(options.queries)], check=True)
+        about = f"{options.chunks:,} made-up chunks of about {options.tokens} tokens"
+        print(f"\n{about}, {options.queries} questions, encoded beforehand\n", flush=True)
+        command += ["--tokens", str(options.tokens), "--queries", str(options.queries)]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from m3rag.errors import InputError, StoreError
 from m3rag.ingest import FileResult, Progress
 from m3rag.knowledge_base import KnowledgeBase
-from m3rag.reading import supported_suffixes
+from m3rag.reading import formats_of, supported_suffixes
 from m3rag.server.errors import Refused, about, printable, told
 from m3rag.server.uploads import Uploads
 from m3rag.store.protocol import DocumentRecord
@@ -172,8 +172,9 @@ class Jobs:
 
     def _ingest(self, job: Job, path: Path) -> None:
         self._set(job, state="reading")
-        if path.suffix.lower() not in supported_suffixes():
-            known = " ".join(sorted(supported_suffixes()))
+        suffixes = supported_suffixes(formats_of(self.kb.settings.reader))
+        if path.suffix.lower() not in suffixes:
+            known = " ".join(sorted(suffixes))
             raise InputError(f"{job.name} is of no known format; give it one of these suffixes: {known}")
         end = self._make_way(job.name, path)
         result: FileResult | None = None
