@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from m3rag.errors import InputError, StoreError
+from m3rag.errors import InputError
 from m3rag.ingest import FileResult, Progress
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.reading import formats_of, supported_suffixes
@@ -28,8 +27,6 @@ STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("done", "unchanged", "failed")
 
 MOST_WAITING = 500
-ROOM_BYTES = 256 << 20
-"""What must be free on the index's disk: its files are mapped, and a full disk would end the whole process."""
 
 MOST_ENDED = 100
 """How many jobs that have ended are remembered."""
@@ -209,23 +206,10 @@ class Jobs:
     def _document(self, name: str) -> DocumentRecord | None:
         return self.kb.store.document(name) if self.kb.exists else None
 
-    def _require_room(self) -> None:
-        folder = self.kb.place.folder
-        if folder is None:
-            return
-        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
-        free = shutil.disk_usage(there).free
-        if free < ROOM_BYTES:
-            raise StoreError(
-                f"the disk of the index has only {free / 1e6:,.0f} MB left: make room, {ROOM_BYTES / 1e6:,.0f} MB at "
-                "least, and upload the file again"
-            )
-
     def _progress(self, job: Job) -> Callable[[Progress], None]:
         def progress(at: Progress) -> None:
             if self._stopping.is_set():
                 raise _Stopped
-            self._require_room()
             if at.chunks:
                 self._set(job, state="encoding", done=at.done, total=at.chunks)
 

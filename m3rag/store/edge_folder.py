@@ -49,7 +49,7 @@ def require_room(folder: Path) -> None:
     free = shutil.disk_usage(there).free
     if free < ROOM_BYTES:
         raise StoreError(
-            f"the disk of the index {folder} has only {free / 1e6:,.0f} MB left, and the engine needs room ahead: "
+            f"the disk of the index {folder.name} has only {free / 1e6:,.0f} MB left, and the engine needs room ahead: "
             f"free {ROOM_BYTES / 1e6:,.0f} MB; what was written before is kept"
         )
 
