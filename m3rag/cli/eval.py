@@ -9,8 +9,8 @@ import typer
 
 from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
 from m3rag.cli.eval_data import PAPER_CANDIDATES, PAPER_DEPTH, Data
-from m3rag.cli.eval_progress import StageProgress, of_stage
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.stages import StageProgress, of_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ def evaluate(
 ) -> None:
     """Measure retrieval and answers on labelled questions."""
     from m3rag.cli.eval_data import load_data, opened, retriever_of
-    from m3rag.cli.eval_progress import stage_bars
+    from m3rag.cli.stages import stage_bars
     from m3rag.evaluation.comparing import Threshold, differences, require_same_data
     from m3rag.evaluation.metrics import parse_metric
     from m3rag.evaluation.report import load_report

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3rag.cli.console import note
-from m3rag.cli.eval_progress import StageProgress, of_stage
+from m3rag.cli.stages import StageProgress, of_stage
 
 if TYPE_CHECKING:
     from m3rag.evaluation.questions import EvalQuestion

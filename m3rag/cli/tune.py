@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json, shows_progress
+from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.stages import stage_bars
 
 if TYPE_CHECKING:
     from m3rag.evaluation.labelled import LabelledQuestion
@@ -71,7 +71,7 @@ def tune(
             return
         labelled = load_labelled(questions, split=split)
         require_enough(labelled)  # before a model is loaded
-        with _bar(quiet=quiet, as_json=as_json) as progress:
+        with stage_bars(quiet=quiet, as_json=as_json) as progress:
             result = _learn(kb, labelled, reranker, progress, metric=metric, folds=folds, seed=seed, skip=skip_missing)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         found = result.settings(date=now, force=force, reranker=reranker or "")
@@ -167,31 +167,3 @@ def _what_was_done(result: TuneResult, before: Mapping[str, Any], found: Mapping
 
 def _interval(interval: Interval) -> str:
     return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] ({interval.level:.0%})"
-
-
-def _bar(*, quiet: bool, as_json: bool) -> AbstractContextManager[Progress | None]:
-    """A bar over the questions on stderr, as a context that gives the callback; None where none may be drawn."""
-    return _ProgressBar() if shows_progress(quiet=quiet, as_json=as_json) else nullcontext(None)
-
-
-class _ProgressBar:
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bars = Progress(
-            console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _ProgressBar:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done)

@@ -1,4 +1,4 @@
-"""Bars over the stages of an evaluation, on stderr."""
+"""Bars over the stages of what takes long, on stderr."""
 
 from __future__ import annotations
 
