@@ -6,6 +6,9 @@ import re
 
 Span = tuple[int, int]
 
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+"""A letter of a script that sets no blanks between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
 # Unicode's Sentence_Terminal characters that end a sentence whatever follows them.
 STRONG = "。！？｡．।॥۔؟។៕၊။።፧፨։‼⁇⁈⁉"
 # These also stand inside sentences (abbreviations, decimals, quoted questions): context decides.

@@ -147,6 +147,7 @@ async def test_asearch_is_search(collection: Collection) -> None:
         (None, {"helps": True, "reranker": "colbert"}, True),
         (None, {"helps": False, "reranker": "colbert"}, False),
         ("none", {"helps": True, "reranker": "colbert"}, False),
+        (None, {"helps": True, "reranker": ""}, False),  # learned with a reranker that was given, not named
     ],
 )
 def test_a_reranker_by_setting_or_as_tune_found(

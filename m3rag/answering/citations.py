@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from m3rag.sentences import Span, sentence_spans
+from m3rag.sentences import UNSPACED, Span, sentence_spans
 from m3rag.types import Chunk, Citation
 
 PageOf = Callable[[str, int], int | None]
@@ -25,7 +25,6 @@ WORD = re.compile(
     r"(?:\w|[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u1049"
     r"\u104c-\u109f\u1780-\u17d3])+"
 )
-UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 LEAST_COVERAGE = 0.1
 """Share of the claim a sentence must hold before it is called its support."""

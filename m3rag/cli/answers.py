@@ -27,27 +27,6 @@ def answer_dict(question: str, answer: Answer) -> dict[str, Any]:
     }
 
 
-def hit_dict(hit: Hit) -> dict[str, Any]:
-    """A hit for `--json`."""
-    from m3rag.chunking.parents import without_reserved
-
-    chunk = hit.chunk
-    return {
-        "document_id": chunk.document_id,
-        "page": chunk.page,
-        "start": chunk.start,
-        "end": chunk.end,
-        "text": chunk.text,
-        "headings": list(chunk.headings),
-        "metadata": without_reserved(chunk.metadata),
-        "chunk_id": chunk.id,
-        "score": hit.score,
-        "scores": asdict(hit.scores),
-        "ranks": asdict(hit.ranks),
-        "found_by": list(hit.found_by),
-    }
-
-
 def print_answer(answer: Answer) -> None:
     """The answer, then for each citation where it stands, and its words."""
     say(answer.text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3rag.cli.answers import answer_dict, hit_dict, last_of, print_answer
+from m3rag.cli.answers import answer_dict, last_of, print_answer
 from m3rag.cli.console import command, print_json
 from m3rag.cli.options import (
     Alpha,
@@ -89,7 +89,9 @@ def ask(
 
 def _print_events(question: str, passages: list[Hit], events: Iterator[AnswerEvent]) -> None:
     """One JSON object a line: the sources, the text in pieces, each citation, then the whole answer."""
-    print_json("ask-event", {"event": "sources", "sources": [hit_dict(hit) for hit in passages]})
+    from m3rag.retrieval.hit_json import hit_json
+
+    print_json("ask-event", {"event": "sources", "sources": [hit_json(hit) for hit in passages]})
     for event in events:
         if isinstance(event, str):
             print_json("ask-event", {"event": "token", "text": event})

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.answers import hit_dict
 from m3rag.cli.console import command, note, one_line, place, print_json, printable, say
 from m3rag.cli.options import (
     Alpha,
@@ -64,6 +63,7 @@ def search(
 ) -> None:
     """Find the passages nearest to a question."""
     from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.retrieval.hit_json import hit_json
     from m3rag.settings import load_settings
 
     settings = load_settings(index=index, model=model, top_k=top_k, mode=mode, weights=weights, reranker=reranker)
@@ -82,7 +82,7 @@ def search(
         tokens = kb.explain(query, hits) if explain and as_json else []
         words = _words(kb, query, hits) if explain else []
     if as_json:
-        found = [hit_dict(hit) | more for hit, more in zip(hits, _explanations(tokens, words, len(hits)), strict=True)]
+        found = [hit_json(hit) | more for hit, more in zip(hits, _explanations(tokens, words, len(hits)), strict=True)]
         print_json("search", {"query": query, "mode": settings.mode, "hits": found, **_why(why)})
     elif explain:
         print_table(hits, words)

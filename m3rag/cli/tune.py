@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from m3rag.evaluation.tune import Progress, TuneResult
     from m3rag.evaluation.tune_interval import Interval
     from m3rag.knowledge_base import KnowledgeBase
-    from m3rag.reranking import Reranker
 
 
 @command
@@ -40,7 +39,7 @@ def tune(
     folds: Annotated[int, typer.Option(min=2, max=30, help="Parts of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and of the interval.")] = 0,
     reranker: Annotated[
-        str | None, typer.Option(help="A cross-encoder (hub id or folder), to learn whether it helps.")
+        str | None, typer.Option(help="A cross-encoder (hub id or folder) or colbert, to learn whether it helps.")
     ] = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out what is not in the index, instead of refusing.")
@@ -99,19 +98,13 @@ def _learn(
     **options: Any,
 ) -> TuneResult:
     from m3rag.evaluation.tune import tune as learn
+    from m3rag.reranking.named import reranker_named
     from m3rag.retrieval import HybridRetriever
 
     store = kb.store  # before the encoder: a missing index should not cost loading a model
     retriever = HybridRetriever(kb.encoder, store)
-    return learn(retriever, labelled, reranker=_reranker(model), skip_missing=skip, progress=progress, **options)
-
-
-def _reranker(model: str | None) -> Reranker | None:
-    if model is None:
-        return None
-    from m3rag.reranking import CrossEncoderReranker
-
-    return CrossEncoderReranker(model)
+    reranker = reranker_named(model, kb.encoder, store)
+    return learn(retriever, labelled, reranker=reranker, skip_missing=skip, progress=progress, **options)
 
 
 def _forget(kb: KnowledgeBase, *, as_json: bool) -> None:

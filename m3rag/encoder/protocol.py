@@ -59,3 +59,6 @@ class AsyncEncoder(Encoder, Protocol):
 
     async def aencode_queries(self, texts: Sequence[str]) -> M3Output:
         """As `encode_queries`, without blocking the event loop."""
+
+    async def aencode_documents(self, texts: Sequence[str]) -> M3Output:
+        """As `encode_documents`, without blocking the event loop."""

@@ -13,7 +13,7 @@ def reranker_named(name: str | None, encoder: Encoder, store: Store | None = Non
     """The reranker that a name stands for.
 
     Args:
-        name: `none` (or None), `colbert` for the encoder's own token vectors, or a cross-encoder: a hub id
+        name: `none` (or nothing), `colbert` for the encoder's own token vectors, or a cross-encoder: a hub id
             or a checkpoint folder.
         encoder: Of the index.
         store: Where the token vectors of its chunks are.
@@ -22,7 +22,7 @@ def reranker_named(name: str | None, encoder: Encoder, store: Store | None = Non
         ModelError: If a cross-encoder cannot be had.
         ConfigurationError: If it is `colbert` and the model has no token vectors.
     """
-    if name is None or name == NONE:
+    if not name or name == NONE:
         return None
     if name == COLBERT:
         from m3rag.reranking.colbert import ColbertReranker  # noqa: PLC0415

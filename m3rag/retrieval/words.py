@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from bisect import bisect_right
 from collections import defaultdict
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError
 from m3rag.legs import require_legs
+from m3rag.sentences import UNSPACED
 from m3rag.types import Hit, Leg
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from m3rag.store.protocol import Store
 
 Span = tuple[int, int]
-
-# Thai, Lao, Burmese, Khmer, Japanese, Chinese: written without blanks, so that a token is what a word is elsewhere.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 class WordMatch(NamedTuple):

@@ -7,13 +7,14 @@ import importlib.util
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from m3rag import __version__
 from m3rag.answering import AnswerEvent, Turn
 from m3rag.answering.protocol import refusal
+from m3rag.collection import DEFAULT_MODEL
 from m3rag.encoder.microbatch import AsyncEncoding
-from m3rag.encoder.protocol import Encoder
+from m3rag.encoder.protocol import AsyncEncoder, Encoder
 from m3rag.errors import InputError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
@@ -31,17 +32,6 @@ from m3rag.server.uploads import Uploads
 from m3rag.settings import ServeSettings
 from m3rag.store.protocol import DocumentRecord
 from m3rag.types import LEGS, Hit
-
-
-class AsyncEncoder(Protocol):
-    """What `AsyncEncoding` makes of an encoder."""
-
-    async def aencode_queries(self, texts: Sequence[str]) -> M3Output:
-        """Encode questions in shared passes."""
-
-    async def aencode_documents(self, texts: Sequence[str]) -> M3Output:
-        """Encode passages in shared passes."""
-
 
 NO_INDEX = NoHits("empty index", "there is no document yet: add one first", 0, 0)
 
@@ -90,7 +80,7 @@ class Engine:
         return {
             "version": __version__,
             "index": kb.place.folder.name if kb.place.folder is not None else str(kb.place),
-            "model": manifest.model.name if manifest is not None else kb.model_name or "mini",
+            "model": manifest.model.name if manifest is not None else kb.model_name or DEFAULT_MODEL,
             "modes": [mode.value for mode in Mode if set(mode.legs) <= possible],
             "default_mode": kb.mode.value,
             "weights": kb.settings.weights,
@@ -122,9 +112,8 @@ class Engine:
     async def encode(self, texts: Sequence[str], *, query: bool = False) -> M3Output:
         """Encode texts in passes shared with concurrent callers."""
         encoder = await self.encoder()
-        if isinstance(encoder, AsyncEncoding):
-            sharing = cast("AsyncEncoder", encoder)
-            return await (sharing.aencode_queries if query else sharing.aencode_documents)(list(texts))
+        if isinstance(encoder, AsyncEncoder):
+            return await (encoder.aencode_queries if query else encoder.aencode_documents)(list(texts))
         return await asyncio.to_thread(encoder.encode_queries if query else encoder.encode_documents, list(texts))
 
     async def search(self, query: str, options: SearchOptions) -> tuple[list[Hit], NoHits | None]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from m3rag import __version__
 from m3rag.server.engine import Engine
 from m3rag.server.errors import told
-from m3rag.server.shapes import citation_json, hit_json
+from m3rag.server.shapes import citation_json, titled_hit
 from m3rag.types import Answer
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def mcp_server(engine: Engine) -> MCPServer[Any]:
             titles = await asyncio.to_thread(engine.titles, [hit.chunk.document_id for hit in hits])
         except Exception as error:
             raise ToolError(" ".join(filter(None, told(error)[1:]))) from error
-        found = [hit_json(hit, title=titles[hit.chunk.document_id]) for hit in hits]
+        found = [titled_hit(hit, title=titles[hit.chunk.document_id]) for hit in hits]
         return {"hits": [{name: hit[name] for name in SHOWN} for hit in found], "no_hits": why.message if why else None}
 
     @server.tool(title="Ask the documents", annotations=reads)

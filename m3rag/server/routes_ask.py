@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from m3rag.server.engine import Engine
 from m3rag.server.errors import told
 from m3rag.server.schemas import AskBody
-from m3rag.server.shapes import citation_json, hit_json
+from m3rag.server.shapes import citation_json, titled_hit
 from m3rag.server.streaming import event, with_pings
 
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
@@ -37,7 +37,7 @@ async def events(engine: Engine, body: AskBody) -> AsyncIterator[str]:
     try:
         asked, hits = await engine.passages(body.question, body.turns(), body.options())
         titles = await asyncio.to_thread(engine.titles, [hit.chunk.document_id for hit in hits])
-        shown = [hit_json(hit, title=titles[hit.chunk.document_id]) for hit in hits]
+        shown = [titled_hit(hit, title=titles[hit.chunk.document_id]) for hit in hits]
         yield event("sources", {"question": asked, "hits": shown})
         async with aclosing(engine.answer(asked, hits)) as pieces:
             async for piece in pieces:

@@ -23,7 +23,7 @@ from m3rag.output import M3Output
 from m3rag.server.engine import Engine
 from m3rag.server.errors import Refused, body_of, told
 from m3rag.server.schemas import MOST_QUESTION, ChatBody, EmbeddingsBody
-from m3rag.server.shapes import citation_json, hit_json
+from m3rag.server.shapes import citation_json, titled_hit
 from m3rag.server.streaming import json_line, with_pings
 from m3rag.types import Answer, Hit
 
@@ -133,7 +133,7 @@ async def _sources(engine: Engine, asked: str, hits: list[Hit], answer: Answer) 
         "answered": answer.answered,
         "support": answer.support,
         "citations": [citation_json(c, title=titles.get(c.document_id, c.document_id)) for c in answer.citations],
-        "hits": [hit_json(hit, title=titles[hit.chunk.document_id]) for hit in hits],
+        "hits": [titled_hit(hit, title=titles[hit.chunk.document_id]) for hit in hits],
     }
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from m3rag.retrieval.words import WordMatch
 from m3rag.server.engine import Engine
 from m3rag.server.schemas import FeedbackBody, HighlightsBody, SearchBody
-from m3rag.server.shapes import hit_json
+from m3rag.server.shapes import titled_hit
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -34,7 +34,7 @@ def routes(engine: Engine) -> APIRouter:
         titles = await asyncio.to_thread(engine.titles, [hit.chunk.document_id for hit in hits])
         return {
             "hits": [
-                hit_json(hit, title=titles[hit.chunk.document_id], words=of)
+                titled_hit(hit, title=titles[hit.chunk.document_id], words=of)
                 for hit, of in zip(hits, words, strict=True)
             ],
             "no_hits": asdict(why) if why is not None else None,
