@@ -1,13 +1,18 @@
 """How much of an exhaustive weighted sum the retriever finds, in a store of any size.
 
     python benchmarks/fusion_recall.py [--data ../shared/data] [--model mini] [--chunks 100000] [--questions 50]
+    python benchmarks/fusion_recall.py --pairs FOLDER --dtype bfloat16
 
-Each chunk is made of two real passages of XQuAD that the model encoded: token vectors in a row from
-both, tokens of both with their lexical weights, and the dense vector between theirs, all in one
-proportion drawn at random, with a little noise. So the legs agree as they do on real texts, and the
-best 100 are hard to tell apart. The oracle scores every chunk in every leg in numpy while it is
-written (nothing of the size of the corpus is held in memory), the retriever searches the default
-store. A chunk has `--tokens` token vectors, which bounds the disk: tokens x dimensions x 2 bytes.
+With `--pairs` (a folder of FlagEmbedding's jsonl, such as the unpacked training pairs) each chunk is a sentence of its
+passages, and the questions are its own.
+
+Without, each chunk is made of two real passages of XQuAD that the model encoded: token vectors in a row from both,
+tokens of both with their lexical weights, and the dense vector between theirs, all in one proportion drawn at random,
+with a little noise. So the legs agree as they do on real texts, and the best 100 are hard to tell apart. A chunk has
+`--tokens` token vectors, which bounds the disk: tokens x dimensions x 2 bytes.
+
+The oracle scores every chunk in every leg in numpy while it is written (nothing of the size of the corpus is held in
+memory), the retriever searches the default store.
 
 Beside the recall of the retriever stands that of a fusion without exact completion, in which a
 chunk that only one leg found gets 0 in the other.
@@ -32,6 +37,7 @@ from m3rag.output import M3Output
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.retrieval.fusion import order_of
 from m3rag.scoring import LEG_SCORES, Weights, fuse
+from m3rag.sentences import sentence_spans
 from m3rag.store import DocumentRecord, QdrantEdgeStore
 from m3rag.types import LEGS, Chunk
 
@@ -45,6 +51,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="mini")
     parser.add_argument("--languages", nargs="+", default=["en", "de"], help="of the real passages and questions")
+    parser.add_argument("--pairs", type=Path, help="folder of jsonl with query, pos and neg: real chunks")
+    parser.add_argument("--dtype", default="float32", help="of the model's numbers")
     parser.add_argument("--chunks", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=32, help="most token vectors of a chunk")
@@ -55,15 +63,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
 
-    encoder = M3Encoder(options.model)
-    sets = [load_beir(options.data / "retrieval/xquad/mono" / language) for language in options.languages]
-    passages = encoder.encode_documents([text for one in sets for text in one.corpus.values()])
-    asked = [text for texts in zip(*(one.queries.values() for one in sets), strict=False) for text in texts]
+    encoder = M3Encoder(options.model, dtype=options.dtype)
+    if options.pairs is None:
+        sets = [load_beir(options.data / "retrieval/xquad/mono" / language) for language in options.languages]
+        passages = encoder.encode_documents([text for one in sets for text in one.corpus.values()])
+        asked = [text for texts in zip(*(one.queries.values() for one in sets), strict=False) for text in texts]
+        blocks = varied(passages, options.chunks, tokens=options.tokens, noise=options.noise)
+    else:
+        asked, sentences = read_pairs(options.pairs, options.chunks)
+        asked = asked[:: max(1, len(asked) // options.questions)]
+        blocks = (encoder.encode_documents(sentences[a : a + BLOCK]) for a in range(0, len(sentences), BLOCK))
     questions = encoder.encode_queries(asked[: options.questions])
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         with QdrantEdgeStore.create(Path(folder) / "index", encoder.info) as store:
-            blocks = varied(passages, options.chunks, tokens=options.tokens, noise=options.noise)
             ids, exact = filled(store, blocks, questions)
             built = time.perf_counter() - started
             rows = []
@@ -71,14 +84,27 @@ def main() -> None:
                 more: dict[str, Any] = {"weights": options.weights, "candidates": options.candidates}
                 retriever = HybridRetriever(encoder, store, rerank_depth=depth, **more)
                 rows.append(measured(retriever, questions, mode, ids, exact, depth=depth))
-    figures = {"chunks": options.chunks, "questions": len(questions), "build_seconds": round(built, 1), "rows": rows}
-    print(f"{options.chunks} chunks, {len(questions)} questions, {options.weights}, built in {built:.0f} s\n")
+    figures = {"chunks": len(ids), "questions": len(questions), "build_seconds": round(built, 1), "rows": rows}
+    print(f"{len(ids)} chunks, {len(questions)} questions, {options.weights}, built in {built:.0f} s\n")
     print("| mode | recall@10 | recall@100 | worst question | recall@100 without exact completion | p50 ms | p95 ms |")
     print("|---" * 7 + "|")
     for row in rows:
         print("| " + " | ".join(map(str, row.values())) + " |")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def read_pairs(folder: Path, n: int) -> tuple[list[str], list[str]]:
+    """All questions, and `n` different sentences spread over all passages, of every jsonl of a folder."""
+    asked: list[str] = []
+    passages: dict[str, None] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            pair = json.loads(line)
+            asked.append(pair["query"])
+            passages.update(dict.fromkeys([*pair["pos"], *pair["neg"]]))
+    sentences = list(dict.fromkeys(text[a:b] for text in passages for a, b in sentence_spans(text)))
+    return asked, [sentences[int(i)] for i in np.linspace(0, len(sentences) - 1, min(n, len(sentences)))]
 
 
 def varied(passages: M3Output, n: int, *, tokens: int, noise: float) -> Iterator[M3Output]:

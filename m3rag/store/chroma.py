@@ -21,7 +21,7 @@ from m3rag.store.chroma_place import Place, Where
 from m3rag.store.chroma_sync import make_index, open_index, reconcile, settle
 from m3rag.store.codec import DEFAULT_CODEC, codec_named
 from m3rag.store.side_legs import SideLegs
-from m3rag.store.side_legs_view import Positions, View
+from m3rag.store.view import Positions, View
 from m3rag.types import ModelInfo
 
 EXACT_UP_TO = 50_000  # chunks: below, reading all vectors takes no longer than a thousand hits of the graph

@@ -22,8 +22,8 @@ from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_filter import groups
 from m3rag.store.side_legs_read import payloads_of
 from m3rag.store.side_legs_search import SideReader, passing
-from m3rag.store.side_legs_view import Positions
 from m3rag.store.terms import is_unicode
+from m3rag.store.view import Positions
 from m3rag.types import Chunk
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ import qdrant_edge as qdrant
 
 from m3rag.errors import M3RagError, StoreError
 from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log
+from m3rag.store.edge_points import EXACT_UP_TO
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
@@ -36,6 +37,7 @@ class EdgeEngine:
         self.lock = threading.RLock()
         self._path = path
         self._unflushed = 0
+        self.changed: set[uuid.UUID] | None = None  # points written or removed since this was set; None: nobody follows
         self._shard: qdrant.EdgeShard | None
         self._shard, revision = load_shard(path)
         self.revision = revision or uuid.uuid4().hex  # another after every change
@@ -66,17 +68,38 @@ class EdgeEngine:
         """Write points as one change; none is no change."""
         if points:
             require_room(self._path)
-            self.update(qdrant.UpdateOperation.upsert_points(points))
+            with self._noting(point.id for point in points):
+                self.update(qdrant.UpdateOperation.upsert_points(points))
 
     def delete(self, ids: Sequence[uuid.UUID]) -> None:
         """Remove points as one change; none is no change."""
         if ids:
-            self.update(qdrant.UpdateOperation.delete_points(list(ids)))
+            with self._noting(ids):
+                self.update(qdrant.UpdateOperation.delete_points(list(ids)))
 
     def delete_where(self, filter: qdrant.Filter) -> None:
         """Remove the points that pass, as one change; none is no change."""
-        if self.count(filter):
-            self.update(qdrant.UpdateOperation.delete_points_by_filter(filter))
+        with self.lock:
+            passing = self.count(filter)
+            if passing:
+                gone = [] if self.changed is None else self._ids(filter, limit=passing)
+                with self._noting(gone):
+                    self.update(qdrant.UpdateOperation.delete_points_by_filter(filter))
+
+    def _ids(self, filter: qdrant.Filter, *, limit: int) -> list[Any]:
+        with self.shard() as shard:
+            request = qdrant.ScrollRequest(limit=limit, filter=filter, with_payload=False)
+            return [record.id for record in shard.scroll(request)[0]]
+
+    @contextmanager
+    def _noting(self, points: Iterable[Any]) -> Iterator[None]:
+        """Hold the lock over a change of some points, and say so to who follows; too many are not followed."""
+        with self.lock:
+            if self.changed is not None:
+                self.changed.update(points)
+                if len(self.changed) > EXACT_UP_TO:
+                    self.changed = None
+            yield
 
     def count(self, filter: qdrant.Filter) -> int:
         """How many points pass."""
@@ -84,9 +107,9 @@ class EdgeEngine:
             return shard.count(qdrant.CountRequest(exact=True, filter=filter))
 
     def retrieve(
-        self, ids: Sequence[uuid.UUID], *, payload: bool | list[str] = True, vectors: bool = False
+        self, ids: Sequence[uuid.UUID], *, payload: bool | list[str] = True, vectors: bool | list[str] = False
     ) -> list[qdrant.Record]:
-        """The points that are there among those named, with all of their payload or some fields of it."""
+        """The points that are there among those named, with all or some of their payload's fields and vectors."""
         with self.shard() as shard:
             return shard.retrieve(list(ids), payload, vectors)
 
@@ -98,6 +121,17 @@ class EdgeEngine:
             request = qdrant.ScrollRequest(offset=offset, limit=limit, filter=filter, with_payload=payload)
             records, following = shard.scroll(request)
         return [record.payload or {} for record in records], following
+
+    def records(self, *, payload: list[str], vectors: list[str], page: int) -> Iterator[list[qdrant.Record]]:
+        """Every point, with some of its payload's fields and vectors, so many at a time."""
+        offset = None
+        while True:
+            with self.shard() as shard:
+                request = qdrant.ScrollRequest(offset=offset, limit=page, with_payload=payload, with_vector=vectors)
+                records, offset = shard.scroll(request)
+            yield records
+            if offset is None:
+                return
 
     def payloads(self, filter: qdrant.Filter, *, fields: list[str] | None = None) -> list[Payload]:
         """The payloads, or some of their fields, of all points that pass."""

@@ -20,10 +20,12 @@ from m3rag.store.edge_engine import EdgeEngine
 from m3rag.store.edge_filters import any_of, check_format, of_kind, ranges_in
 from m3rag.store.edge_folder import check_folder, create_folder, is_index
 from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
+from m3rag.store.edge_view import EdgeView
 from m3rag.store.filters import DOCUMENT_ID, parse_filter
 from m3rag.store.parts import check_k, check_limit, check_query, merged_settings, parse_deletion
 from m3rag.store.payload import chunk_from_payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
+from m3rag.store.view import View
 from m3rag.types import Chunk, Leg, ModelInfo
 
 
@@ -46,6 +48,7 @@ class QdrantEdgeStore:
         self._engine = EdgeEngine(path)
         try:
             self._changes = EdgeChanges(self._engine, manifest.model)
+            self._view = EdgeView(self._engine, manifest.model)
         except BaseException:
             self._engine.close()
             raise
@@ -203,6 +206,9 @@ class QdrantEdgeStore:
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
+        view = None if filter else self._in_memory(leg, search=leg == "dense")
+        if view is not None:
+            return view.candidates(query, leg, k=k)
         vector = query_vector(query, leg)
         if vector is None:
             return []
@@ -230,6 +236,9 @@ class QdrantEdgeStore:
             ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
+        view = self._in_memory(leg)
+        if view is not None:
+            return view.score(query, leg, chunk_ids)
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
         vector, scores = query_vector(query, leg), {}
         with self._engine.lock:
@@ -304,6 +313,11 @@ class QdrantEdgeStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _in_memory(self, leg: Leg, *, search: bool = False) -> View | None:
+        """The chunks to search a leg in, None to let the engine do it: the view sees what is still to be hidden."""
+        with self._engine.lock:
+            return None if leg == "colbert" or self._changes.hidden else self._view.current(search=search)
 
     def _visible(self, filter: Filter | None) -> qdrant.Filter:
         condition = parse_filter(filter)

@@ -28,7 +28,7 @@ from m3rag.store.side_legs_file import SideFile
 from m3rag.store.side_legs_filter import add_postings, groups, remove_postings
 from m3rag.store.side_legs_read import find_record, load_segment
 from m3rag.store.side_legs_rows import checksum, pack
-from m3rag.store.side_legs_view import Positions, View
+from m3rag.store.view import Positions, View
 from m3rag.types import Chunk, ModelInfo
 
 

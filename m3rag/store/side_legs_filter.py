@@ -10,7 +10,7 @@ import numpy as np
 
 from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
 from m3rag.store.payload import Payload
-from m3rag.store.side_legs_view import Mask, Positions, View
+from m3rag.store.view import Mask, Positions, View
 
 SCHEMA = """
 CREATE TABLE terms (term TEXT, row INTEGER, PRIMARY KEY (term, row)) WITHOUT ROWID;

@@ -16,7 +16,7 @@ from m3rag.store.protocol import DocumentRecord
 from m3rag.store.side_legs_file import SideFile
 from m3rag.store.side_legs_filter import groups
 from m3rag.store.side_legs_rows import Packed, checksum, unpack_codes, unpack_dense, unpack_lexical
-from m3rag.store.side_legs_view import Segment
+from m3rag.store.view import Segment
 from m3rag.types import ModelInfo
 
 LOADED = 4096  # chunks whose bytes are held twice while a file is opened

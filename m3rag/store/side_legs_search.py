@@ -20,8 +20,8 @@ from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_filter import mask_of
 from m3rag.store.side_legs_read import all_records, colbert_of, find_record, packed_of, payloads_of
 from m3rag.store.side_legs_rows import unpack
-from m3rag.store.side_legs_view import Positions, View, near_best
 from m3rag.store.terms import is_unicode
+from m3rag.store.view import Positions, View, by_id
 from m3rag.types import Chunk, Leg
 
 
@@ -113,18 +113,12 @@ class SideReader:
         check_query(query, leg, self.manifest.model)
         condition = parse_filter(filter)
         with self._side.reading() as (view, connection):
-            if leg == "dense":
-                near = self._near(query, view, k=k) if condition == EVERYTHING else None
-                if near is None:
-                    near = view.best_dense(query, passing(view, connection, condition), k)
-                return _best(view, near, view.dense_scores(query, near), k)
-            positions = passing(view, connection, condition)
-            if leg == "lexical":
-                scores = view.lexical_scores(query, positions)
-                possible = scores > 0
-            else:
-                scores, possible = self._colbert_scores(query, view, connection, positions)
-            return _best(view, positions[possible], scores[possible], k)
+            near = self._near(query, view, k=k) if leg == "dense" and condition == EVERYTHING else None
+            positions = passing(view, connection, condition) if near is None else near
+            if leg != "colbert":
+                return view.candidates(query, leg, k=k, among=positions)
+            scores, possible = self._colbert_scores(query, view, connection, positions)
+            return view.best(positions[possible], scores[possible], k)
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
@@ -135,16 +129,12 @@ class SideReader:
         """
         check_query(query, leg, self.manifest.model)
         with self._side.reading() as (view, connection):
+            if leg != "colbert":
+                return view.score(query, leg, chunk_ids)
             found = view.find(chunk_ids)
             positions = np.array(sorted(found.values()), np.int64)
-            if leg == "dense":
-                scores = view.dense_scores(query, positions)
-            elif leg == "lexical":
-                scores = view.lexical_scores(query, positions)
-            else:
-                scores, _ = self._colbert_scores(query, view, connection, positions)
-        by_position = dict(zip(positions.tolist(), scores.tolist(), strict=True))
-        return {id_: by_position[position] for id_, position in found.items()}
+            scores, _ = self._colbert_scores(query, view, connection, positions)
+            return by_id(found, positions, scores)
 
     def representations(self, chunk_ids: Sequence[str]) -> M3Output:
         """The stored representations, in the order asked for; token vectors are what their codec keeps of them.
@@ -191,9 +181,3 @@ def _chunks(view: View, connection: sqlite3.Connection, positions: Iterable[int]
     rows = [int(view.rows[position]) for position in positions]
     payloads = payloads_of(connection, sorted(set(rows)))
     return [chunk_from_payload(payloads[row]) for row in rows]
-
-
-def _best(view: View, positions: Positions, scores: npt.NDArray[np.float64], k: int) -> list[tuple[str, float]]:
-    near = near_best(scores, k)
-    pairs = zip(view.ids(positions[near]), scores[near].tolist(), strict=True)
-    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]

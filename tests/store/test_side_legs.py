@@ -20,7 +20,7 @@ from m3rag.store.protocol import FORMAT, DocumentRecord
 from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_read import find_record
 from m3rag.store.side_legs_rows import pack, unpack
-from m3rag.store.side_legs_view import Segment, View, near_best
+from m3rag.store.view import Segment, View, near_best
 from m3rag.testing.data import DENSE_ONLY, MODEL, random_document, random_output, random_query
 from m3rag.types import ModelInfo
 

@@ -1,12 +1,13 @@
-"""What a side store keeps in memory to be searched: dense vectors and lexical weights by position.
+"""What a store keeps in memory to be searched: dense vectors and lexical weights by position.
 
 A view never changes, so readers need no lock; a writer makes a new one that shares most of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from m3rag.output import M3Output
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+FirstStage = Literal["dense", "lexical"]
+"""The legs that bring candidates, which need little memory a chunk."""
 
 SLACK = 1e-5  # float32 sums of other orders differ by less; what is that near to the k-th is scored exactly
 
@@ -25,7 +28,7 @@ class Segment:
     """Chunks that came in together, in the order of their rows.
 
     Attributes:
-        rows: `(n,)` int64, the chunks' numbers in the file, ascending.
+        rows: `(n,)` int64, the chunks' numbers in their store, ascending.
         ids: The chunks' ids.
         dense: `(n, d)` float32.
         lexical: `(n, vocab)` float32 by columns: the postings of each token.
@@ -116,9 +119,11 @@ class View:
         return np.concatenate([segment.dense[places] for segment, places in self._by_segment(positions)])
 
     def dense_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
-        """The exact dense scores at some ascending positions: the same for the same vector anywhere."""
+        """The exact dense scores at some ascending positions: the same for the same vector anywhere (BLAS is not)."""
         vector = query.dense[0].astype(np.float64)
-        scores = [(segment.dense[places] * vector).sum(axis=1) for segment, places in self._by_segment(positions)]
+        scores = [
+            np.einsum("ij,j->i", segment.dense[places], vector) for segment, places in self._by_segment(positions)
+        ]
         return np.concatenate([np.zeros(0), *scores])
 
     def best_dense(self, query: M3Output, positions: Positions, k: int) -> Positions:
@@ -138,6 +143,30 @@ class View:
         scores = [(segment.lexical[:, tokens] @ weights)[places] for segment, places in self._by_segment(positions)]
         return np.concatenate([np.zeros(0), *scores])
 
+    def candidates(
+        self, query: M3Output, leg: FirstStage, *, k: int, among: Positions | None = None
+    ) -> list[tuple[str, float]]:
+        """See `Store.candidates`; `among` are ascending positions, None for all that are alive."""
+        positions = np.flatnonzero(self.alive) if among is None else among
+        if leg == "dense":
+            near = self.best_dense(query, positions, k)
+            return self.best(near, self.dense_scores(query, near), k)
+        scores = self.lexical_scores(query, positions)
+        return self.best(positions[scores > 0], scores[scores > 0], k)
+
+    def score(self, query: M3Output, leg: FirstStage, chunk_ids: Sequence[str]) -> dict[str, float]:
+        """See `Store.score`."""
+        found = self.find(chunk_ids)
+        positions = np.array(sorted(found.values()), np.int64)
+        scores = self.dense_scores(query, positions) if leg == "dense" else self.lexical_scores(query, positions)
+        return by_id(found, positions, scores)
+
+    def best(self, positions: Positions, scores: npt.NDArray[np.float64], k: int) -> list[tuple[str, float]]:
+        """The best `k` of some ascending positions by their scores: (chunk id, score), best first, ties by id."""
+        near = near_best(scores, k)
+        pairs = zip(self.ids(positions[near]), scores[near].tolist(), strict=True)
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+
     def _by_segment(self, positions: Positions) -> list[tuple[Segment, Positions]]:
         cuts = np.searchsorted(positions, self.starts)
         return [
@@ -145,6 +174,12 @@ class View:
             for segment, start, a, b in zip(self.segments, self.starts[:-1], cuts[:-1], cuts[1:], strict=True)
             if b > a
         ]
+
+
+def by_id(found: Mapping[str, int], positions: Positions, scores: npt.NDArray[np.floating]) -> dict[str, float]:
+    """The scores at some positions, by the ids that were found there."""
+    at = dict(zip(positions.tolist(), scores.tolist(), strict=True))
+    return {id_: at[position] for id_, position in found.items()}
 
 
 def near_best(scores: npt.NDArray[np.floating], k: int) -> Positions:

@@ -1,0 +1,187 @@
+"""A small index is searched in memory, and what is found there is what the engine holds, change after change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m3rag.output import M3Output
+from m3rag.store import MemoryStore, QdrantEdgeStore
+from m3rag.store.edge_engine import EdgeEngine
+from m3rag.store.view import View
+from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
+from m3rag.types import Chunk, Leg
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[QdrantEdgeStore]:
+    with QdrantEdgeStore.create(tmp_path / "docs.index", MODEL) as store:
+        yield store
+
+
+def in_memory(store: QdrantEdgeStore) -> View | None:
+    return store._in_memory("dense")
+
+
+def warm(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    """Search often enough for the index to be held in memory."""
+    for _ in range(2):
+        store.candidates(random_query(rng, model=store.manifest.model), "dense", k=1)
+
+
+def put(example: Example, *stores: QdrantEdgeStore | MemoryStore) -> None:
+    for store in stores:
+        store.put_document(example.record, example.parts())
+
+
+def same(store: QdrantEdgeStore, oracle: MemoryStore, rng: np.random.Generator) -> None:
+    """Both legs, best and all, and the scores of every chunk, of some stranger and of none."""
+    legs: tuple[Leg, ...] = ("dense", "lexical")
+    ids = [chunk.id for chunk in oracle.scan(limit=10_000)[0]]
+    query = random_query(rng)
+    for leg in legs:
+        for k in (1, 7, 1000):
+            found, right = store.candidates(query, leg, k=k), oracle.candidates(query, leg, k=k)
+            assert [id_ for id_, _ in found] == [id_ for id_, _ in right]
+            assert [score for _, score in found] == pytest.approx([score for _, score in right], abs=1e-6)
+        assert store.score(query, leg, [*ids, "stranger"]) == pytest.approx(oracle.score(query, leg, ids), abs=1e-6)
+        assert store.score(query, leg, []) == {}
+
+
+def test_only_the_second_search_reads_the_index_into_memory(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3rag.store.edge_view.AT_ONCE", 4)
+    put(random_document(rng, "a.md", chunks=5), store)
+    query = random_query(rng)
+    first = store.candidates(query, "dense", k=5)
+    assert in_memory(store) is None
+    second = store.candidates(query, "dense", k=5)
+    view = in_memory(store)
+    assert view is not None
+    assert len(view) == 5
+    assert [id_ for id_, _ in first] == [id_ for id_, _ in second]
+
+
+def test_every_kind_of_change_is_followed(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    warm(store, rng)
+    same(store, oracle, rng)
+    for name, chunks in (("a.md", 9), ("b.md", 150), ("ü/c 🦆.md", 3), ("empty.md", 0)):
+        put(random_document(rng, name, chunks=chunks), store, oracle)
+        same(store, oracle, rng)
+    put(random_document(rng, "a.md", chunks=4, version="v2"), store, oracle)
+    same(store, oracle, rng)
+    single = random_document(rng, "single.md", chunks=6)
+    others = random_output(rng, 6)
+    for one in (store, oracle):
+        one.upsert(single.chunks, single.output)
+        one.upsert(single.chunks[:3], others[:3])  # other vectors under the same ids
+        one.delete_chunks([single.chunks[0].id, "stranger"])
+        one.delete({"document_id": "ü/c 🦆.md"})
+    same(store, oracle, rng)
+    for one in (store, oracle):
+        one.delete_documents(["b.md", "single.md"])
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+
+
+def test_random_changes_are_followed(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    warm(store, rng)
+    for step in range(40):
+        name = f"{rng.integers(6)}.md"
+        if rng.random() < 0.3:
+            for one in (store, oracle):
+                one.delete_documents([name])
+        else:
+            put(random_document(rng, name, chunks=int(rng.integers(0, 40)), version=f"v{step}"), store, oracle)
+        if rng.random() < 0.5:
+            same(store, oracle, rng)
+    same(store, oracle, rng)
+
+
+def test_half_a_document_is_not_found(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=8), store, oracle)
+    warm(store, rng)
+    new = random_document(rng, "a.md", chunks=8, version="v2")
+
+    def searching() -> Iterator[tuple[Sequence[Chunk], M3Output]]:
+        for part in new.parts(3):
+            yield part
+            same(store, oracle, rng)
+
+    store.put_document(new.record, searching())
+    put(new, oracle)
+    same(store, oracle, rng)
+
+
+def test_a_large_index_is_left_to_the_engine(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3rag.store.edge_view.EXACT_UP_TO", 20)
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=15), store, oracle)
+    warm(store, rng)
+    assert in_memory(store) is not None
+    put(random_document(rng, "b.md", chunks=15), store, oracle)
+    same(store, oracle, rng)
+    assert in_memory(store) is None
+    assert store._engine.changed is None
+    for one in (store, oracle):
+        one.delete_documents(["a.md"])
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+
+
+def test_more_changes_than_a_view_can_hold_are_read_anew(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3rag.store.edge_engine.EXACT_UP_TO", 20)
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=15), store, oracle)
+    warm(store, rng)
+    put(random_document(rng, "b.md", chunks=30), store, oracle)
+    assert store._engine.changed is None
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+
+
+def test_a_reading_that_fails_leaves_nothing_half_read(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=15), store, oracle)
+    warm(store, rng)
+    put(random_document(rng, "b.md", chunks=3), store, oracle)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeEngine, "retrieve", fails)
+        with pytest.raises(KeyboardInterrupt):
+            in_memory(store)
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+
+
+def test_a_model_of_one_leg(tmp_path: Path, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(DENSE_ONLY)
+    with QdrantEdgeStore.create(tmp_path / "docs.index", DENSE_ONLY) as store:
+        put(random_document(rng, "a.md", chunks=15, model=DENSE_ONLY), store, oracle)
+        warm(store, rng)
+        query = random_query(rng, model=DENSE_ONLY)
+        found, right = (one.candidates(query, "dense", k=9) for one in (store, oracle))
+        assert in_memory(store) is not None
+        assert [id_ for id_, _ in found] == [id_ for id_, _ in right]
