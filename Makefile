@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 RUN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -36,8 +37,8 @@ check: $(VENV)/.dev  ## format, lint, types
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 
-test: $(VENV)/.dev  ## the tests
-	$(RUN)/pytest
+test: $(VENV)/.dev  ## the tests, in two processes (JOBS=0: in one)
+	$(RUN)/pytest -n $(JOBS) --dist loadfile
 
 compat: $(VENV)/.dev  ## the frameworks' tests with their newest and lowest releases, in throw-away environments
 	$(RUN)/python tools/compat.py

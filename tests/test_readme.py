@@ -72,6 +72,17 @@ def test_the_first_screen_shows_what_really_comes_out(folder: Path) -> None:
     assert printed.splitlines() == lines
 
 
+def test_the_demo_answers_each_question_with_a_citation(folder: Path) -> None:
+    # Over the index that the commands above have made of the same documents, which take half a minute to encode.
+    printed = run(folder, "-c", "from m3rag.cli import main; main()", "demo", "-i", "m3rag-index")
+    answers = printed.split("\n> ")[1:]
+    assert len(answers) == 3
+    cited = [next(line for line in a.splitlines() if line.startswith("[1] ")).split(",")[0] for a in answers]
+    assert cited == ["[1] debian-faq.de.pdf", "[1] duck.en.html", "[1] human-rights.uk.html"]
+    assert "p. 10" in answers[0]
+    assert "1993 von Ian Murdock" in answers[0]
+
+
 def test_the_commands_of_make_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     promised = re.findall(r"make ([a-z]+)", "".join(blocks("sh")))

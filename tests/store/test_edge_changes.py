@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -62,57 +61,71 @@ def change(store: Store, kind: str) -> None:
         store.delete({"$or": [{"document_id": "loose.md"}, {"lang": "de"}]})
 
 
+# A process without the engine forks a writer for each moment, which kills itself before its n-th write: forks start
+# in milliseconds where a new interpreter takes a second.
 CHILD = """
-import os, runpy, signal, sys
+import os, runpy, signal, sys, traceback
 from pathlib import Path
 from m3rag.store import QdrantEdgeStore
 from m3rag.store.edge_engine import EdgeEngine
 from m3rag.testing.data import MODEL
 
-shared, path, kind, left = runpy.run_path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-store = QdrantEdgeStore.create(path, MODEL, codec="float16")
-shared["fill"](store)
+shared, folder, kind, writes = runpy.run_path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 update = EdgeEngine.update
 
-def counted(self, operation):
-    global left
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    update(self, operation)
+def killed_before(left, path):
+    def counted(self, operation):
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        update(self, operation)
 
-EdgeEngine.update = counted
-shared["change"](store, kind)
-print("done", left, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+    store = QdrantEdgeStore.create(path, MODEL, codec="float16")
+    shared["fill"](store)
+    EdgeEngine.update = counted
+    shared["change"](store, kind)
+    print("done", left, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for n in range(writes + 1):
+    child = os.fork()
+    if child == 0:
+        try:
+            killed_before(n, folder / str(n))
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    print(n, "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "failed", flush=True)
 """
 
 # Writes of the engine, and from which on the change has happened. put = pending, three parts, record,
 # old chunks, pending (new: no old chunks); upsert = all points, counts, pending; delete = pending,
 # records, chunks, pending; chunks = pending, chunks, counts, pending. The last moment is after the return.
 WRITES = {"put": (7, 5), "new": (6, 5), "upsert": (3, 1), "delete": (4, 2), "chunks": (4, 2)}
-MOMENTS = [(kind, n) for kind, (writes, _) in WRITES.items() for n in range(writes + 1)]
 
 
 @NO_SIGKILL
-@pytest.mark.parametrize(("kind", "n"), MOMENTS)
-def test_a_kill_leaves_every_document_whole_or_absent(path: Path, kind: str, n: int) -> None:
-    command = [sys.executable, "-c", CHILD, __file__, str(path), kind, str(n)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_kill_leaves_every_document_whole_or_absent(tmp_path: Path, kind: str) -> None:
     writes, happened_from = WRITES[kind]
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert child.stdout == ("done 0\n" if n == writes else "")
-    oracle = MemoryStore(MODEL)
-    fill(oracle)
-    if n >= happened_from:
-        change(oracle, kind)
-    with QdrantEdgeStore.open(path, MODEL) as store:
-        same(store, oracle)
-        # And the change can be made, or made again.
-        change(store, kind)
-        if n < happened_from:
+    command = [sys.executable, "-c", CHILD, __file__, str(tmp_path), kind, str(writes)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    ends = [*(f"{n} killed" for n in range(writes)), "done 0", f"{writes} killed"]
+    assert told.stdout.splitlines() == ends, told.stderr
+    for n in range(writes + 1):
+        oracle = MemoryStore(MODEL)
+        fill(oracle)
+        if n >= happened_from:
             change(oracle, kind)
+        with QdrantEdgeStore.open(tmp_path / str(n), MODEL) as store:
             same(store, oracle)
+            # And the change can be made, or made again.
+            change(store, kind)
+            if n < happened_from:
+                change(oracle, kind)
+                same(store, oracle)
 
 
 def same(store: Store, oracle: MemoryStore) -> None:
@@ -127,8 +140,7 @@ def same(store: Store, oracle: MemoryStore) -> None:
     assert np.array_equal(kept.lexical.toarray(), given.lexical.toarray())
 
 
-# A process without the engine forks writers, kills them at random moments, and forks checkers: forks
-# start in milliseconds where a new interpreter takes seconds.
+# A process forks writers, kills them at random moments, and forks checkers.
 KILLER = """
 import os, random, select, signal, sys, time, traceback
 import numpy as np
