@@ -54,8 +54,10 @@ class OpenAIConnection:
             raise error(
                 f"no API key for {model!r}: set OPENAI_API_KEY, pass api_key=, or pass base_url= of a local server"
             )
+        # The proxy of the environment is for what lies beyond this machine.
+        http = self._package.DefaultHttpxClient(trust_env=False) if base_url and _on_this_machine(base_url) else None
         self.client: Any = self._package.OpenAI(
-            base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries
+            base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries, http_client=http
         )
         self.base_url = _without_password(str(self.client.base_url))
 
@@ -128,6 +130,11 @@ def _revealed(key: SecretStr | str | None) -> str | None:
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _of_http(name: str) -> tuple[type[Exception], ...]:

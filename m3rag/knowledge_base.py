@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, OpenAIChat, Turn
+from m3rag.answering import LLM, Answerer, AnswerEvent, Extractive, Generative, LocalChat, OpenAIChat, Turn
 from m3rag.answering.conversation import standalone
 from m3rag.chunking import CONTEXT_TOKENS, Chunker, siblings, widened
 from m3rag.collection import Collection
@@ -66,7 +66,7 @@ class KnowledgeBase(Collection):
     ) -> None:
         super().__init__(path, model=model, settings=settings, encoder=encoder, mode=mode)
         self._llm = llm
-        self._own_llm: OpenAIChat | None = None
+        self._own_llm: LocalChat | OpenAIChat | None = None
 
     def ingest(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> IngestReport:
         """Read files and folders into the index, which is created if need be.
@@ -264,8 +264,10 @@ class KnowledgeBase(Collection):
             super().close()
 
 
-def _llm_of(settings: LLMSettings) -> OpenAIChat:
+def _llm_of(settings: LLMSettings) -> LocalChat | OpenAIChat:
     model = settings.model or ""
+    if settings.local:
+        return LocalChat(model, timeout=settings.timeout)
     return OpenAIChat(model, base_url=settings.base_url, api_key=settings.api_key, timeout=settings.timeout)
 
 

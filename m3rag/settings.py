@@ -26,7 +26,8 @@ class LLMSettings(BaseModel):
     """Which language model writes answers; without `model`, answers are quoted sentences.
 
     Attributes:
-        model: As the server names it, such as `gpt-5-mini` or `llama3.2`.
+        model: As the server names it, such as `gpt-5-mini` or `llama3.2`; or, without `base_url`, the path of
+            a GGUF file, which runs on this machine (extra `local`).
         base_url: Of any server that speaks OpenAI's protocol; OpenAI's own if not set.
         api_key: Never shown. A server on this machine needs none.
     """
@@ -37,6 +38,11 @@ class LLMSettings(BaseModel):
     base_url: str | None = None
     api_key: SecretStr | None = None
     timeout: float = Field(default=60.0, gt=0, description="seconds")
+
+    @property
+    def local(self) -> bool:
+        """Whether the model is a GGUF file of this machine."""
+        return self.model is not None and self.base_url is None and self.model.casefold().endswith(".gguf")
 
 
 class ServeSettings(BaseModel):

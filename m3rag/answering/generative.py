@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from m3rag.answering.citations import PageOf, cite
-from m3rag.answering.prompt import DEFAULT_CONTEXT_CHARS, ContextLimit, build_prompt, is_refusal, may_become_refusal
-from m3rag.answering.protocol import LLM, AnswerEvent, check_question, refusal
+from m3rag.answering.prompt import (
+    DEFAULT_CONTEXT_CHARS,
+    ContextLimit,
+    Prompt,
+    build_prompt,
+    is_refusal,
+    may_become_refusal,
+)
+from m3rag.answering.protocol import LLM, AnswerEvent, SizedLLM, check_question, refusal
 from m3rag.errors import LLMError
 from m3rag.types import Answer, Chunk, Hit
 
@@ -22,7 +30,8 @@ class Generative:
     Args:
         llm: The language model.
         max_context_chars: Most characters of passages in the prompt.
-        max_context_tokens: Most tokens of them as well; needs `count_tokens`.
+        max_context_tokens: Most tokens of them as well; needs `count_tokens`. By default what the context
+            of a `SizedLLM` has room for.
         count_tokens: Counts tokens as the model does.
         page_of: Looks up the page of a quote; see `cite`.
 
@@ -57,7 +66,7 @@ class Generative:
         check_question(question)
         if not hits:
             return refusal(hits)
-        prompt = build_prompt(question, hits, limit=self.limit)
+        prompt = self._prompt(question, hits)
         return self._checked(self.llm.complete(prompt.messages), prompt.passages, hits)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
@@ -73,7 +82,7 @@ class Generative:
         if not hits:
             yield refusal(hits)
             return
-        prompt = build_prompt(question, hits, limit=self.limit)
+        prompt = self._prompt(question, hits)
         reply: list[str] = []
         held = ""
         holding = True
@@ -88,6 +97,13 @@ class Generative:
         if held and not is_refusal(text):
             yield held
         yield self._checked(text, prompt.passages, hits)
+
+    def _prompt(self, question: str, hits: Sequence[Hit]) -> Prompt:
+        limit, llm = self.limit, self.llm
+        if limit.tokens is None and isinstance(llm, SizedLLM):
+            room = llm.room(build_prompt(question, ()).messages)
+            limit = replace(limit, tokens=room, count_tokens=llm.count_tokens)
+        return build_prompt(question, hits, limit=limit)
 
     def _checked(self, reply: str, passages: Sequence[Chunk], hits: Sequence[Hit]) -> Answer:
         if is_refusal(reply):

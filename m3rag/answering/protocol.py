@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from m3rag.errors import InputError
 from m3rag.types import Answer, Hit
@@ -44,6 +44,21 @@ class LLM(Protocol):
 
     def complete(self, messages: Sequence[Message]) -> str:
         """The whole reply; raises as `stream` does."""
+
+
+@runtime_checkable
+class SizedLLM(LLM, Protocol):
+    """A language model that knows what its context holds, so that prompts can be fitted to it."""
+
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text, without specials."""
+
+    def room(self, messages: Sequence[Message]) -> int:
+        """How many tokens can be added to a prompt that keeps free what a reply needs.
+
+        Raises:
+            LLMError: If there is none.
+        """
 
 
 class Answerer(Protocol):

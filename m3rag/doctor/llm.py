@@ -1,4 +1,4 @@
-"""Check of the language model: whether its server can be reached and knows the model."""
+"""Check of the language model: whether its file is one, or its server can be reached and knows the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def check_llm(settings: LLMSettings) -> Iterator[Check]:
     """Ask the server of the settings for its models; no other network is touched, and no question is sent."""
     if settings.model is None:
         message = "none: answers are quoted sentences"
-        yield Check("language model", "info", message, "export M3RAG_LLM__MODEL=NAME and M3RAG_LLM__BASE_URL=ADDRESS")
+        remedy = "export M3RAG_LLM__MODEL=FILE.gguf, or M3RAG_LLM__MODEL=NAME and M3RAG_LLM__BASE_URL=ADDRESS"
+        yield Check("language model", "info", message, remedy)
+        return
+    if settings.local:
+        yield _file(settings.model)
         return
     from m3rag._openai import OpenAIConnection  # noqa: PLC0415 - not needed where there is no language model
 
@@ -45,6 +49,19 @@ def check_llm(settings: LLMSettings) -> Iterator[Check]:
         yield _asked(server, settings.model)
     finally:
         server.close()
+
+
+def _file(model: str) -> Check:
+    from m3rag.answering.local import LocalChat  # noqa: PLC0415 - not needed where there is no such model
+
+    try:
+        with LocalChat(model) as llm:
+            size = llm.path.stat().st_size / 1e9
+            return Check("language model", "ok", f"{llm.path} ({size:.1f} GB) runs on this machine")
+    except ImportError as error:
+        return Check("language model", "error", str(error), 'pip install "m3rag[local]"')
+    except LLMError as error:
+        return Check("language model", "error", str(error), "export M3RAG_LLM__MODEL=FILE.gguf")
 
 
 def _asked(server: OpenAIConnection, model: str) -> Check:
