@@ -1,10 +1,11 @@
 """The frameworks' tests in throw-away environments, each with other releases than the development one.
 
-    python tools/compat.py [newest] [lowest] [migrate] [--folder FOLDER] [-- PYTEST_ARGUMENTS]
+    python tools/compat.py [newest] [lowest] [migrate] [milvus] [--folder FOLDER] [-- PYTEST_ARGUMENTS]
 
 - `newest`: the newest releases that pyproject.toml allows, and the integrations that tests/*/interop need.
 - `lowest`: the lowest releases of LangChain and LlamaIndex that it allows. Several integrations need newer ones.
 - `migrate`: what people come from, which does not stand beside the rest, for the tests of docs/migrate.md.
+- `milvus`: LlamaIndex's store for Milvus, whose pymilvus is older than langchain-milvus's.
 
 Of constraints.txt only torch's version is taken, so that the build for CPUs is not replaced by one with CUDA's
 libraries. Runs on Python 3.11 or newer.
@@ -34,7 +35,7 @@ BESIDE = ("bm25", "chroma", "openai", "qdrant")
 TOOLS = ("hypothesis", "langchain-tests", "pytest", "pytest-asyncio", "pytest-timeout")
 """What the tests themselves need, as the extra `dev` has it."""
 
-INTEGRATIONS = ("langchain-", "llama-index-")
+INTEGRATIONS = ("langchain-", "llama-index-", "openinference-")
 """What the names of the frameworks' packages begin with; those in the extra `dev` are tried with the newest."""
 
 LEFT_BEHIND = (
@@ -49,7 +50,12 @@ LEFT_BEHIND = (
 
 FRAMEWORKS = ("tests/langchain", "tests/llama_index")
 
-TESTS = {"newest": FRAMEWORKS, "lowest": FRAMEWORKS, "migrate": ("tests/docs/test_migrate.py",)}
+TESTS = {
+    "newest": FRAMEWORKS,
+    "lowest": FRAMEWORKS,
+    "migrate": ("tests/docs/test_migrate.py",),
+    "milvus": ("tests/llama_index/interop/test_milvus.py",),
+}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -75,6 +81,8 @@ def packages(kind: str) -> list[str]:
         return [*tools, *(str(requirement) for requirement in wanted if requirement.name.startswith(INTEGRATIONS))]
     if kind == "migrate":
         return [*tools, *LEFT_BEHIND]
+    if kind == "milvus":
+        return [*tools, "llama-index-vector-stores-milvus>=1.2", "milvus-lite>=3.2"]
     return [*tools, *(floor(requirement) for extra in EXTRAS for requirement in required(extra))]
 
 

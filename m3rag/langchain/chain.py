@@ -12,6 +12,7 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, convert_to_messages
 from langchain_core.messages.content import Citation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables.config import run_in_executor
 from langchain_core.runnables.utils import AddableDict
 
 from m3rag.answering.citations import PageOf
@@ -188,11 +189,12 @@ class _Answer:
             for part in _refused():
                 yield part
             return
-        prompt, checker = self._begin(found)
+        # On threads: tokens are counted, and pages looked up, by whatever the caller has given.
+        prompt, checker = await run_in_executor(None, self._begin, found)
         async for reply in self.llm.astream(self._messages(prompt), config):
             if piece := checker.feed(_text(reply)):
                 yield AddableDict(answer=piece)
-        for part in _end(checker):
+        for part in await run_in_executor(None, list, _end(checker)):
             yield part
 
     def _begin(self, found: dict[str, Any]) -> tuple[Prompt, ReplyChecker]:

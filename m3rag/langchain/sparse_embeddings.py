@@ -122,6 +122,10 @@ class M3SparseEmbeddings(ModelHolder):
     def as_milvus(self) -> MilvusSparseEmbeddings:
         """These as what `langchain_milvus.Milvus` takes among its `embedding_function`.
 
+        Milvus Lite refuses to leave small weights out, as langchain-milvus would have it: give the store
+        `index_params` and `search_params` with `{"metric_type": "IP", "index_type": "SPARSE_INVERTED_INDEX",
+        "params": {}}` for the sparse field. A text without weights, an empty one, Milvus does not take.
+
         Raises:
             ImportError: If langchain-milvus is not installed.
         """

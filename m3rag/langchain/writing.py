@@ -67,7 +67,7 @@ class WritableStore(VectorStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,
@@ -79,11 +79,12 @@ class WritableStore(VectorStore):
         """
         texts = texts if isinstance(texts, str) else list(texts)
         require_texts(texts)
-        if metadatas and len(metadatas) != len(texts):
-            raise InputError(f"there are {len(texts)} texts and {len(metadatas)} metadatas: give one a text")
+        given = list(metadatas or ())
+        if given and len(given) != len(texts):
+            raise InputError(f"there are {len(texts)} texts and {len(given)} metadatas: give one a text")
         documents = [
             Document(page_content=text, metadata=dict(metadata or {}))
-            for text, metadata in zip(texts, metadatas or repeat(None), strict=False)
+            for text, metadata in zip(texts, given or repeat(None), strict=False)
         ]
         return self.add_documents(documents, ids=ids, **kwargs)
 
@@ -94,7 +95,7 @@ class WritableStore(VectorStore):
     async def aadd_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,

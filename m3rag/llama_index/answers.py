@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from llama_index.core.base.response.schema import Response
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
+from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent, SynthesizeStartEvent
 from llama_index.core.schema import NodeWithScore
+from llama_index_instrumentation import get_dispatcher
 
 from m3rag.answering import Answerer, Generative, Turn
 from m3rag.answering.conversation import standalone
@@ -19,6 +24,7 @@ from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.llama_index.nodes import to_scored_node
 from m3rag.llama_index.search import Search, require_positive
+from m3rag.llama_index.spans import open_span
 from m3rag.retrieval import SearchOptions
 from m3rag.types import Answer
 
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
     from m3rag.types import Hit
 
 T = TypeVar("T")
+
+dispatcher = get_dispatcher(__name__)
 
 _OPTIONS = (SearchOptions.__annotations__.keys() - {"filter"}) | {"filters"}
 
@@ -39,7 +47,7 @@ class Answers:
         knowledge_base: What is asked.
         llm: None for what the knowledge base answers by itself: its own language model, or quotation.
         options: Of the search, with `filters` as LlamaIndex has them.
-        callback_manager: Told of each stage.
+        callback_manager: Told of each stage, as LlamaIndex's instrumentation is.
     """
 
     knowledge_base: KnowledgeBase
@@ -67,11 +75,15 @@ class Answers:
             return self.knowledge_base.standalone(question, history)
         return standalone(self.llm, question, history)
 
-    def passages(self, question: str) -> list[Hit]:
-        """What an answer is made from."""
+    @dispatcher.span
+    def retrieve(self, question: str) -> list[Hit]:
+        """The passages that an answer is made from."""
+        dispatcher.event(RetrievalStartEvent(str_or_query_bundle=question))
         with self.callback_manager.event(CBEventType.RETRIEVE, payload={EventPayload.QUERY_STR: question}) as event:
             hits = self._passages(question)
-            event.on_end(payload={EventPayload.NODES: nodes_of(hits)})
+            nodes = nodes_of(hits)
+            event.on_end(payload={EventPayload.NODES: nodes})
+        dispatcher.event(RetrievalEndEvent(str_or_query_bundle=question, nodes=nodes))
         return hits
 
     def _passages(self, question: str) -> list[Hit]:
@@ -84,11 +96,12 @@ class Answers:
         hits = Search(kb, question, condition, options=cast("Any", options)).run()
         return kb.expanded(self.answerer, hits) if self.llm is None else widened(hits, kb.store.chunks_of)
 
-    def answer(self, question: str, hits: Sequence[Hit]) -> Answer:
+    @dispatcher.span
+    def synthesize(self, question: str, hits: Sequence[Hit]) -> Answer:
         """The answer, whole."""
-        with self._synthesizing(question) as event:
+        with self._synthesizing(question) as told:
             answer = self.answerer.answer(question, hits)
-            event.on_end(payload={EventPayload.RESPONSE: answer.text})
+            told(answer)
         return answer
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[str | Answer]:
@@ -96,18 +109,28 @@ class Answers:
         return _in_one_context(self._stream(question, hits))
 
     def _stream(self, question: str, hits: Sequence[Hit]) -> Generator[str | Answer, None, None]:
-        with self._synthesizing(question) as event:
-            shown = False
-            for piece in self.answerer.stream(question, hits):
-                if isinstance(piece, Answer):
-                    if not shown:
-                        yield piece.text
-                    event.on_end(payload={EventPayload.RESPONSE: piece.text})
-                shown = True
-                yield piece
+        with open_span("synthesize", self._stream, question, hits):
+            yield ""  # to `_in_one_context`
+            with self._synthesizing(question) as told:
+                shown = False
+                for piece in self.answerer.stream(question, hits):
+                    if isinstance(piece, Answer):
+                        if not shown:
+                            yield piece.text
+                        told(piece)
+                    shown = True
+                    yield piece
 
-    def _synthesizing(self, question: str) -> Any:
-        return self.callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: question})
+    @contextmanager
+    def _synthesizing(self, question: str) -> Iterator[Callable[[Answer], None]]:
+        dispatcher.event(SynthesizeStartEvent(query=question))
+        with self.callback_manager.event(CBEventType.SYNTHESIZE, payload={EventPayload.QUERY_STR: question}) as event:
+
+            def told(answer: Answer) -> None:
+                event.on_end(payload={EventPayload.RESPONSE: answer.text})
+                dispatcher.event(SynthesizeEndEvent(query=question, response=response_of(answer)))
+
+            yield told
 
     def _condition(self) -> Any:
         return condition_of(self.options.get("filters"))
@@ -122,6 +145,11 @@ def nodes_of(hits: Sequence[Hit]) -> list[NodeWithScore]:
     return [to_scored_node(hit) for hit in hits]
 
 
+def response_of(answer: Answer) -> Response:
+    """An answer as LlamaIndex has one."""
+    return Response(answer.text, nodes_of(answer.hits), metadata_of(answer))
+
+
 def metadata_of(answer: Answer) -> dict[str, Any]:
     """What a response says of an answer beside its text."""
     return {
@@ -133,13 +161,22 @@ def metadata_of(answer: Answer) -> dict[str, Any]:
 
 
 def _in_one_context(generator: Generator[T, None, None]) -> Iterator[T]:
-    # LlamaIndex keeps its events in a context variable, and servers take each piece in another context.
-    context, done = copy_context(), object()
+    """What a generator gives after its first item, which is taken now: what it opens before stands under the caller.
+
+    LlamaIndex keeps its events and spans in context variables, and servers take each piece in another context.
+    """
+    taken = _taken(generator, copy_context())
+    next(taken)
+    return taken
+
+
+def _taken(generator: Generator[T, None, None], context: Context) -> Iterator[T]:
+    done = object()
     try:
         while (item := context.run(next, generator, done)) is not done:
             yield cast("T", item)
     finally:
-        context.run(generator.close)  # of an answer that nobody reads to its end
+        context.run(generator.close)  # of an answer that nobody reads to its end, or at all
 
 
 async def on_threads(iterator: Iterator[T]) -> AsyncIterator[T]:

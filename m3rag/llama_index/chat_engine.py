@@ -102,7 +102,7 @@ class M3ChatEngine(BaseChatEngine):
         """
         with self.callback_manager.as_trace("chat"):
             question, hits = self._found(message, chat_history)
-            answer = self._answers.answer(question, hits)
+            answer = self._answers.synthesize(question, hits)
             self._remember(message, answer.text)
             return AgentChatResponse(
                 response=answer.text, source_nodes=nodes_of(answer.hits), metadata=metadata_of(answer)
@@ -124,7 +124,8 @@ class M3ChatEngine(BaseChatEngine):
         self, message: str, chat_history: list[ChatMessage] | None = None
     ) -> M3StreamingChatResponse:
         """As `stream_chat`, without blocking the event loop: `response.async_response_gen()`."""
-        question, hits = await asyncio.to_thread(self._found, message, chat_history)
+        with self.callback_manager.as_trace("chat"):
+            question, hits = await asyncio.to_thread(self._found, message, chat_history)
         metadata: dict[str, Any] = {}
         stream = _generator(on_threads(self._said(message, self._answers.stream(question, hits), metadata)))
         return _streamed(hits, metadata, achat_stream=stream)
@@ -134,7 +135,7 @@ class M3ChatEngine(BaseChatEngine):
         if chat_history is not None:
             self._memory.set(chat_history)
         question = self._answers.standalone(message, turns_of(self._memory.get_all()))
-        return question, self._answers.passages(question)
+        return question, self._answers.retrieve(question)
 
     def _said(self, message: str, events: Iterator[str | Answer], metadata: dict[str, Any]) -> Iterator[ChatResponse]:
         text = ""

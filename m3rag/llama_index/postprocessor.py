@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from m3rag.errors import InputError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from m3rag.encoder.protocol import Encoder
     from m3rag.reranking import Reranker
+
+dispatcher = get_dispatcher(__name__)
 
 _MODEL_OPTIONS = ("device", "dtype", "max_length", "cache_folder", "local_files_only")
 
@@ -110,12 +114,15 @@ class M3Rerank(BaseNodePostprocessor):
             raise InputError("M3Rerank needs the question: give query_str or query_bundle")
         if not nodes:
             return []
-        question = query_bundle.query_str
+        question, model = query_bundle.query_str, type(self._reranker).__name__ if self._given else self.model
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.QUERY_STR: question,
             EventPayload.TOP_K: self.top_n,
+            EventPayload.MODEL_NAME: model,
         }
+        top_n = len(nodes) if self.top_n is None else self.top_n
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=model))
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             # Nodes are told apart by where they stand: the same one may have come from several retrievers.
             places: dict[str, list[NodeWithScore]] = {}
@@ -126,6 +133,7 @@ class M3Rerank(BaseNodePostprocessor):
             ranked = self._reranker.rerank(question, hits, k=self.top_n)
             found = [self._scored(places[hit.chunk.id].pop(0), hit.score) for hit in ranked]
             event.on_end(payload={EventPayload.NODES: found})
+        dispatcher.event(ReRankEndEvent(nodes=found))
         return found
 
     def _scored(self, given: NodeWithScore, score: float) -> NodeWithScore:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, Response, StreamingResponse
+from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, StreamingResponse
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads
+from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads, response_of
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.types import Answer
 
@@ -72,7 +72,7 @@ class M3QueryEngine(BaseQueryEngine):
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The passages that an answer would be made from."""
-        return nodes_of(self._answers.passages(query_bundle.query_str))
+        return nodes_of(self._answers.retrieve(query_bundle.query_str))
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         question = query_bundle.query_str
@@ -82,10 +82,9 @@ class M3QueryEngine(BaseQueryEngine):
         return response
 
     def _response(self, question: str) -> RESPONSE_TYPE:
-        hits = self._answers.passages(question)
+        hits = self._answers.retrieve(question)
         if not self._streaming:
-            answer = self._answers.answer(question, hits)
-            return Response(answer.text, nodes_of(answer.hits), metadata_of(answer))
+            return response_of(self._answers.synthesize(question, hits))
         metadata: dict[str, Any] = {}
         return StreamingResponse(
             _pieces(self._answers.stream(question, hits), metadata),  # type: ignore[arg-type]
@@ -98,7 +97,7 @@ class M3QueryEngine(BaseQueryEngine):
         if not self._streaming:
             return await asyncio.to_thread(self._query, query_bundle)
         with self._told(question) as event:
-            hits = await asyncio.to_thread(self._answers.passages, question)
+            hits = await asyncio.to_thread(self._answers.retrieve, question)
             metadata: dict[str, Any] = {}
             pieces = on_threads(_pieces(self._answers.stream(question, hits), metadata))
             response = AsyncStreamingResponse(_generator(pieces), nodes_of(hits), metadata)  # type: ignore[arg-type]

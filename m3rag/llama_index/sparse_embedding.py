@@ -92,6 +92,8 @@ class M3SparseEmbedding(EncoderFields, BaseSparseEmbedding):
     def for_milvus(self) -> Any:
         """The `BaseSparseEmbeddingFunction` that LlamaIndex's `MilvusVectorStore` asks for.
 
+        In the query mode `sparse` that store leaves small weights out, which Milvus Lite refuses; `hybrid` it takes.
+
         Raises:
             ImportError: If `llama-index-vector-stores-milvus` is not installed.
         """

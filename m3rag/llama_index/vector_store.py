@@ -141,6 +141,7 @@ class M3VectorStore(BasePydanticVectorStore):
             InputError: If a node's metadata are not JSON or use a reserved key, or with `dense_dim` it brings no
                 embedding of that dimension.
         """
+        nodes = list(nodes)  # one iterator would be empty when its ids are asked for
         latest = {node.node_id: node for node in nodes}
         chunks = [to_chunk(node) for node in latest.values()]
         if self.dense_dim is None:

@@ -104,7 +104,8 @@ class EdgeView:
             chunks = [(point, point.payload or {}) for point in page if (point.payload or {})["kind"] == "chunk"]
             self._names.update((point.id, payload["id"]) for point, payload in chunks)
             names += [payload["id"] for _, payload in chunks]
-            parts.append(output_of([point.vector for point, _ in chunks], self._model))
+            vectors: list[Any] = [point.vector for point, _ in chunks]
+            parts.append(output_of(vectors, self._model))
         rows = np.fromiter(itertools.islice(self._row, len(names)), np.int64, len(names))
         dense = np.concatenate([part.dense for part in parts])
         return Segment.of(rows, names, dense, csc_array(vstack([part.lexical for part in parts], format="csr").tocsc()))

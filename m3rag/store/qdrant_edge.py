@@ -206,9 +206,10 @@ class QdrantEdgeStore:
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
-        view = None if filter else self._in_memory(leg, search=leg == "dense")
-        if view is not None:
-            return view.candidates(query, leg, k=k)
+        if leg != "colbert" and not filter:
+            view = self._in_memory(search=leg == "dense")
+            if view is not None:
+                return view.candidates(query, leg, k=k)
         vector = query_vector(query, leg)
         if vector is None:
             return []
@@ -236,9 +237,10 @@ class QdrantEdgeStore:
             ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
-        view = self._in_memory(leg)
-        if view is not None:
-            return view.score(query, leg, chunk_ids)
+        if leg != "colbert":
+            view = self._in_memory()
+            if view is not None:
+                return view.score(query, leg, chunk_ids)
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
         vector, scores = query_vector(query, leg), {}
         with self._engine.lock:
@@ -314,10 +316,10 @@ class QdrantEdgeStore:
     ) -> None:
         self.close()
 
-    def _in_memory(self, leg: Leg, *, search: bool = False) -> View | None:
-        """The chunks to search a leg in, None to let the engine do it: the view sees what is still to be hidden."""
+    def _in_memory(self, *, search: bool = False) -> View | None:
+        """The chunks to search, None to let the engine do it: the view sees what is still to be hidden."""
         with self._engine.lock:
-            return None if leg == "colbert" or self._changes.hidden else self._view.current(search=search)
+            return None if self._changes.hidden else self._view.current(search=search)
 
     def _visible(self, filter: Filter | None) -> qdrant.Filter:
         condition = parse_filter(filter)

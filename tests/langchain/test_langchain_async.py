@@ -9,9 +9,20 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
 
 from m3rag.collection import Collection
-from m3rag.langchain import M3DocumentIndex, M3VectorStore
+from m3rag.encoder import CachedEncoder, MemoryCache
+from m3rag.langchain import (
+    M3DocumentIndex,
+    M3Embeddings,
+    M3Reranker,
+    M3Retriever,
+    M3SparseEmbeddings,
+    M3TextSplitter,
+    M3VectorStore,
+    create_rag_chain,
+)
 from m3rag.output import M3Output
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -51,6 +62,11 @@ class SlowEncoder(HashEncoder):
         if self.heart is not None:
             self.heart.wait()
         return super().encode_documents(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> M3Output:
+        if self.heart is not None:
+            self.heart.wait()
+        return super().encode_queries(texts)
 
 
 class SlowCollection(Collection):
@@ -144,6 +160,73 @@ async def test_the_heart_beats_during_every_call_of_the_index(collection: SlowCo
     index = M3DocumentIndex(collection=collection)
     heart = await beating(collection, lambda: INDEX_CALLS[name](index))
     assert heart.waited >= 1
+
+
+@pytest.mark.parametrize("options", [{}, {"explain": True}, {"widen": True}, {"mode": "bm25"}])
+@pytest.mark.parametrize("how", ["ainvoke", "abatch", "astream"])
+async def test_the_heart_beats_during_every_call_of_the_retriever(
+    collection: SlowCollection, how: str, options: dict[str, Any]
+) -> None:
+    retriever = M3Retriever(knowledge_base=collection, **options)
+
+    async def call() -> object:
+        if how == "astream":
+            return [part async for part in retriever.astream("ducks")]
+        return await (retriever.ainvoke("ducks") if how == "ainvoke" else retriever.abatch(["ducks", "geese"]))
+
+    heart = await beating(collection, call)
+    assert heart.waited >= (0 if options.get("mode") == "bm25" else 1)
+
+
+@pytest.mark.parametrize("how", ["ainvoke", "astream"])
+async def test_the_heart_beats_while_the_chain_counts_tokens_reranks_and_looks_pages_up(
+    collection: SlowCollection, how: str
+) -> None:
+    def count_tokens(text: str) -> int:
+        collection._wait()
+        return len(text.split())
+
+    def page_of(document_id: str, position: int) -> int:
+        collection._wait()
+        return 7
+
+    chain = create_rag_chain(
+        FakeListChatModel(responses=["Ducks swim [1]."]),
+        M3Retriever(knowledge_base=collection, k=2),
+        reranker=M3Reranker(encoder=collection.encoder, top_n=1),
+        max_context_tokens=100,
+        count_tokens=count_tokens,
+        page_of=page_of,
+    )
+    output: dict[str, Any] = {}
+
+    async def call() -> None:
+        if how == "ainvoke":
+            output.update(await chain.ainvoke("Do ducks swim?"))
+        else:
+            async for part in chain.astream("Do ducks swim?"):
+                output.update(part)
+
+    heart = await beating(collection, call)
+    assert output["citations"][0]["extras"]["page"] == 7
+    assert heart.waited >= 4  # a question, passages to rerank, tokens, a page
+
+
+async def test_the_heart_beats_during_the_calls_of_what_only_encodes(collection: SlowCollection) -> None:
+    encoder = collection.encoder
+    cached = CachedEncoder(encoder, MemoryCache())
+    documents = [Document(page_content="Ducks swim."), Document(page_content="Geese fly.")]
+    splitter = M3TextSplitter(encoder=encoder, strategy="semantic", chunk_tokens=16, overlap_tokens=0)
+    text = Document(page_content="Ducks swim on ponds. Geese fly south. " * 9)
+    for call in (
+        lambda: M3Embeddings(encoder=cached).aembed_documents(["swans"]),
+        lambda: M3Embeddings(encoder=cached).aembed_query("swans"),
+        lambda: M3SparseEmbeddings(encoder=cached).aembed_documents(["storks"]),
+        lambda: M3SparseEmbeddings(encoder=cached).aembed_query("storks"),
+        lambda: M3Reranker(encoder=encoder).acompress_documents(documents, "ducks"),
+        lambda: splitter.atransform_documents([text]),
+    ):
+        assert (await beating(collection, call)).waited >= 1
 
 
 async def test_asynchronous_results_are_the_same(collection: SlowCollection) -> None:

@@ -200,7 +200,7 @@ def test_the_last_of_an_id_counts(empty: M3VectorStore) -> None:
 
 
 def test_texts_and_documents_may_come_from_a_generator(empty: M3VectorStore) -> None:
-    made = empty.add_texts((text for text in ["a", "b"]), [{"n": 1}, {"n": 2}])
+    made = empty.add_texts((text for text in ["a", "b"]), ({"n": n} for n in (1, 2)))
     assert [document.metadata for document in empty.get_by_ids(made)] == [{"n": 1}, {"n": 2}]
     assert empty.add_documents(document for document in DOCUMENTS) == list(TEXTS)  # type: ignore[arg-type]
     assert empty.get_by_ids(list(TEXTS)) == DOCUMENTS

@@ -48,10 +48,9 @@ def where(key: str, value: Any, operator: str = "==") -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
 
 
-@pytest.fixture(params=["memory", "folder"])
-def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collection]:
-    place = ":memory:" if request.param == "memory" else tmp_path / "index"
-    with Collection(place, encoder=HashEncoder(), settings=Settings()) as collection:
+@pytest.fixture(params=["memory", "edge", "chroma", "qdrant"])
+def collection(request: pytest.FixtureRequest, index_at: Callable[[str], Any]) -> Iterator[Collection]:
+    with Collection(index_at(request.param), encoder=HashEncoder(), settings=Settings()) as collection:
         yield collection
 
 
@@ -90,6 +89,12 @@ def test_the_same_id_overwrites_and_the_last_of_two_counts(store: M3VectorStore)
     found = store.query(VectorStoreQuery(query_str="foxes", mode="sparse", similarity_top_k=4))
     assert found.ids == ["n1"]
     assert store.query(VectorStoreQuery(query_str="plants", mode="sparse", similarity_top_k=4)).ids == []
+
+
+def test_an_iterator_of_nodes_is_added_with_its_ids(collection: Collection) -> None:
+    store = M3VectorStore(collection)
+    assert store.add(node(key) for key in TEXTS) == list(TEXTS)  # type: ignore[arg-type]
+    assert ids(store.get_nodes()) == list(TEXTS)
 
 
 def test_a_document_goes_with_all_its_nodes(store: M3VectorStore) -> None:

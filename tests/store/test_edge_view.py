@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[QdrantEdgeStore]:
 
 
 def in_memory(store: QdrantEdgeStore) -> View | None:
-    return store._in_memory("dense")
+    return store._in_memory()
 
 
 def warm(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
