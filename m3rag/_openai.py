@@ -74,19 +74,20 @@ class OpenAIConnection:
         """
         return (self._package.OpenAIError, ValueError, *_of_http("TransportError"))
 
-    def explain(self, error: Exception, *, kind: str, remedies: Mapping[int, str]) -> str:
+    def explain(self, error: Exception, *, kind: str, remedies: Mapping[int, str], begun: bool = False) -> str:
         """What went wrong and what mends it, without the key.
 
         Args:
             error: One of `failures`.
             kind: What the server should have sent, such as "chat completion".
             remedies: By HTTP status, where the remedy depends on what was asked.
+            begun: Whether the reply had begun.
         """
         status = getattr(error, "status_code", None)
         said = f" (the server said: {self._redacted(error)})"
         if isinstance(error, (self._package.APITimeoutError, *_of_http("TimeoutException"))):
             return f"{self.where} sent nothing for {self.timeout:g} s: raise timeout, or use a smaller model"
-        if isinstance(error, self._package.APIConnectionError):
+        if isinstance(error, self._package.APIConnectionError) and not begun:
             return f"{self.where} cannot be reached: start the server, or check base_url (OPENAI_BASE_URL)"
         known = {
             401: "check api_key (OPENAI_API_KEY)",

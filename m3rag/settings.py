@@ -163,7 +163,9 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(dict(e)) for e in error.errors())) from error
     except ValueError as error:
-        raise ConfigurationError(f"the settings cannot be read: {error}") from error
+        # pydantic-settings does not say which file it read.
+        file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else None
+        raise ConfigurationError(f"{file or 'the settings'} cannot be read: {error}") from error
 
 
 def setting_names() -> list[str]:

@@ -65,7 +65,7 @@ def test_malformed_values_and_files_are_named() -> None:
     with pytest.raises(ConfigurationError, match=r"setting top_k: .* got 'many'"):
         load_settings()
     Path("m3rag.toml").write_text("top_k = = 2\n")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"m3rag\.toml cannot be read"):
         load_settings()
 
 

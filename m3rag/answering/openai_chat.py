@@ -99,8 +99,10 @@ class OpenAIChat:
         """
         where, failures = self._server.where, self._server.failures
         finish: str | None = None
+        begun = False
         try:
             with self._server.client.chat.completions.create(**self._request(messages)) as chunks:
+                begun = True
                 for chunk in chunks:
                     for choice in chunk.choices:
                         if choice.delta.content:
@@ -108,7 +110,8 @@ class OpenAIChat:
                         finish = choice.finish_reason or finish
         except failures as error:
             # The cause is left out: a server may repeat the key in its message.
-            raise LLMError(self._server.explain(error, kind="chat completion", remedies=REMEDIES)) from None
+            said = self._server.explain(error, kind="chat completion", remedies=REMEDIES, begun=begun)
+            raise LLMError(said) from None
         if finish is None:
             raise LLMError(f"{where} broke off in the middle of its reply: ask again, or look at its log")
         if finish == "length":

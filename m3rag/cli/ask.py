@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @command
 def ask(
-    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.", show_default=False)],
     index: Index = None,
     model: Model = None,
     top_k: Passages = None,

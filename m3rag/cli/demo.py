@@ -23,7 +23,10 @@ QUESTIONS = (
 
 DOCUMENTS = (
     Path(__file__).parents[2] / "examples" / "documents",  # in a checkout
-    Path(sysconfig.get_path("data")) / "share" / "m3rag" / "documents",  # beside an installed wheel
+    *(  # beside an installed wheel, or one that was installed with --user
+        Path(sysconfig.get_path("data", scheme)) / "share" / "m3rag" / "documents"
+        for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    ),
 )
 
 

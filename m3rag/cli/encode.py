@@ -15,7 +15,10 @@ from m3rag.cli.options import Debug, Json, Quiet
 
 @command
 def encode(
-    input: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file, or a folder of them.", show_default=False)],
+    input: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", help="A .jsonl or .parquet file, or a folder of them.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or that of the run to finish.")],
     model: Annotated[
         str | None,

@@ -30,6 +30,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
+            metavar="DATA",
             help="Questions, one JSON object a line, or a folder in BEIR's form, whose corpus is encoded.",
             show_default=False,
         ),

@@ -23,7 +23,9 @@ SAMPLE_CHUNKS = 200
 
 @command
 def export(
-    model: Annotated[str, typer.Argument(help="mini, BAAI/bge-m3 or a checkpoint folder.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="mini, BAAI/bge-m3 or a checkpoint folder.", show_default=False)
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A new folder for a copy to use outside m3rag.")
     ] = None,

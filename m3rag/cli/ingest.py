@@ -22,7 +22,7 @@ SHOWN_WHILE_WATCHING = ("added", "updated", "renamed", "removed", "failed")
 
 @command
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders.", show_default=False)],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
     index: Index = None,
     model: Model = None,
     sync: Annotated[bool, typer.Option("--sync", help="Also remove what is gone from the folders.")] = False,

@@ -29,6 +29,7 @@ def mine(
     data: Annotated[
         Path,
         typer.Argument(
+            metavar="DATA",
             help='A .jsonl file, or a folder of them: {"query": "..", "pos": [".."]} a line, "answers" if known.',
             show_default=False,
         ),

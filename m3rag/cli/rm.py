@@ -12,7 +12,9 @@ from m3rag.cli.options import Debug, Index, Json
 
 @command
 def rm(
-    documents: Annotated[list[str], typer.Argument(help="Documents as `m3rag list` names them.", show_default=False)],
+    documents: Annotated[
+        list[str], typer.Argument(metavar="DOC", help="Documents as `m3rag list` names them.", show_default=False)
+    ],
     index: Index = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -42,7 +42,7 @@ WIDE = 100
 
 @command
 def search(
-    query: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.", show_default=False)],
     index: Index = None,
     model: Model = None,
     top_k: TopK = None,

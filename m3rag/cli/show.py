@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @command
 def show(
-    document: Annotated[str, typer.Argument(help="A document as `m3rag list` names it.", show_default=False)],
+    document: Annotated[
+        str, typer.Argument(metavar="DOC", help="A document as `m3rag list` names it.", show_default=False)
+    ],
     index: Index = None,
     page: Annotated[int | None, typer.Option(min=1, help="Only the chunks that begin on this page.")] = None,
     as_json: Json = False,

@@ -20,6 +20,7 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
+            metavar="DATA",
             help='A .jsonl file, or a folder of them: {"query": "..", "pos": [".."], "neg": [".."]} a line.',
             show_default=False,
         ),

@@ -26,6 +26,7 @@ def tune(
     questions: Annotated[
         Path | None,
         typer.Argument(
+            metavar="DATA",
             help='A file of {"query": "...", "relevant": ["document"]} a line, or a folder in BEIR\'s form.',
             show_default=False,
         ),

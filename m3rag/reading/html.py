@@ -11,21 +11,17 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
+from m3rag.reading.html_nesting import check_nesting, tags
 from m3rag.reading.layout import Layout
 
-
-def _tags(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-UNSEEN = _tags(
+UNSEEN = tags(
     "head script style template noscript iframe object embed svg canvas audio video select datalist dialog nav aside "
     "rt rp"  # ruby: readings beside the words
 )
-PARAGRAPHS = _tags(
+PARAGRAPHS = tags(
     "p ul ol dl table pre blockquote section article main header footer figure hr form fieldset details address body"
 )
-LINES = _tags("div li dt dd tr br caption figcaption legend summary option center td th thead tbody tfoot")
+LINES = tags("div li dt dd tr br caption figcaption legend summary option center td th thead tbody tfoot")
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 # A header or footer within one of these is a part of the text, not of the site around it.
 SECTIONING = frozenset({"article", "main", "section", "blockquote", "figure"})
@@ -57,10 +53,11 @@ def read_html(data: bytes) -> Content:
         The visible text; `text[start:end]` of a heading is its text.
 
     Raises:
-        ReadError: The bytes are not text, or nothing of the page is visible.
+        ReadError: The bytes are not text, the page nests thousands of elements deep, or nothing of it is visible.
     """
     declared = _CHARSET.search(data[:4096])
     decoded = decode(data, declared=declared.group(1).decode("ascii") if declared else None)
+    check_nesting(decoded.text)
     tree = LexborHTMLParser(decoded.text)
     title = tree.css_first("head > title")
     layout = Layout()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from m3rag import __version__
 from m3rag.answering import AnswerEvent, Turn
+from m3rag.answering.conversation import rewriting, rewritten
 from m3rag.answering.protocol import refusal
 from m3rag.collection import DEFAULT_MODEL
 from m3rag.encoder.microbatch import AsyncEncoding
@@ -34,6 +36,7 @@ from m3rag.store.protocol import DocumentRecord
 from m3rag.types import LEGS, Hit
 
 NO_INDEX = NoHits("empty index", "there is no document yet: add one first", 0, 0)
+NO_DOCUMENT = "There is no document yet: add one first."
 
 
 def data_folder(kb: KnowledgeBase, settings: ServeSettings) -> Path:
@@ -125,12 +128,17 @@ class Engine:
         why = None if hits else await asyncio.to_thread(lambda: self.kb.why_empty(query, **options))
         return hits, why
 
+    async def standalone(self, question: str, history: Sequence[Turn]) -> str:
+        """The question by itself, as `KnowledgeBase.standalone`; a caller that is cancelled ends the model's reply."""
+        llm = self.kb.llm if history else None
+        if llm is None:
+            return question
+        async with aclosing(Pump(lambda: llm.stream(rewriting(question, history))).items()) as pieces:
+            return rewritten("".join([piece async for piece in pieces]), question)
+
     async def passages(self, question: str, history: Sequence[Turn], options: SearchOptions) -> tuple[str, list[Hit]]:
         """The question by itself, and what an answer is made from."""
-        asked = question
-        if history:
-            # In a thread of its own: the language model may take a minute.
-            (asked,) = [one async for one in Pump(lambda: iter([self.kb.standalone(question, history)])).items()]
+        asked = await self.standalone(question, history)
         if not await asyncio.to_thread(self._filled):
             return asked, []
         await self.encoder()
@@ -141,7 +149,8 @@ class Engine:
 
         def events() -> Iterator[AnswerEvent]:
             if not hits:
-                return iter([refusal(())])
+                none = refusal(())
+                return iter([none if self._filled() else replace(none, text=NO_DOCUMENT)])
             return self.kb.answerer.stream(question, hits)
 
         return Pump(events).items()

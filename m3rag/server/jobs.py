@@ -6,57 +6,23 @@ import logging
 import queue
 import secrets
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from m3rag.errors import InputError
-from m3rag.ingest import FileResult, Progress
 from m3rag.knowledge_base import KnowledgeBase
-from m3rag.reading import formats_of, supported_suffixes
-from m3rag.server.errors import Refused, about, printable, told
+from m3rag.server.attempts import MOST_ATTEMPTS
+from m3rag.server.errors import Refused, told
+from m3rag.server.intake import Intake, Stopped, without_folder
+from m3rag.server.job import Job, State
 from m3rag.server.uploads import Uploads
-from m3rag.store.protocol import DocumentRecord
 
 log = logging.getLogger("m3rag.server")
-
-State = Literal["queued", "reading", "encoding", "done", "unchanged", "failed"]
-
-STATES: tuple[State, ...] = get_args(State)
-ENDED: tuple[State, ...] = ("done", "unchanged", "failed")
 
 MOST_WAITING = 500
 
 MOST_ENDED = 100
 """How many jobs that have ended are remembered."""
-
-
-@dataclass(slots=True)
-class Job:
-    """One upload on its way into the index.
-
-    Attributes:
-        id: Random.
-        name: The name shown, which becomes the document's id.
-        state: Where it is.
-        done: Chunks written.
-        total: Chunks to write; 0 until it has been read.
-        message: Why it failed, or what a person should know.
-        document_id: The document, when it is in the index.
-    """
-
-    id: str
-    name: str
-    state: State = "queued"
-    done: int = 0
-    total: int = 0
-    message: str = ""
-    document_id: str | None = None
-
-
-class _Stopped(BaseException):
-    """The server ends: passes through what catches errors of files."""
 
 
 class Jobs:
@@ -70,11 +36,15 @@ class Jobs:
     def __init__(self, kb: KnowledgeBase, uploads: Uploads) -> None:
         self.kb = kb
         self.uploads = uploads
+        self.attempts = uploads.attempts
         self._jobs: dict[str, Job] = {}
         self._paths: set[Path] = set()  # of jobs that have not ended
+        self._held: dict[str, Path] = {}  # by job: files that a person has to decide about
+        self._at: Path | None = None  # the file at work
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[Job, Path] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._intake = Intake(kb, uploads, self._stopping)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -89,6 +59,8 @@ class Jobs:
     def stop(self, *, seconds: float = 5.0) -> None:
         """End: what has not been written wholly is not written, and goes on with the next start."""
         self._stopping.set()
+        if (at := self._at) is not None:
+            self.attempts.forgive(at)
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(seconds)
@@ -103,17 +75,53 @@ class Jobs:
             Refused: If too many are waiting.
         """
         with self._lock:
-            if sum(job.state not in ENDED for job in self._jobs.values()) >= MOST_WAITING:
+            if sum(not job.ended for job in self._jobs.values()) >= MOST_WAITING:
                 raise Refused(503, f"{MOST_WAITING} uploads are waiting already", "Wait until some of them are done.")
+            self._release(name)
             job = Job(secrets.token_hex(8), name)
             self._jobs[job.id] = job
             self._paths.add(path)
-            ended = [one.id for one in self._jobs.values() if one.state in ENDED]
+            ended = [one.id for one in self._jobs.values() if one.ended and one.id not in self._held]
             for old in ended[: max(len(ended) - MOST_ENDED, 0)]:
                 del self._jobs[old]
             shown = asdict(job)
         self._queue.put((job, path))
         return shown
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """Try a file again over which the server has died too often.
+
+        Returns:
+            The job, as `get`.
+
+        Raises:
+            Refused: If there is no such job, or its file is not kept.
+        """
+        with self._lock:
+            job = self._known(job_id)
+            path = self._held.pop(job_id, None)
+            if path is None:
+                raise Refused(409, "this upload cannot be tried again", "Send the file once more.")
+            self.attempts.forget(path)
+            job.state, job.message, job.can_retry = "queued", "", False
+            self._paths.add(path)
+            shown = asdict(job)
+        self._queue.put((job, path))
+        return shown
+
+    def forget(self, job_id: str) -> None:
+        """Forget a job that has ended; a file that could be tried again is discarded.
+
+        Raises:
+            Refused: If there is no such job, or it has not ended.
+        """
+        with self._lock:
+            job = self._known(job_id)
+            if not job.ended:
+                raise Refused(
+                    409, "this upload is still on its way", "Wait until it is done, then delete the document."
+                )
+            self._drop(job_id)
 
     def get(self, job_id: str) -> dict[str, Any] | None:
         """A job as JSON, None if it is not known (any more)."""
@@ -130,6 +138,7 @@ class Jobs:
         """Discard the files of a document that has been removed; those on their way see to it when they end."""
         found = self.uploads.named(name)
         with self._lock:
+            self._release(name)
             left = [path for path in found if path not in self._paths]
         for path in left:
             self.uploads.discard(path)
@@ -142,8 +151,10 @@ class Jobs:
     def _recover(self) -> None:
         try:
             sources = [record.source for record in self.kb.documents()] if self.kb.exists else []
-            for path in self.uploads.recover(sources):
-                self.add(path.name, path)
+            waiting = self.uploads.recover(sources)
+            self.attempts.keep(waiting)
+            for path in waiting:
+                (self.add if self.attempts.of(path) < MOST_ATTEMPTS else self._hold)(path.name, path)
         except Exception as error:  # noqa: BLE001 - what an earlier run has left must not end this one
             log.warning("uploads of an earlier run are left for the next start: %s", error)
 
@@ -151,70 +162,67 @@ class Jobs:
         while (item := self._queue.get()) is not None and not self._stopping.is_set():
             job, path = item
             try:
-                self._ingest(job, path)
+                self.attempts.begin(path)
+                self._at = path
+                self._take(job, path)
                 self._end(path)
-                if self._document(job.name) is None:  # removed since it was written
+                if self._intake.document(job.name) is None:  # removed since it was written
                     self.uploads.discard(path)
-            except _Stopped:
+            except Stopped:
                 return
             except Exception as error:  # noqa: BLE001 - one file must not end the queue
                 self._end(path)
                 self.uploads.discard(path)
                 _, message, _ = told(error)
-                self._set(job, state="failed", message=_without_folder(message, path))
+                self._set(job, state="failed", message=without_folder(message, path))
+
+    def _take(self, job: Job, path: Path) -> None:
+        def on_chunks(done: int, total: int) -> None:
+            self._set(job, state="encoding", done=done, total=total)
+
+        self._set(job, state="reading")
+        result = self._intake.take(job.name, path, on_chunks)
+        state: State = "unchanged" if result.status == "unchanged" else "done"
+        self._set(job, state=state, message=result.message, document_id=result.document_id, done=result.chunks)
+        if not job.total:
+            self._set(job, total=result.chunks)
 
     def _end(self, path: Path) -> None:
+        self._at = None
+        self.attempts.forget(path)
         with self._lock:
             self._paths.discard(path)
 
-    def _ingest(self, job: Job, path: Path) -> None:
-        self._set(job, state="reading")
-        suffixes = supported_suffixes(formats_of(self.kb.settings.reader))
-        if path.suffix.lower() not in suffixes:
-            known = " ".join(sorted(suffixes))
-            raise InputError(f"{job.name} is of no known format; give it one of these suffixes: {known}")
-        end = self._make_way(job.name, path)
-        result: FileResult | None = None
-        try:
-            report = self.kb.ingest(path.parent, on_progress=self._progress(job))
-            result = next(iter(report.results), None)
-        finally:
-            written = result is not None and result.status not in ("failed", "unchanged")
-            if not written and not self._stopping.is_set():
-                self.uploads.discard(path)
-            end(not written and self._document(job.name) is not None)  # else it was deleted meanwhile
-        if result is None:
-            raise InputError(f"{job.name} is no file that m3rag reads: give it another name")
-        if result.status == "failed":
-            self._set(job, state="failed", message=about(job.name, _without_folder(result.message, path)))
-        else:
-            state: State = "unchanged" if result.status == "unchanged" else "done"
-            self._set(job, state=state, message=result.message, document_id=result.document_id, done=result.chunks)
-            if not job.total:
-                self._set(job, total=result.chunks)
+    def _hold(self, name: str, path: Path) -> None:
+        """Show a file as failed over which the server has died too often, and leave it where it is."""
+        message = (
+            f"{name} was begun {MOST_ATTEMPTS} times, and each time the server ended before it was done: try it "
+            "again, or leave it out (the server's log may say why)"
+        )
+        job = Job(secrets.token_hex(8), name, "failed", message=message, can_retry=True)
+        with self._lock:
+            self._jobs[job.id] = job
+            self._held[job.id] = path
 
-    def _make_way(self, name: str, path: Path) -> Callable[[bool], None]:
-        """Set aside the upload that this one may replace; what to call in the end, see `Uploads.set_aside`."""
-        record = self._document(name)
-        source = Path(record.source) if record is not None and record.source else None
-        if source is None or source == path:
-            return lambda _back: None
-        if self.uploads.holds(source):
-            return self.uploads.set_aside(source)
-        raise InputError(f"the index holds another document {name}, which was no upload: rename this one")
+    def _known(self, job_id: str) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise unknown_job()
+        return job
 
-    def _document(self, name: str) -> DocumentRecord | None:
-        return self.kb.store.document(name) if self.kb.exists else None
+    def _release(self, name: str) -> None:
+        """Drop what is held of a name, which a newer upload replaces or a deletion covers."""
+        for job_id in [one for one, path in self._held.items() if path.name == name]:
+            self._drop(job_id)
 
-    def _progress(self, job: Job) -> Callable[[Progress], None]:
-        def progress(at: Progress) -> None:
-            if self._stopping.is_set():
-                raise _Stopped
-            if at.chunks:
-                self._set(job, state="encoding", done=at.done, total=at.chunks)
-
-        return progress
+    def _drop(self, job_id: str) -> None:
+        self._jobs.pop(job_id)
+        path = self._held.pop(job_id, None)
+        if path is not None:
+            self.attempts.forget(path)
+            self.uploads.discard(path)
 
 
-def _without_folder(message: str, path: Path) -> str:
-    return printable(message.replace(str(path), path.name).replace(str(path.parent), path.name))
+def unknown_job() -> Refused:
+    """The answer to who asks for a job that is not known (any more)."""
+    return Refused(404, "there is no such upload (any more)", "The list of documents says what is there.")

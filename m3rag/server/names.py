@@ -33,8 +33,9 @@ def upload_name(given: str) -> str:
     """
     last = given.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(c for c in last if not _is_invisible(c) and c not in _FORBIDDEN)
-    name = unicodedata.normalize("NFC", kept).strip(" .\u3000\u00a0")
-    if last.startswith(".") and "." not in name:  # `.pdf` is a suffix without a name
+    blanks = " \u3000\u00a0"
+    name = unicodedata.normalize("NFC", kept).strip(f".{blanks}")
+    if kept.lstrip(blanks).startswith(".") and "." not in name:  # `.pdf` is a suffix without a name
         name = f"document.{name}" if name else "document"
     path = PurePosixPath(name or "document")
     stem, suffix = path.stem, path.suffix if len(path.suffix.encode()) <= 20 else ""

@@ -11,7 +11,10 @@ from fastapi.staticfiles import StaticFiles
 
 FOLDERS = (
     Path(__file__).parents[2] / "apps" / "chat" / "static",  # in a checkout
-    Path(sysconfig.get_path("data")) / "share" / "m3rag" / "chat",  # beside an installed wheel
+    *(  # beside an installed wheel, or one that was installed with --user
+        Path(sysconfig.get_path("data", scheme)) / "share" / "m3rag" / "chat"
+        for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    ),
 )
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response, UploadFile
 
 from m3rag.server.engine import Engine
 from m3rag.server.errors import Refused
+from m3rag.server.jobs import unknown_job
 from m3rag.server.names import upload_name
 from m3rag.server.uploads import PARTIAL, PIECE
 
@@ -46,8 +47,19 @@ def routes(engine: Engine) -> APIRouter:
         """The state of an upload."""
         found = engine.jobs.get(job_id)
         if found is None:
-            raise Refused(404, "there is no such upload (any more)", "The list of documents says what is there.")
+            raise unknown_job()
         return found
+
+    @router.post("/jobs/{job_id}/retry", status_code=202)
+    async def retry(job_id: str) -> dict[str, Any]:
+        """Try an upload again whose job has `can_retry`: the server has died over it too often."""
+        return await asyncio.to_thread(engine.jobs.retry, job_id)
+
+    @router.delete("/jobs/{job_id}", status_code=204)
+    async def forget(job_id: str) -> Response:
+        """Forget an upload that has ended; one that could be tried again is discarded."""
+        await asyncio.to_thread(engine.jobs.forget, job_id)
+        return Response(status_code=204)
 
     @router.delete("/documents", status_code=204)
     async def delete(document_id: DocumentId) -> Response:

@@ -22,6 +22,7 @@ from m3rag.legs import require_legs
 from m3rag.output import M3Output
 from m3rag.server.engine import Engine
 from m3rag.server.errors import Refused, body_of, told
+from m3rag.server.leaving import EndsWithClient
 from m3rag.server.schemas import MOST_QUESTION, ChatBody, EmbeddingsBody
 from m3rag.server.shapes import citation_json, titled_hit
 from m3rag.server.streaming import json_line, with_pings
@@ -35,7 +36,7 @@ MOST_COLBERT = 64
 
 def routes(engine: Engine) -> APIRouter:
     """The routes over an engine."""
-    router = APIRouter(prefix="/v1", tags=["openai"])
+    router = APIRouter(prefix="/v1", tags=["openai"], route_class=EndsWithClient)
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
@@ -148,7 +149,8 @@ def _envelope(kind: str) -> dict[str, Any]:
 
 def _require_model(given: str, name: str) -> None:
     if given not in ("", CHAT_MODEL, name):
-        raise Refused(404, f"there is no model of the name given here, only {CHAT_MODEL} and {name}")
+        known = " and ".join(dict.fromkeys([CHAT_MODEL, name]))
+        raise Refused(404, f"there is no model of the name given here, only {known}")
 
 
 def _embeddings(encoder: Encoder, output: M3Output, body: EmbeddingsBody) -> dict[str, Any]:

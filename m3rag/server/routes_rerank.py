@@ -14,12 +14,13 @@ from m3rag.retrieval import Mode
 from m3rag.scoring import LEG_SCORES, Weights, fuse
 from m3rag.server.engine import Engine
 from m3rag.server.errors import Refused
+from m3rag.server.leaving import EndsWithClient
 from m3rag.server.schemas import RerankBody, RerankDocument
 
 
 def routes(engine: Engine) -> APIRouter:
     """The routes over an engine."""
-    router = APIRouter(tags=["rerank"])
+    router = APIRouter(tags=["rerank"], route_class=EndsWithClient)
 
     @router.post("/rerank")
     @router.post("/v1/rerank", include_in_schema=False)

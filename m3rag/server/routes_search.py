@@ -11,13 +11,14 @@ from fastapi import APIRouter, Response
 
 from m3rag.retrieval.words import WordMatch
 from m3rag.server.engine import Engine
+from m3rag.server.leaving import EndsWithClient
 from m3rag.server.schemas import FeedbackBody, HighlightsBody, SearchBody
 from m3rag.server.shapes import titled_hit
 
 
 def routes(engine: Engine) -> APIRouter:
     """The routes over an engine."""
-    router = APIRouter(prefix="/api", tags=["search"])
+    router = APIRouter(prefix="/api", tags=["search"], route_class=EndsWithClient)
 
     @router.get("/status")
     async def status() -> dict[str, Any]:

@@ -91,7 +91,8 @@ def _listening(settings: ServeSettings) -> socket.socket:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address there
         raise ConfigurationError(
-            f"cannot listen on {settings.host}, port {settings.port} ({error.strerror}): choose another serve.port, or "
-            "0 for a free one"
+            f"cannot listen on {settings.host}, port {settings.port} ({reason}): choose another serve.host or "
+            "serve.port (0 takes a free one)"
         ) from error

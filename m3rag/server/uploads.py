@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from m3rag.errors import InputError
+from m3rag.server.attempts import Attempts
 
 PIECE = 1 << 20
 
@@ -27,6 +28,7 @@ class Uploads:
     def __init__(self, data: Path) -> None:
         self.files = data.absolute() / "files"
         self.aside = data.absolute() / "aside"
+        self.attempts = Attempts(data.absolute() / "attempts")
 
     def new(self, name: str) -> Path:
         """A place for a file of this (clean) name, in a folder of its own.

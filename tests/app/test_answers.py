@@ -65,6 +65,33 @@ def test_lists_are_lists_and_ruled_lines_are_none(writing: Site, visit: Visits) 
     expect(page.locator(".answer p").first).to_contain_text("- - - - x Ducks eat grass")
 
 
+def test_blocks_of_code_are_kept_as_they_stand(writing: Site, visit: Visits) -> None:
+    code = "for duck in pond:\n    - feed(duck, [1])  # **all** `of` them"
+    writing.script["code?"] = Reply(f"Feed them:\n````py\n{code}\n```\n````\n- ```\n\n```x``` no\n```\n<b>open")
+    page = visit(writing)
+    ready(page)
+    ask(page, "Is it code?")
+    expect(page.locator(".turn .tools")).to_be_visible()
+    assert page.locator(".answer pre").all_text_contents() == [f"{code}\n```\n", "<b>open\n"]
+    expect(page.locator(".answer p").last).to_contain_text("x")
+    assert page.locator(".answer pre :is(b, button, strong)").count() == 0
+
+
+def test_a_new_question_is_seen_below_a_long_answer(writing: Site, visit: Visits) -> None:
+    writing.script["long?"] = Reply("Ducks eat grass.\n" * 80)
+    writing.script["next?"] = Reply("slowly " * 400, pause=0.05)
+    page = visit(writing)
+    ready(page)
+    ask(page, "Is it long?")
+    expect(page.locator(".turn .tools")).to_be_visible()
+    page.locator("#turns").evaluate("box => (box.scrollTop = 0)")
+    ask(page, "And next?")
+    expect(page.get_by_text("And next?", exact=True)).to_be_in_viewport()
+    expect(page.locator(".turn").last.locator(".answer")).to_contain_text("slowly slowly")
+    expect(page.get_by_text("And next?", exact=True)).to_be_in_viewport()
+    page.get_by_role("button", name="Stop").click()
+
+
 def test_a_hostile_answer_is_text(writing: Site, visit: Visits) -> None:
     writing.script["hostile?"] = Reply(HOSTILE)
     page = visit(writing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import docx
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from ..reading.pdfs import pdf
 from .conftest import Visits
 from .sites import KEY, Site, expect, ready
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 
 def word_file(path: Path) -> Path:
@@ -112,6 +116,32 @@ def test_what_ended_is_dismissed_at_once(writing: Site, visit: Visits) -> None:
     page.get_by_role("button", name="Dismiss all").click()
     expect(page.locator("#uploads")).to_be_hidden()
     expect(page.get_by_role("button", name="Dismiss all")).to_be_hidden()
+
+
+def test_a_file_over_which_the_server_died_is_tried_again_or_removed(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    failed = {"state": "failed", "done": 0, "total": 0, "document_id": None, "can_retry": True}
+    jobs = [{"id": str(n), "name": f"{n}.pdf", "message": f"{n}.pdf was begun 3 times", **failed} for n in (1, 2)]
+    sent: list[str] = []
+
+    def decided(route: Route) -> None:
+        number = route.request.url.split("/jobs/")[1][0]
+        sent.append(f"{route.request.method} {route.request.url.split('/api')[1]}")
+        jobs[:] = [job for job in jobs if job["id"] != number]
+        route.fulfill(status=204)
+
+    page.route("**/api/documents", lambda route: route.fulfill(body=json.dumps({"documents": [], "jobs": jobs})))
+    page.route("**/api/jobs/**", decided)
+    page.reload()
+    rows = page.locator("#uploads > li")
+    expect(rows).to_have_count(2)
+    expect(page.get_by_role("button", name="Dismiss all")).to_be_hidden()  # these come back
+    rows.nth(0).get_by_role("button", name="Try again").click()
+    expect(rows).to_have_count(1)
+    rows.nth(0).get_by_role("button", name="Remove 2.pdf").click()
+    expect(page.locator("#uploads")).to_be_hidden()
+    assert sent == ["POST /jobs/1/retry", "DELETE /jobs/2"]
 
 
 def test_an_empty_page_offers_to_add_files_on_a_phone_too(empty: Site, visit: Visits) -> None:

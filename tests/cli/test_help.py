@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -59,6 +60,12 @@ def test_the_help_of_every_command_imports_nothing_heavy() -> None:
     for name, text in found["shown"].items():
         if name not in ("", "config"):
             assert "--debug" in text, name
+
+
+def test_arguments_are_named_as_the_readme_does() -> None:
+    for command, argument in (("search", "QUERY"), ("ingest", "PATH"), ("rm", "DOC"), ("tune", "DATA")):
+        usage = CliRunner().invoke(app, [command, "--help"]).stdout.partition("\n")[0]
+        assert re.search(rf"{command} \[OPTIONS\] \W{argument}\W", usage), usage
 
 
 def test_every_command_speaks_json() -> None:

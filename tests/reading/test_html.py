@@ -113,6 +113,21 @@ def test_deep_nesting_is_no_matter(opening):
     assert time.perf_counter() - begun < 20
 
 
+@pytest.mark.parametrize(
+    "page", ["<div>" * 200_000 + "end", "<div>" * 200_000 + "end" + "</div>" * 200_000, "<ul><li>" * 100_000]
+)
+def test_nesting_that_would_take_minutes_is_refused(page):
+    with pytest.raises(ReadError, match=r"nests its elements [\d,]+ deep"):
+        text_of(page)
+
+
+def test_what_only_looks_deep_is_read():
+    script = f"<script>{'<div>' * 50_000}</script><!-- {'<ul>' * 50_000} -->"
+    left_open = "<section><div></section><p><b>a" * 5_000
+    beyond = "<div><table><tr><td></div>x</table></div>" * 5_000  # an end tag does not reach out of a table
+    assert text_of(script + left_open + beyond).count("a") == 5_000
+
+
 def test_how_much_was_hidden_is_told():
     page = "<p>seen</p><nav>menu</nav><p hidden>a</p><div style='display:none'>b<p>c</p></div><p hidden> </p>"
     content = read_html(page.encode())

@@ -30,7 +30,7 @@ WAIT_S = 20.0
 def base(path: Path | str, **options: Any) -> KnowledgeBase:
     """An index in a folder, which may not be there yet, without a model and without a person's settings."""
     place = path if isinstance(path, str) else path / "index"
-    return KnowledgeBase(place, settings=Settings(index="unused"), encoder=HashEncoder(), **options)
+    return KnowledgeBase(place, settings=Settings(index="unused"), **{"encoder": HashEncoder(), **options})
 
 
 @asynccontextmanager

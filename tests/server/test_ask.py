@@ -72,6 +72,12 @@ async def test_an_empty_index_is_a_refusal_and_no_error() -> None:
         events = await asked(client)
     assert [name for name, _ in events] == ["sources", "done"]
     assert events[0][1]["hits"] == []
+    assert events[1][1] == {**events[1][1], "text": "There is no document yet: add one first.", "answered": False}
+
+
+async def test_a_filter_that_nothing_passes_is_a_refusal(client: httpx.AsyncClient) -> None:
+    events = await asked(client, filter={"document_id": "geese.txt"})
+    assert [name for name, _ in events] == ["sources", "done"]
     assert events[1][1] == {**events[1][1], "text": NO_ANSWER_TEXT, "answered": False}
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from m3rag.server import create_app
+from m3rag.server.attempts import MOST_ATTEMPTS
 from m3rag.server.uploads import Uploads
 from m3rag.settings import ServeSettings
 
@@ -197,3 +198,70 @@ async def test_everything_at_once_leaves_files_and_index_in_step(tmp_path: Path)
         there = await ids(client)
         assert "0.txt" in there
         assert sorted(path.name for path in files(kb)) == there
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """An upload that was begun as often as is allowed."""
+    uploads = Uploads(tmp_path / "index-data")
+    path = uploads.new("held.txt")
+    path.write_text("Ducks swim.")
+    for _ in range(MOST_ATTEMPTS):
+        uploads.attempts.begin(path)
+    return path
+
+
+async def test_what_is_held_is_removed_for_good(tmp_path: Path, held: Path) -> None:
+    async with client_of(create_app(base(tmp_path), ServeSettings())) as client:
+        (job,) = (await client.get("/api/documents")).json()["jobs"]
+        assert job["can_retry"]
+        assert held.exists()
+        assert (await client.delete(f"/api/jobs/{job['id']}")).status_code == 204
+        assert (await client.delete(f"/api/jobs/{job['id']}")).status_code == 404
+        assert (await client.post(f"/api/jobs/{job['id']}/retry")).status_code == 404
+        assert (await client.get("/api/documents")).json() == {"documents": [], "jobs": []}
+    assert not held.parent.exists()
+
+
+async def test_a_new_upload_replaces_what_is_held(tmp_path: Path, held: Path) -> None:
+    kb = base(tmp_path)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        assert (await uploaded(client, "held.txt", b"Frogs jump."))["state"] == "done"
+        (job,) = (await client.get("/api/documents")).json()["jobs"]
+        assert job["state"] == "done"
+    assert len(files(kb)) == 1
+    assert files(kb) != [held]
+
+
+async def test_an_attempt_that_the_end_of_the_server_cut_off_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb = base(tmp_path)
+    at_work, go_on = threading.Event(), threading.Event()
+    ingest = kb.ingest
+
+    def slow(*arguments: object, **options: object) -> object:
+        at_work.set()
+        assert go_on.wait(WAIT_S)
+        return ingest(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kb, "ingest", slow)
+    app = create_app(kb, ServeSettings())
+    attempts = app.state.engine.uploads.attempts
+    async with client_of(app) as client:
+        (job,) = (await client.post("/api/documents", files=[("files", ("notes.txt", b"Ducks."))])).json()["jobs"]
+        assert await asyncio.to_thread(at_work.wait, WAIT_S)
+        assert (await client.delete(f"/api/jobs/{job['id']}")).status_code == 409
+        (path,) = app.state.engine.uploads.named("notes.txt")
+        assert attempts.of(path) == 1
+        stopping = threading.Thread(target=app.state.engine.jobs.stop)
+        stopping.start()
+        until = time.monotonic() + WAIT_S
+        while attempts.of(path) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert attempts.of(path) == 0
+        go_on.set()
+        await asyncio.to_thread(stopping.join)
+    async with client_of(create_app(base(tmp_path), ServeSettings())) as client:
+        (job,) = (await client.get("/api/documents")).json()["jobs"]
+        assert (await ended(client, job["id"]))["state"] == "done"

@@ -19,6 +19,7 @@ from m3rag.server.names import MOST_BYTES, upload_name
         ("..", "document"),
         ("", "document"),
         (".pdf", "document.pdf"),
+        ("  .pdf", "document.pdf"),
         ("...", "document"),
         ("a\x00b\n.txt", "ab.txt"),
         ("invoice\u202efdp.exe", "invoicefdp.exe"),

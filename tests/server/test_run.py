@@ -21,11 +21,13 @@ from typer.testing import CliRunner
 from m3rag.cli.mcp import mcp
 from m3rag.cli.serve import serve
 from m3rag.errors import ConfigurationError
+from m3rag.server import create_app
 from m3rag.server.run import check
+from m3rag.server.uploads import Uploads
 from m3rag.settings import ServeSettings
 from m3rag.types import Chunk
 
-from .serving import WAIT_S, base
+from .serving import WAIT_S, base, client_of, ended
 
 SERVER = """
 import sys, typer
@@ -81,7 +83,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
         from m3rag.server.run import serve as run
 
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"port {port}"):
+        with pytest.raises(ConfigurationError, match=rf"port {port} \(Address already in use\)"):
             run(base(tmp_path), ServeSettings(port=port))
 
 
@@ -206,3 +208,51 @@ def test_an_index_that_another_process_holds_is_not_served(tmp_path: Path, monke
         assert code == 4
         assert "index" in output
         assert client.get("/api/status").json()["documents"] == 1
+
+
+DEADLY = """
+import asyncio, os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from m3rag.server import create_app
+from m3rag.settings import ServeSettings
+from m3rag.testing import HashEncoder
+from server.serving import alive, base
+
+class Deadly(HashEncoder):
+    def encode_documents(self, texts):
+        if any("deadly" in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_documents(texts)
+
+async def main():
+    async with alive(create_app(base(Path({path!r}), encoder=Deadly()), ServeSettings())):
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@posix
+async def test_a_file_over_which_the_server_dies_is_left_after_some_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3rag.server.jobs.MOST_ATTEMPTS", 2)
+    uploads = Uploads(tmp_path / "index-data")
+    for second, (name, text) in enumerate({"bad.txt": "Some deadly words.", "good.txt": "Ducks swim."}.items()):
+        path = uploads.new(name)
+        path.write_text(text)
+        os.utime(path, (second, second))
+    code = DEADLY.format(tests=str(Path(__file__).parents[1]), path=str(tmp_path))
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == -signal.SIGKILL
+    async with client_of(create_app(base(tmp_path), ServeSettings())) as client:
+        (bad, good) = (await client.get("/api/documents")).json()["jobs"]
+        assert (bad["name"], bad["state"], bad["can_retry"]) == ("bad.txt", "failed", True)
+        assert bad["message"].startswith("bad.txt was begun 2 times")
+        assert (await ended(client, good["id"]))["state"] == "done"
+        again = await client.post(f"/api/jobs/{bad['id']}/retry")
+        assert (again.status_code, again.json()["message"], again.json()["can_retry"]) == (202, "", False)
+        assert (await ended(client, bad["id"]))["state"] == "done"  # by an encoder that takes it
+        assert (await client.post(f"/api/jobs/{bad['id']}/retry")).status_code == 409
+    assert list(uploads.attempts.folder.iterdir()) == []

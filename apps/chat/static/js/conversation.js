@@ -114,6 +114,7 @@ async function ask(question) {
   asked.turns.push(turn);
   const { element, draw } = view(turn);
   $("turns").append(element);
+  $("turns").scrollTop = $("turns").scrollHeight; // wherever the reader was: this is what is waited for
   running = { turn, controller: new AbortController() };
   busy(true);
   save(asked);

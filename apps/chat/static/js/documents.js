@@ -113,7 +113,7 @@ function drawJobs() {
   });
   if (rows.length !== list.children.length || rows.some((row) => !row.isConnected)) list.replaceChildren(...rows);
   list.hidden = !shown.length;
-  const ended = shown.filter((job) => !ACTIVE.has(job.state));
+  const ended = shown.filter((job) => !ACTIVE.has(job.state) && !job.can_retry);
   $("dismiss").hidden = ended.length < 2;
   $("dismiss").onclick = () => dismiss(ended);
 }
@@ -121,6 +121,17 @@ function drawJobs() {
 function dismiss(ended) {
   for (const job of ended) dismissed.add(job.id);
   drawJobs();
+  $("choose").focus();
+}
+
+/** A file that the server has kept although it failed: once more, or not at all. */
+async function decide(job, path, method) {
+  try {
+    await request(`jobs/${job.id}${path}`, { method });
+  } catch (error) {
+    notice(error);
+  }
+  await refresh();
   $("choose").focus();
 }
 
@@ -141,9 +152,15 @@ function jobRow(job) {
     h("span", { class: "state" }, (WORDS[job.state] ?? job.state) + counted),
     bar ? h("progress", { max: 1, value: part(job), "aria-label": `${job.name}: ${WORDS[job.state]}` }) : null,
     job.message && !active ? h("span", { class: "message", dir: "auto" }, ...words(said(job))) : null,
-    active ? null : iconButton("close", `Dismiss ${job.name}`, () => dismiss([job])),
+    job.can_retry ? h("button", { type: "button", onclick: () => decide(job, "/retry", "POST") }, "Try again") : null,
+    active ? null : ending(job),
   );
 }
+
+const ending = (job) =>
+  job.can_retry
+    ? iconButton("bin", `Remove ${job.name}`, () => decide(job, "", "DELETE"))
+    : iconButton("close", `Dismiss ${job.name}`, () => dismiss([job]));
 
 function drawDocuments(documents) {
   const list = $("document-list");
