@@ -35,8 +35,7 @@ from m3rag.encoder import M3Encoder
 from m3rag.evaluation.datasets import load_beir
 from m3rag.output import M3Output
 from m3rag.retrieval import HybridRetriever, Mode
-from m3rag.retrieval.fusion import order_of
-from m3rag.scoring import LEG_SCORES, Weights, fuse
+from m3rag.scoring import LEG_SCORES, Weights, fuse, order_of
 from m3rag.sentences import sentence_spans
 from m3rag.store import DocumentRecord, QdrantEdgeStore
 from m3rag.types import LEGS, Chunk

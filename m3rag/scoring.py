@@ -6,7 +6,7 @@ scores on their own engines; these are the reference they are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -161,3 +161,15 @@ def fuse(scores: Mapping[FusedLeg, npt.NDArray[np.floating]], weights: Weights) 
         raise ConfigurationError(f"the legs {', '.join(legs)} all have weight 0 in {weights}")
     # Shares instead of weights: a leg alone has the share 1, and its scores stay as they are.
     return np.asarray(sum(np.asarray(scores[leg], np.float64) * (weights.of(leg) / total) for leg in legs))
+
+
+def order_of(scores: npt.NDArray[np.floating], ids: Sequence[str]) -> list[int]:
+    """Positions of the ids `(n,)`, best score first, ties by id."""
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        # Positions in the order of their ids make a stable sort break ties by id.
+        by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
+        order = by_id[np.argsort(-scores[by_id], kind="stable")]
+    best: list[int] = order.tolist()
+    return best

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from m3rag.retrieval.diversity import diverse
-from m3rag.retrieval.fusion import Candidates, order_of
+from m3rag.retrieval.fusion import Candidates
 from m3rag.retrieval.grouping import at_most_per_document
 from m3rag.retrieval.options import Plan
+from m3rag.scoring import order_of
 from m3rag.store.protocol import Store
 from m3rag.types import Hit, LegRanks, LegScores
 

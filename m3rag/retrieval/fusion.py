@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3rag.errors import ConfigurationError
-from m3rag.scoring import FusedLeg, Weights, fuse
+from m3rag.scoring import FusedLeg, Weights, fuse, order_of
 from m3rag.types import KEYWORD_LEGS, SEARCH_LEGS, SearchLeg
 
 Fusion = Literal["weighted", "minmax", "zscore", "rrf"]
@@ -46,14 +46,6 @@ def parse_fusion(value: str) -> Fusion:
             fusion: Fusion = name
             return fusion
     raise ConfigurationError(f"unknown fusion {value!r}: choose one of {', '.join(get_args(Fusion))}")
-
-
-def order_of(scores: npt.NDArray[np.floating], ids: Sequence[str]) -> list[int]:
-    """Positions of the ids `(n,)`, best score first, ties by id."""
-    # Positions in the order of their ids make a stable sort break ties by id.
-    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
-    best: list[int] = by_id[np.argsort(-scores[by_id], kind="stable")].tolist()
-    return best
 
 
 def ranks_of(scores: npt.NDArray[np.floating], ids: Sequence[str]) -> dict[str, int]:

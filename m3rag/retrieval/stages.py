@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from m3rag.output import M3Output
-from m3rag.retrieval.fusion import Candidates, order_of
+from m3rag.retrieval.fusion import Candidates
 from m3rag.retrieval.mode import Mode
 from m3rag.retrieval.options import Plan
-from m3rag.scoring import Weights
+from m3rag.scoring import Weights, order_of
 from m3rag.store.protocol import Store
 from m3rag.types import KEYWORD_LEGS, Leg, SearchLeg
 
@@ -88,7 +88,8 @@ class Stages:
                 others = self._score(question, leg, missing) if missing else {}
             scores[leg] = {**found[leg], **others}
         # A chunk deleted since it was found has no score in some leg, and is no longer a candidate.
-        ids = [key for key in ids if all(key in known for known in scores.values())]
+        if any(len(known) < len(ids) for known in scores.values()):
+            ids = [key for key in ids if all(key in known for known in scores.values())]
         exact = {leg: np.array([known[key] for key in ids], np.float64) for leg, known in scores.items()}
         return Candidates.scored(ids, exact, found)
 

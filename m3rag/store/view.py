@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import csc_array, vstack
 
 from m3rag.output import M3Output
+from m3rag.scoring import order_of
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -164,8 +165,8 @@ class View:
     def best(self, positions: Positions, scores: npt.NDArray[np.float64], k: int) -> list[tuple[str, float]]:
         """The best `k` of some ascending positions by their scores: (chunk id, score), best first, ties by id."""
         near = near_best(scores, k)
-        pairs = zip(self.ids(positions[near]), scores[near].tolist(), strict=True)
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:k]
+        ids, values = self.ids(positions[near]), scores[near]
+        return [(ids[i], float(values[i])) for i in order_of(values, ids)[:k]]
 
     def _by_segment(self, positions: Positions) -> list[tuple[Segment, Positions]]:
         cuts = np.searchsorted(positions, self.starts)

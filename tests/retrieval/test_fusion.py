@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.errors import ConfigurationError
-from m3rag.retrieval.fusion import Candidates, minmax, order_of, parse_fusion, ranks_of, rrf, zscore
-from m3rag.scoring import Weights, fuse
+from m3rag.retrieval.fusion import Candidates, minmax, parse_fusion, ranks_of, rrf, zscore
+from m3rag.scoring import Weights, fuse, order_of
 from m3rag.types import LEGS, Leg
 
 IDS = ["c1", "b", "a", "c10", "é", "鸭"]
