@@ -8,6 +8,7 @@ what is here was read from it, and is read again point by point as points change
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,7 +29,10 @@ FROM_SEARCH = 2
 """Reading 10,000 chunks takes half a second, as long as a hundred searches by the engine: not for one question."""
 
 _NOTHING = np.zeros(0, np.int64)
-PAGE = 64  # points: 3 ms, after which other threads get their turn
+PAGE = 64  # points: 4 ms
+PAUSE = 0.0005
+"""Seconds after a page in which other threads get their turn: numpy gives the interpreter's lock up and takes it back
+so often meanwhile that who waits for it would wait to the end."""
 
 
 class EdgeView:
@@ -106,6 +110,7 @@ class EdgeView:
             names += [payload["id"] for _, payload in chunks]
             vectors: list[Any] = [point.vector for point, _ in chunks]
             parts.append(output_of(vectors, self._model))
+            time.sleep(PAUSE)
         rows = np.fromiter(itertools.islice(self._row, len(names)), np.int64, len(names))
         dense = np.concatenate([part.dense for part in parts])
         return Segment.of(rows, names, dense, csc_array(vstack([part.lexical for part in parts], format="csr").tocsc()))
