@@ -33,7 +33,7 @@ class QdrantEdgeStore:
     """Chunks in a folder, on Qdrant Edge: dense, lexical and ColBERT in one engine.
 
     One process at a time may have an index open. Writers take turns; readers see a document's old
-    version until the new one is complete.
+    version until the new one is complete. Up to 20,000 chunks are searched in memory, see `EdgeView`.
 
     A change interrupted at any moment is undone or finished by the next open, see `EdgeChanges`.
 
