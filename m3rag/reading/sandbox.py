@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from m3rag._children import cause_of
 from m3rag.errors import InputError, M3RagError, ReadError
 from m3rag.reading.discover_paths import own_root
 from m3rag.reading.formats import Format, formats_known
@@ -137,7 +137,7 @@ class Sandbox:
             if late.is_set():
                 return {"limit": "seconds"}
             raise ReadError(
-                f"{path}: its reader crashed ({_cause(code)}), perhaps for want of memory "
+                f"{path}: its reader crashed ({cause_of(code)}), perhaps for want of memory "
                 f"(the limit is {self.limits.memory_bytes / 1e6:,.0f} MB); repair the file or leave it out"
             ) from error
         except BaseException:  # Ctrl-C above all: the reply that may still come is nobody's
@@ -172,7 +172,7 @@ class Sandbox:
             code = self._stop(ending=True)
             # Not a ReadError: no file is to blame, and none of the others can be read either.
             raise InputError(
-                f"the process that reads files could not start ({_cause(code)}) with the limit of "
+                f"the process that reads files could not start ({cause_of(code)}) with the limit of "
                 f"{self.limits.memory_bytes / 1e6:,.0f} MB: raise the limit, or, if you have registered formats, mend "
                 "what fails when the modules of their readers are imported"
             ) from error
@@ -226,17 +226,6 @@ def _exchange(child: subprocess.Popen[bytes], request: bytes, limits: Limits, la
 def _stream(stream: Any) -> BinaryIO:
     found: BinaryIO = stream
     return found
-
-
-def _cause(code: int | None) -> str:
-    if code is None:
-        return "no reply"
-    if code < 0:
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit status {code}"
 
 
 def _as_given(message: str, path: str | Path) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from m3rag._children import cause_of
 from m3rag.errors import LLMError
 
 # As in m3rag.reading.sandbox: isolated, then with exactly the parent's modules.
@@ -103,7 +103,7 @@ class LlamaProcess:
         code = self._child.poll()
         # Once it runs, its log speaks of requests, which did not end it.
         said = _first_error(self._log) if not self.address else ""
-        why = said or _cause(code)
+        why = said or cause_of(code)
         path = self.setup.path
         if any(sign in said.casefold() for sign in NO_MEMORY):
             return f"the model {path} needs more memory than there is ({why}): {SMALLER}"
@@ -184,14 +184,3 @@ def _first_error(log: IO[bytes]) -> str:
 def _pipe(stream: Any) -> IO[bytes]:
     found: IO[bytes] = stream
     return found
-
-
-def _cause(code: int | None) -> str:
-    if code is None:
-        return "it gave no reply"
-    if code < 0:
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-    return f"exit status {code}"
