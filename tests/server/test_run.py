@@ -151,6 +151,8 @@ def test_what_was_taken_is_found_after_the_end(tmp_path: Path, sent: signal.Sign
                 b'Content-Length: 9000\r\n\r\n--X\r\nContent-Disposition: form-data; name="files"; filename="half.txt"'
                 b"\r\n\r\nHalf a file"
             )
+            for _ in range(3):  # the loop accepts, reads and answers in turn: it has read the half by then
+                client.get("/health").raise_for_status()
             os.kill(process.pid, sent)
             assert process.wait(30) == -sent
             if sent is signal.SIGTERM:
