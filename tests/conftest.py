@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer_file=str(ensure_mini() / "tokenizer.json"), **{f"{k}_token": v for k, v in specials.items()}
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def index_at(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Where an index of a kind lies: `memory`, `edge`, `chroma`, or `qdrant`, a client that is its own server."""
+    qdrant_client = pytest.importorskip("qdrant_client", reason="the extra qdrant is not installed")
+    from m3rag.store import QdrantStore
+    from m3rag.store.place import Place
+
+    client = qdrant_client.QdrantClient(":memory:")
+    places: dict[str, Any] = {
+        "memory": ":memory:",
+        "edge": tmp_path / "index",
+        "chroma": f"chroma:{tmp_path / 'chroma'}",
+        "qdrant": Place("qdrant", None, lambda: QdrantStore, ":memory:", {"collection": "docs", "client": client}, {}),
+    }
+    yield places.__getitem__
+    client.close()

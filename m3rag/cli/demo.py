@@ -6,11 +6,11 @@ import os
 import shlex
 import shutil
 import sys
-import sysconfig
 from pathlib import Path
 
 import typer
 
+from m3rag._shared_data import shared_data
 from m3rag.cli.console import command, note, print_json, say
 from m3rag.cli.options import Debug, Json, Model, Quiet
 
@@ -23,10 +23,7 @@ QUESTIONS = (
 
 DOCUMENTS = (
     Path(__file__).parents[2] / "examples" / "documents",  # in a checkout
-    *(  # beside an installed wheel, or one that was installed with --user
-        Path(sysconfig.get_path("data", scheme)) / "share" / "m3rag" / "documents"
-        for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
-    ),
+    *shared_data("documents"),
 )
 
 

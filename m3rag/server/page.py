@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 
+from m3rag._shared_data import shared_data
+
 FOLDERS = (
     Path(__file__).parents[2] / "apps" / "chat" / "static",  # in a checkout
-    *(  # beside an installed wheel, or one that was installed with --user
-        Path(sysconfig.get_path("data", scheme)) / "share" / "m3rag" / "chat"
-        for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
-    ),
+    *shared_data("chat"),
 )
 
 
