@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import command, note, print_json, shows_progress
+from m3rag.cli.console import command, print_json
 from m3rag.cli.options import Debug, Json, Quiet
+from m3rag.cli.train_progress import display
 
 if TYPE_CHECKING:
-    from m3rag.training.trainer import Report
+    from m3rag.training.run import Report
+
+NOT_OF_A_RERANKER = ("colbert_dim", "temperature", "loss", "distill", "passage_length")
+"""Options that `--reranker` has no use for."""
 
 
 @command
@@ -31,33 +34,58 @@ def train(
     lora: Annotated[
         bool, typer.Option("--lora", help="Train deltas of low rank on the backbone, and the heads.")
     ] = False,
+    reranker: Annotated[
+        bool, typer.Option("--reranker", help="Train a cross-encoder instead: one score of question and passage.")
+    ] = False,
     colbert_dim: Annotated[
         int | None,
         typer.Option(help="Start both heads anew, token vectors this long.", show_default="the base's heads"),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the examples.")] = 1,
-    batch_size: Annotated[int, typer.Option(help="Most questions of a step.")] = 48,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most questions of a step.", show_default="48; 16 with --reranker")
+    ] = None,
     max_batch_tokens: Annotated[int, typer.Option(help="Most tokens of a step.")] = 65_536,
     sub_batch_tokens: Annotated[int, typer.Option(help="Most tokens in memory at once; changes no number.")] = 8192,
-    negatives: Annotated[int, typer.Option(help="Hard negatives of a question in a step.")] = 2,
+    negatives: Annotated[
+        int | None, typer.Option(help="Hard negatives of a question in a step.", show_default="2; 7 with --reranker")
+    ] = None,
     per_source: Annotated[
         int | None, typer.Option(help="At most so many examples of each file.", show_default="all")
     ] = None,
     held_out: Annotated[int, typer.Option(help="Questions of each file to measure on instead of learning from.")] = 0,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The highest.", show_default="1e-5 all, 1e-4 --lora, 1e-3 --heads-only")
+        float | None,
+        typer.Option(
+            help="The highest.", show_default="1e-5 all, 1e-4 --lora, 1e-3 --heads-only; twice for a reranker"
+        ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="The scores are divided by it.")] = 0.02,
-    loss: Annotated[str, typer.Option(help="infonce, mnr (both directions) or triplet.")] = "infonce",
-    distill: Annotated[bool, typer.Option(help="Each leg also learns from the sum of all three.")] = True,
+    temperature: Annotated[
+        float | None, typer.Option(help="The scores are divided by it.", show_default="0.02")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="infonce, mnr (both directions) or triplet.", show_default="infonce")
+    ] = None,
+    distill: Annotated[
+        bool | None,
+        typer.Option(
+            "--distill/--no-distill", help="Each leg also learns from the sum of all three.", show_default="yes"
+        ),
+    ] = None,
     teacher: Annotated[bool, typer.Option("--teacher", help="Also learn from pos_scores and neg_scores.")] = False,
     lora_rank: Annotated[int, typer.Option(help="Of the deltas.")] = 8,
+    lora_layers: Annotated[
+        int | None, typer.Option(help="Deltas on the last so many layers only: faster.", show_default="on all")
+    ] = None,
     dropout: Annotated[float, typer.Option(help="On the backbone's states.")] = 0.0,
     query_length: Annotated[
         int | None, typer.Option(help="Most tokens of a question.", show_default="the model's")
     ] = None,
     passage_length: Annotated[
         int | None, typer.Option(help="Most tokens of a passage.", show_default="the model's")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="With --reranker: most tokens of question and passage.", show_default="512")
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="As torch names it.", show_default="a GPU if there is one")] = None,
@@ -68,53 +96,75 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train the three legs of a model. Started again after a kill it goes on where it was."""
-    from m3rag.errors import InputError
-    from m3rag.training.settings import Method, TrainingSettings
-    from m3rag.training.trainer import train as run
+    """Train the three legs of a model, or a reranker. Started again after a kill it goes on where it was."""
     from m3rag.training.workers import workers
 
-    if heads_only and lora:
-        raise InputError("--heads-only and --lora: give one of them at most")
-    method: Method = "heads" if heads_only else "lora" if lora else "full"
-    settings = TrainingSettings(
-        method=method,
-        colbert_dim=colbert_dim,
-        epochs=epochs,
-        batch_size=batch_size,
-        max_batch_tokens=max_batch_tokens,
-        sub_batch_tokens=sub_batch_tokens,
-        negatives=negatives,
-        per_source=per_source,
-        held_out=held_out,
-        learning_rate=learning_rate,
-        temperature=temperature,
-        loss=loss,  # type: ignore[arg-type] # the settings refuse what is none
-        distill=distill,
-        teacher=teacher,
-        lora_rank=lora_rank,
-        dropout=dropout,
-        query_length=query_length,
-        passage_length=passage_length,
-        precision=precision,  # type: ignore[arg-type]
-        seed=seed,
-        save_every=save_every,
-        evaluate_every=evaluate_every,
-    )
+    # Which of them apply, and what they are if not given, depends on what is trained.
+    given = {
+        "batch_size": batch_size, "negatives": negatives, "learning_rate": learning_rate, "colbert_dim": colbert_dim,
+        "temperature": temperature, "loss": loss, "distill": distill, "query_length": query_length,
+        "passage_length": passage_length, "max_length": max_length,
+    }  # fmt: skip
+    options: dict[str, Any] = {
+        "method": _method(heads_only=heads_only, lora=lora, reranker=reranker),
+        "epochs": epochs,
+        "max_batch_tokens": max_batch_tokens,
+        "sub_batch_tokens": sub_batch_tokens,
+        "per_source": per_source,
+        "held_out": held_out,
+        "teacher": teacher,
+        "lora_rank": lora_rank,
+        "lora_layers": lora_layers,
+        "dropout": dropout,
+        "precision": precision,
+        "seed": seed,
+        "save_every": save_every,
+        "evaluate_every": evaluate_every,
+        **_applicable(given, reranker=reranker),
+    }
     reports: list[Report] = []
-    with workers(device) as (is_first, where), _display(quiet=quiet or not is_first, as_json=as_json) as show:
+    with workers(device) as (is_first, where), display(quiet=quiet or not is_first, as_json=as_json) as show:
 
         def told(report: Report) -> None:
             if report.held_out:
                 reports.append(report)
             show.report(report)
 
-        run(data, base, out, settings=settings, device=where, on_progress=told, on_prepare=show.prepare)
+        if reranker:
+            from m3rag.training import RerankerSettings, train_reranker
+
+            train_reranker(data, base, out, settings=RerankerSettings(**options), device=where, on_progress=told)
+        else:
+            from m3rag.training import TrainingSettings
+            from m3rag.training import train as train_model
+
+            settings = TrainingSettings(**options)
+            train_model(data, base, out, settings=settings, device=where, on_progress=told, on_prepare=show.prepare)
     if is_first:
-        _print(out, reports, as_json=as_json)
+        _print(out, reports, as_json=as_json, option="--reranker" if reranker else "--model")
 
 
-def _print(out: Path, reports: list[Report], *, as_json: bool) -> None:
+def _method(*, heads_only: bool, lora: bool, reranker: bool) -> str:
+    from m3rag.errors import InputError
+
+    if heads_only and (lora or reranker):
+        raise InputError(f"--heads-only and {'--lora' if lora else '--reranker'}: give one of them at most")
+    return "heads" if heads_only else "lora" if lora else "full"
+
+
+def _applicable(given: dict[str, Any], *, reranker: bool) -> dict[str, Any]:
+    """The options that were given; one that what is trained has no use for is an error."""
+    from m3rag.errors import InputError
+
+    found = {name: value for name, value in given.items() if value is not None}
+    for name in NOT_OF_A_RERANKER if reranker else ("max_length",):
+        if name in found:
+            told = "has no part in a reranker" if reranker else "is of a reranker alone"
+            raise InputError(f"--{name.replace('_', '-')} {told}: leave it out")
+    return found
+
+
+def _print(out: Path, reports: list[Report], *, as_json: bool, option: str) -> None:
     if as_json:
         measured = [{"step": report.step, **(report.held_out or {})} for report in reports]
         print_json("train", {"model": str(out), "held_out_ndcg@10": measured})
@@ -125,75 +175,4 @@ def _print(out: Path, reports: list[Report], *, as_json: bool) -> None:
         typer.echo(
             f"step {report.step:<11}  " + "  ".join(f"{value:7.4f}" for value in (report.held_out or {}).values())
         )
-    typer.echo(f"the model is in {out}: use it with --model {out}")
-
-
-def line_of(report: Report) -> str:
-    """Where a run stands, for people."""
-    text = f"step {report.step}/{report.steps}"
-    for title, values in (("loss", report.loss), ("held-out nDCG@10", report.held_out)):
-        if values:
-            text += f"  {title}: " + " ".join(f"{name} {value:.3f}" for name, value in values.items())
-    return f"{text}  {report.seconds:.0f} s"
-
-
-def _display(*, quiet: bool, as_json: bool) -> AbstractContextManager[_Nothing]:
-    """A bar on a terminal, twenty lines where there is none, nothing if told so."""
-    if shows_progress(quiet=quiet, as_json=as_json):
-        return _Bar()
-    return nullcontext(_Nothing() if quiet or as_json else _Lines())
-
-
-class _Nothing:
-    """Shows nothing."""
-
-    def prepare(self, done: int, total: int) -> None:
-        """Texts that the frozen backbone was run over."""
-
-    def report(self, report: Report) -> None:
-        """Where the run stands."""
-
-
-class _Lines(_Nothing):
-    """About twenty lines of each stage, for a log."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def prepare(self, done: int, total: int) -> None:
-        if done == total or done - self._last >= total / 20:
-            note(f"the frozen backbone: {done} of {total} texts")
-            self._last = done
-
-    def report(self, report: Report) -> None:
-        if report.held_out or report.step % max(report.steps // 20, 1) == 0:
-            note(line_of(report))
-
-
-class _Bar(_Nothing):
-    """A bar on a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bars = Progress(
-            console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False
-        )
-        self._task: Any = self._bars.add_task("loading", total=None)
-
-    def __enter__(self) -> _Bar:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def prepare(self, done: int, total: int) -> None:
-        self._bars.update(self._task, completed=done, total=total, description="frozen backbone")
-
-    def report(self, report: Report) -> None:
-        loss = f"loss {report.loss['total']:.3f}" if report.loss else "training"
-        self._bars.update(self._task, completed=report.step, total=report.steps, description=loss)
-        if report.held_out:
-            self._bars.console.print(line_of(report), markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"the model is in {out}: use it with {option} {out}")

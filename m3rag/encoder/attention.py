@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,16 +14,22 @@ from torch.nn import functional as F
 Attention = Callable[[Tensor], Tensor]
 """`(tokens, 3, heads, head_dim)` queries, keys and values to `(tokens, heads * head_dim)`."""
 
+PADDED = 1.15
+"""The longest of the texts that share a padded call, as a multiple of their shortest."""
+
 
 def attention_over(lengths: list[int], *, device: torch.device, dtype: torch.dtype) -> Attention:
     """Attention for texts of these lengths that lie one after the other.
 
     On a CUDA device in half precision one varlen kernel takes all texts. Elsewhere neighbours of the
-    same length share a call; a batch is sorted by length, so these are few.
+    same length share a call; a batch is sorted by length, so these are few. For gradients on a CPU,
+    neighbours of like length are padded: torch's kernel for that direction is slow on many small calls.
     """
     varlen = _varlen_kernel() if device.type == "cuda" and dtype in {torch.float16, torch.bfloat16} else None
     if varlen is not None:
         return _varlen_attention(lengths, varlen, device)
+    if device.type == "cpu" and torch.is_grad_enabled():
+        return _padded_attention(lengths)
     return _grouped_attention(lengths)
 
 
@@ -42,6 +48,65 @@ def _grouped_attention(lengths: list[int]) -> Attention:
         return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else qkv.new_zeros(0, heads * head_dim)
 
     return attend
+
+
+def _padded_attention(lengths: list[int]) -> Attention:
+    groups = [_Padded.of(lengths[first:end]) for first, end in _like_lengths(lengths)]
+    tokens = [group.tokens for group in groups]
+
+    def attend(qkv: Tensor) -> Tensor:
+        parts = [group.attend(part) for group, part in zip(groups, torch.split(qkv, tokens), strict=True)]
+        return torch.cat(parts)
+
+    return attend
+
+
+def _like_lengths(lengths: list[int]) -> list[tuple[int, int]]:
+    """Neighbours of which the longest is at most `PADDED` times the shortest, as (first, end)."""
+    found, first = [], 0
+    low = high = 0
+    for i, length in enumerate(lengths):
+        low, high = min(low or length, length), max(high, length)
+        if high > PADDED * low:
+            found.append((first, i))
+            first, low, high = i, length, length
+    return [*found, (first, len(lengths))] if lengths else []
+
+
+class _Padded(NamedTuple):
+    """Texts of like length.
+
+    Attributes:
+        at: `(texts, longest)` each place's token; beyond its end a text's last, again and again.
+        hidden: `(texts, 1, 1, longest)` 0, and minus infinity beyond the end.
+        kept: `(tokens,)` which of the padded places are tokens.
+        tokens: Of all texts, without padding.
+    """
+
+    at: Tensor
+    hidden: Tensor
+    kept: Tensor
+    tokens: int
+
+    @classmethod
+    def of(cls, lengths: list[int]) -> _Padded:
+        ends = torch.tensor(lengths)
+        places = torch.arange(max(lengths))
+        starts = torch.cumsum(ends, 0) - ends
+        beyond = places >= ends[:, None]
+        hidden = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf)
+        at = starts[:, None] + torch.minimum(places, ends[:, None] - 1)
+        return cls(at, hidden[:, None, None], (~beyond).flatten().nonzero()[:, 0], sum(lengths))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """`(tokens, 3, heads, head_dim)` to `(tokens, heads * head_dim)`."""
+        heads, head_dim = qkv.shape[2:]
+        padded = qkv[self.at.flatten()] if len(self.kept) < self.at.numel() else qkv
+        query, key, value = padded.view(*self.at.shape, 3, heads, head_dim).permute(2, 0, 3, 1, 4)
+        similarities = (query * head_dim**-0.5) @ key.transpose(-1, -2)
+        shares = (similarities + self.hidden.to(similarities.dtype)).softmax(-1)
+        mixed: Tensor = shares.to(value.dtype) @ value
+        return mixed.transpose(1, 2).reshape(-1, heads * head_dim)[self.kept]
 
 
 def _varlen_attention(lengths: list[int], kernel: Callable[..., Any], device: torch.device) -> Attention:

@@ -18,6 +18,9 @@ from m3rag.reranking.pairs import Pair
 
 REMEDY = "give a sequence-classification checkpoint with one label, such as BAAI/bge-reranker-v2-m3"
 
+Head = tuple[nn.Linear, nn.Linear]
+"""`dense` and `out` of a `PackedClassifier`."""
+
 
 class Classifier(Protocol):
     """What computes a batch: our own network, or one of transformers.
@@ -61,8 +64,28 @@ class PackedClassifier(nn.Module):
         states = self.backbone(
             to_device(ids, device), to_device(positions, device), lengths.tolist(), to_device(starts, device)
         )
-        logits: Tensor = self.out(torch.tanh(self.dense(states)))
+        # In training products may be computed in bfloat16, whose three digits tell few passages apart.
+        with torch.autocast(device.type, enabled=False):
+            logits: Tensor = self.out(torch.tanh(self.dense(states)))
         return logits
+
+
+class TypedPositions(nn.Embedding):
+    """Positions of tokens of several types: the row of a token of type `t` at position `p` is `t * positions + p`.
+
+    Args:
+        positions: `(positions, hidden)` float32.
+        types: `(types, hidden)` float32, added to them.
+    """
+
+    def __init__(self, positions: Tensor, types: Tensor) -> None:
+        super().__init__(positions.shape[0], positions.shape[1], _weight=positions)
+        self.types = nn.Parameter(types)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """`(tokens,)` rows to `(tokens, hidden)`."""
+        count = self.num_embeddings
+        return super().forward(rows % count) + nn.functional.embedding(rows // count, self.types)
 
 
 def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Classifier:
@@ -78,9 +101,7 @@ def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
         raise ModelError(f"the model {checkpoint.name!r} is a {', '.join(named)}, no reranker: {REMEDY}")
     classifier: Classifier
     if config.get("model_type") in MODEL_TYPES:
-        classifier = _load_packed(
-            checkpoint, is_roberta=config["model_type"] in ROBERTA_TYPES, dtype=dtype, device=device
-        )
+        classifier = load_packed(checkpoint, dtype=dtype, device=device)
     else:
         from m3rag.reranking.padded import load_padded  # noqa: PLC0415 - loads the models of transformers
 
@@ -92,26 +113,55 @@ def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
     return classifier
 
 
-def _load_packed(
-    checkpoint: Checkpoint, *, is_roberta: bool, dtype: torch.dtype, device: torch.device
+def load_packed(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, head: Head | None = None
 ) -> PackedClassifier:
+    """Load a checkpoint on our own network.
+
+    Args:
+        checkpoint: Of one of its families.
+        dtype: Of the backbone's products.
+        device: Where to.
+        head: Instead of the checkpoint's own.
+
+    Raises:
+        ModelError: If it is of another family, damaged, or lacks the head of a reranker.
+    """
     backbone = load_transformer(checkpoint, dtype=dtype, device=device)
     weights = Weights(checkpoint)
-    if is_roberta:
-        dense = _linear(checkpoint, weights.outside, "classifier.dense", inputs=backbone.shape.hidden)
-        out = _linear(checkpoint, weights.outside, "classifier.out_proj", inputs=dense.out_features)
-    else:
-        dense = _linear(checkpoint, weights.__getitem__, "pooler.dense", inputs=backbone.shape.hidden)
-        out = _linear(checkpoint, weights.outside, "classifier", inputs=dense.out_features)
+    is_roberta = checkpoint.config()["model_type"] in ROBERTA_TYPES
+    dense, out = head or _load_head(checkpoint, weights, hidden=backbone.shape.hidden, is_roberta=is_roberta)
     # RoBERTa's tokenizers tell of no types, so their models only ever saw the first.
     types = 1 if is_roberta else backbone.shape.types
     if types > 1:
-        backbone.positions = _positions_by_type(weights).to(device)
+        tables = (weights[f"embeddings.{name}_embeddings.weight"].float() for name in ("position", "token_type"))
+        backbone.positions = TypedPositions(*tables).to(device)
     model = PackedClassifier(backbone, dense.to(device), out.to(device), types=types)
     return model.eval().requires_grad_(False)
 
 
-def _linear(checkpoint: Checkpoint, tensor: Callable[[str], Tensor], name: str, *, inputs: int) -> nn.Linear:
+def _load_head(checkpoint: Checkpoint, weights: Weights, *, hidden: int, is_roberta: bool) -> Head:
+    dense_tensor, dense_name, out_name = (
+        (weights.outside, "classifier.dense", "classifier.out_proj")
+        if is_roberta
+        else (weights.__getitem__, "pooler.dense", "classifier")
+    )
+    dense = load_linear(checkpoint, dense_tensor, dense_name, inputs=hidden)
+    return dense, load_linear(checkpoint, weights.outside, out_name, inputs=dense.out_features)
+
+
+def load_linear(checkpoint: Checkpoint, tensor: Callable[[str], Tensor], name: str, *, inputs: int) -> nn.Linear:
+    """A layer of a head.
+
+    Args:
+        checkpoint: What it is of, for errors.
+        tensor: Gives a tensor by its name.
+        name: Of the layer.
+        inputs: Dimensions that it must take.
+
+    Raises:
+        ModelError: If it is missing or of another shape.
+    """
     try:
         weight, bias = (tensor(f"{name}.{part}").float() for part in ("weight", "bias"))
     except ModelError as error:
@@ -124,11 +174,3 @@ def _linear(checkpoint: Checkpoint, tensor: Callable[[str], Tensor], name: str, 
     layer = nn.Linear(inputs, len(weight))
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
-
-
-def _positions_by_type(weights: Weights) -> nn.Embedding:
-    """One table for both: the row of a token of type `t` at position `p` is `t * positions + p`."""
-    positions = weights["embeddings.position_embeddings.weight"].float()
-    types = weights["embeddings.token_type_embeddings.weight"].float()
-    table = (positions + types.unsqueeze(1)).flatten(0, 1)
-    return nn.Embedding(len(table), table.shape[1], _weight=table)

@@ -22,8 +22,6 @@ from m3rag.types import Hit
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LENGTH = 512
-
 
 class CrossEncoderReranker:
     """Rerank with a cross-encoder: a sequence classifier that reads question and passage together.
@@ -97,7 +95,8 @@ class CrossEncoderReranker:
         self.tokenizer = PairTokenizer(checkpoint.folder / "tokenizer.json")
         classifier = load_classifier(checkpoint, dtype=self.dtype, device=self.device)
         self.scorer = PairScorer(classifier, device=self.device, batch_tokens=self.batch_tokens)
-        self.max_length, self.query_max_length = self._lengths(max_length, query_max_length)
+        limit = classifier.max_length
+        self.max_length, self.query_max_length = self.tokenizer.lengths(max_length, query_max_length, limit=limit)
 
     def compute_score(self, pairs: Sequence[TextPair], *, progress: Progress | None = None) -> Scores:
         """How relevant each passage is to its question.
@@ -153,16 +152,3 @@ class CrossEncoderReranker:
                 self.max_length,
                 self.query_max_length,
             )
-
-    def _lengths(self, max_length: int | None, query_max_length: int | None) -> tuple[int, int]:
-        limit = self.scorer.classifier.max_length
-        length = min(DEFAULT_LENGTH, limit) if max_length is None else max_length
-        of_query = length * 3 // 4 if query_max_length is None else query_max_length
-        if length > limit:
-            raise ConfigurationError(f"max_length {length} is out of range for this model: choose at most {limit}")
-        if of_query < 1 or of_query + self.tokenizer.specials >= length:
-            raise ConfigurationError(
-                f"max_length {length} and query_max_length {of_query} leave no room for a passage beside "
-                f"{self.tokenizer.specials} special tokens: raise max_length, or lower query_max_length"
-            )
-        return length, of_query

@@ -11,10 +11,13 @@ from tokenizers import Tokenizer as Backend
 
 from m3rag.encoder.spans import clean
 from m3rag.encoder.tokenizer import Ids
-from m3rag.errors import InputError, ModelError
+from m3rag.errors import ConfigurationError, InputError, ModelError
 
 TextPair = tuple[str, str]
 """A question and a passage."""
+
+DEFAULT_LENGTH = 512
+"""Most tokens of a pair, as FlagEmbedding's."""
 
 
 class Pair(NamedTuple):
@@ -116,3 +119,28 @@ class PairTokenizer:
         ids = [*self._before, *query, *self._between, *passage, *self._after]
         types = [*before, *[of_query] * len(query), *between, *[of_passage] * len(passage), *after]
         return Pair(np.array(ids, np.int64), np.array(types, np.int64))
+
+    def lengths(self, max_length: int | None, query_max_length: int | None, *, limit: int) -> tuple[int, int]:
+        """What `encode` is given for a model.
+
+        Args:
+            max_length: By default 512, or the model's limit where that is lower.
+            query_max_length: By default three quarters of `max_length`.
+            limit: Most tokens of a pair that the model takes.
+
+        Returns:
+            `max_length` and `query_max_length`.
+
+        Raises:
+            ConfigurationError: If the model does not take as many, or they leave no room for a passage.
+        """
+        length = min(DEFAULT_LENGTH, limit) if max_length is None else max_length
+        of_query = length * 3 // 4 if query_max_length is None else query_max_length
+        if length > limit:
+            raise ConfigurationError(f"max_length {length} is out of range for this model: choose at most {limit}")
+        if of_query < 1 or of_query + self.specials >= length:
+            raise ConfigurationError(
+                f"max_length {length} and query_max_length {of_query} leave no room for a passage beside "
+                f"{self.specials} special tokens: raise max_length, or lower query_max_length"
+            )
+        return length, of_query

@@ -1,10 +1,10 @@
-"""A trained model as a checkpoint folder in FlagEmbedding's layout."""
+"""A trained network as a checkpoint folder, which appears whole."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from m3rag.encoder.checkpoint import HEAD_FILES, RECIPE, SHIPPED_HEADS
+from m3rag.encoder.transformer import Transformer
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import InputError
-from m3rag.training.trainee import Trainee, merged_backbone
+from m3rag.training.backbone import Subject, merged_backbone
+from m3rag.training.trainee import Trainee
 
 RECORD = "training.json"
 
-CARRIED = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "sentencepiece.bpe.model",
     "vocab.txt",
-    RECIPE,
 )
 """What is taken over from the base as it stands."""
 
@@ -42,16 +43,11 @@ def require_free(folder: Path) -> None:
         raise InputError(f"{folder} is there already and nothing is overwritten: give another --out, or remove it")
 
 
-def save_model(trainee: Trainee, folder: Path, *, work: Path, record: dict[str, Any]) -> None:
-    """Write the model to a folder that appears whole, by one rename.
-
-    The folder loads in `M3Encoder` and, where the base does, in FlagEmbedding's `BGEM3FlagModel`. Tensors
-    that were not trained stand in it as in the base, trained ones in float32. The heads lie in
-    `colbert_linear.pt` and `sparse_linear.pt`; where the base has `heads.safetensors` instead, as `mini`
-    does, so has the result, in float16.
+def publish(write: Callable[[Path], None], folder: Path, *, work: Path, record: dict[str, Any]) -> None:
+    """Write a checkpoint to a folder that appears whole, by one rename.
 
     Args:
-        trainee: The model; deltas of low rank are added into its matrices.
+        write: Fills an empty folder.
         folder: Where to; missing or empty.
         work: Where it is made ready, on the same disk; what is there is removed.
         record: What made it, for `training.json`.
@@ -62,65 +58,91 @@ def save_model(trainee: Trainee, folder: Path, *, work: Path, record: dict[str, 
     require_free(folder)
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed while it wrote
     work.mkdir(parents=True)
-    _write(trainee, work, record)
+    write(work)
+    write_json(work / RECORD, record)
     if folder.is_dir():
         folder.rmdir()  # an empty folder can be renamed over on POSIX only
     work.rename(folder)
 
 
-def _write(trainee: Trainee, folder: Path, record: dict[str, Any]) -> None:
-    source = trainee.checkpoint.folder
-    for name in CARRIED:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    tensors = dict(_backbone_tensors(trainee))
-    config = trainee.checkpoint.config()
-    if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
-        config.pop("torch_dtype", None)
-        config["dtype"] = "float32"
-    _write_json(folder / "config.json", config)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+def write_model(trainee: Trainee, folder: Path) -> None:
+    """Write a model that loads in `M3Encoder` and, where its base does, in FlagEmbedding's `BGEM3FlagModel`.
+
+    Tensors that were not trained stand in it as in the base, trained ones in float32. The heads lie in
+    `colbert_linear.pt` and `sparse_linear.pt`; where the base has `heads.safetensors` instead, as `mini`
+    does, so has the result, in float16.
+
+    Args:
+        trainee: The model; deltas of low rank are added into its matrices.
+        folder: Where to.
+    """
+    write_network(trainee, folder, dict(backbone_tensors(trainee, trainee.network.backbone)), {})
+    if (recipe := trainee.checkpoint.folder / RECIPE).is_file():
+        shutil.copyfile(recipe, folder / RECIPE)
     _write_heads(trainee, folder)
-    _write_json(folder / RECORD, record)
+
+
+def write_network(trainee: Subject, folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write weights, `config.json` and the base's tokenizer.
+
+    Args:
+        trainee: Whose.
+        folder: Where to.
+        tensors: By the names in the file.
+        config: Keys that replace those of the base.
+    """
+    for name in TOKENIZER_FILES:
+        if (source := trainee.checkpoint.folder / name).is_file():
+            shutil.copyfile(source, folder / name)
+    written = trainee.checkpoint.config() | dict(config)
+    if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
+        written.pop("torch_dtype", None)
+        written["dtype"] = "float32"
+    write_json(folder / "config.json", written)
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_heads(trainee: Trainee, folder: Path) -> None:
     heads = {name: getattr(trainee.network, name) for name in ("sparse_linear", "colbert_linear")}
     if trainee.checkpoint.has_shipped_heads:
         both = {
-            f"{name}.{key}": tensor.half() for name, head in heads.items() for key, tensor in _state_of(head).items()
+            f"{name}.{key}": tensor.half() for name, head in heads.items() for key, tensor in state_of(head).items()
         }
         save_file(both, folder / SHIPPED_HEADS)
         return
     for file in HEAD_FILES:
-        torch.save(_state_of(heads[Path(file).stem]), folder / file)
+        torch.save(state_of(heads[Path(file).stem]), folder / file)
 
 
-def _state_of(head: nn.Linear) -> dict[str, Tensor]:
+def state_of(head: nn.Linear) -> dict[str, Tensor]:
+    """Its tensors in main memory, in float32."""
     return {key: tensor.detach().cpu().float().contiguous() for key, tensor in head.state_dict().items()}
 
 
-def _backbone_tensors(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
+def backbone_tensors(trainee: Subject, backbone: Transformer) -> Iterator[tuple[str, Tensor]]:
     """The backbone under transformers' names: the base's tensors, and in their place those that were trained."""
     stored = Weights(trainee.checkpoint)
-    ours = merged_backbone(trainee.network.backbone)
+    ours = merged_backbone(backbone)
     moved = {name.replace(".base_layer.", ".").split(".lora_")[0] for name in _trained_names(trainee)}
 
     def one(ours_name: str, name: str, tensor: Tensor) -> tuple[str, Tensor]:
         is_moved = bool({ours_name, ours_name.removesuffix(".weight")} & moved)
         return name, tensor.detach().cpu().float().clone().contiguous() if is_moved else stored[name].contiguous()
 
-    types = stored["embeddings.token_type_embeddings.weight"]
-    yield "embeddings.token_type_embeddings.weight", types.contiguous()
+    types, positions = stored["embeddings.token_type_embeddings.weight"], ours["positions.weight"]
+    if "positions.types" in ours:
+        types = ours["positions.types"]
+    else:
+        # `load_transformer` put the row of type 0 into every position.
+        positions = positions - types[0].to(positions)
+    yield one("positions.types", "embeddings.token_type_embeddings.weight", types)
     yield one("words.weight", WORD_TABLE, ours["words.weight"])
-    # `load_transformer` put the row of type 0 into every position.
-    positions = ours["positions.weight"] - types[0].to(ours["positions.weight"])
     yield one("positions.weight", "embeddings.position_embeddings.weight", positions)
     for part in ("weight", "bias"):
         yield one(f"norm.{part}", f"embeddings.LayerNorm.{part}", ours[f"norm.{part}"])
     names = {"out": "attention.output.dense", "attention_norm": "attention.output.LayerNorm"}
     names |= {"up": "intermediate.dense", "down": "output.dense", "norm": "output.LayerNorm"}
-    for i in range(trainee.network.backbone.shape.layers):
+    for i in range(backbone.shape.layers):
         for part in ("weight", "bias"):
             fused = f"layers.{i}.qkv.{part}"
             for key, tensor in zip(("query", "key", "value"), ours[fused].chunk(3), strict=True):
@@ -130,9 +152,10 @@ def _backbone_tensors(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
                 yield one(name, f"encoder.layer.{i}.{long}.{part}", ours[name])
 
 
-def _trained_names(trainee: Trainee) -> Iterator[str]:
+def _trained_names(trainee: Subject) -> Iterator[str]:
     return (name.removeprefix("backbone.") for name in trainee.trained if name.startswith("backbone."))
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write it for people to read."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

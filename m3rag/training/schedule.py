@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from m3rag.training.batches import plan_epoch
 from m3rag.training.data import Example
-from m3rag.training.settings import TrainingSettings
-from m3rag.training.trainee import Trainee
+from m3rag.training.settings import RunSettings
 
 
 def plan_run(
-    trainee: Trainee, examples: Sequence[Example], texts: Sequence[str], settings: TrainingSettings, *, workers: int
+    sources: Sequence[str], lengths: Sequence[int], settings: RunSettings, *, workers: int
 ) -> list[tuple[int, list[int]]]:
     """The batches of all epochs.
 
     Args:
-        trainee: Whose tokens count.
-        examples: To learn from.
-        texts: All their passages.
+        sources: Of each example.
+        lengths: Most tokens of each in a step.
         settings: The run.
         workers: Each batch holds an example for every one.
 
     Returns:
         For each step its epoch and its example numbers.
     """
-    lengths = _lengths(trainee, examples, texts, negatives=settings.negatives)
-    sources = [example.source for example in examples]
     plan: list[tuple[int, list[int]]] = []
     for epoch in range(settings.epochs):
         batches = plan_epoch(
@@ -43,15 +39,16 @@ def plan_run(
     return plan
 
 
-def _lengths(trainee: Trainee, examples: Sequence[Example], texts: Sequence[str], *, negatives: int) -> list[int]:
-    """Most tokens that each example may have in a step: its question, a positive and its negatives."""
-    of_text = dict(zip(texts, trainee.pack(texts, "document").lengths.tolist(), strict=True))
-    of_question = trainee.pack([example.query for example in examples], "query").lengths.tolist()
-    found = []
-    for question, example in zip(of_question, examples, strict=True):
-        longest = sorted((of_text[text] for text in example.negatives), reverse=True)[:negatives]
-        found.append(question + max(of_text[text] for text in example.positives) + sum(longest))
-    return found
+def most_tokens(example: Example, lengths: Mapping[str, int], *, negatives: int) -> int:
+    """Most tokens that the passages of an example may have in a step: one positive, and so many negatives.
+
+    Args:
+        example: Whose.
+        lengths: Of each passage.
+        negatives: Of a question in a step.
+    """
+    longest = sorted((lengths[text] for text in example.negatives), reverse=True)[:negatives]
+    return max(lengths[text] for text in example.positives) + sum(longest)
 
 
 def rate_share(step: int, steps: int, *, warmup: float) -> float:

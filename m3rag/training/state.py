@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from m3rag.errors import ConfigurationError, ModelError
-from m3rag.training.trainee import Trainee
+from m3rag.training.backbone import Subject
 
 STATE_FILE = "state.pt"
 
@@ -31,7 +31,7 @@ class Identity:
 
 
 def save_state(
-    folder: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, *, step: int, seconds: float, identity: Identity
+    folder: Path, trainee: Subject, optimizer: torch.optim.Optimizer, *, step: int, seconds: float, identity: Identity
 ) -> None:
     """Write the state in place of the one before, in one atomic rename.
 
@@ -62,7 +62,7 @@ def save_state(
 
 
 def load_state(
-    folder: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, *, identity: Identity
+    folder: Path, trainee: Subject, optimizer: torch.optim.Optimizer, *, identity: Identity
 ) -> tuple[int, float]:
     """Put a saved state back, if there is one.
 

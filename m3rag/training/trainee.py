@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from m3rag.encoder.batching import Batch, pack
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.inputs import Role
 from m3rag.encoder.model import M3Model, load_heads, pool, to_device
 from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
-from m3rag.encoder.transformer import Transformer, load_transformer
+from m3rag.encoder.transformer import load_transformer
 from m3rag.errors import ConfigurationError
+from m3rag.training.backbone import free_backbone, trained_parameters
 from m3rag.training.representation import Texts, unit
 from m3rag.training.settings import TrainingSettings
-
-LORA_TARGETS = ("qkv", "out", "up", "down")
-"""The matrices of a layer that get a delta of low rank: all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +41,7 @@ class Trainee:
     @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that move, by name."""
-        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        return trained_parameters(self.network)
 
     def pack(self, texts: Sequence[str], role: Role) -> Batch:
         """The tokens that the network sees of some texts, as `M3Encoder` gives it."""
@@ -97,7 +93,9 @@ def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device)
     else:
         sparse, colbert = nn.Linear(hidden, 1), nn.Linear(hidden, settings.colbert_dim)
     network = M3Model(backbone, sparse.to(device), colbert.to(device)).requires_grad_(False)
-    _free(network, settings)
+    free_backbone(backbone, settings)
+    sparse.requires_grad_(True)
+    colbert.requires_grad_(True)
     known = min(checkpoint.recipe.max_length or limit, limit)
     lengths: dict[Role, int] = {"query": settings.query_length or known, "document": settings.passage_length or known}
     for role, length in lengths.items():
@@ -105,55 +103,6 @@ def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device)
             raise ConfigurationError(f"the {role}'s length {length} is out of range: choose {SPECIALS + 1} to {limit}")
     tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
     return Trainee(checkpoint, tokenizer, network, device, lengths)
-
-
-def _free(network: M3Model, settings: TrainingSettings) -> None:
-    if settings.method == "full":
-        network.float()  # a word table in float16 would lose most of each step
-        network.requires_grad_(True)
-    elif settings.method == "lora":
-        _inject_lora(network.backbone, settings)
-    network.sparse_linear.requires_grad_(True)
-    network.colbert_linear.requires_grad_(True)
-    if settings.dropout and settings.method != "heads":
-        _add_dropout(network.backbone, settings.dropout)
-
-
-def _inject_lora(backbone: Transformer, settings: TrainingSettings) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ImportError('method "lora" needs peft: pip install "m3rag[train]"', name=error.name) from error
-    config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules=list(LORA_TARGETS))
-    # Its own start of the deltas is drawn from torch's generator, which the caller has seeded.
-    inject_adapter_in_model(config, backbone)
-
-
-def merged_backbone(backbone: Transformer) -> dict[str, Tensor]:
-    """The backbone's weights by their usual names, deltas of low rank added in; the network stays as it is."""
-    merged: dict[str, Tensor] = {}
-    modules: dict[str, Any] = dict(backbone.named_modules())
-    for name, tensor in backbone.state_dict().items():
-        if ".lora_" in name:
-            continue
-        plain = name.replace(".base_layer.", ".")
-        merged[plain] = tensor.detach()
-        if plain != name and plain.endswith(".weight"):
-            delta = modules[plain.removesuffix(".weight")].get_delta_weight("default")
-            merged[plain] = (tensor + delta).detach()
-    return merged
-
-
-def _add_dropout(backbone: Transformer, share: float) -> None:
-    """Dropout where BERT has it: before each residual sum, and on the embeddings."""
-
-    def drop(module: nn.Module, _: object, states: Tensor) -> Tensor:
-        return F.dropout(states, share, training=module.training)
-
-    backbone.norm.register_forward_hook(drop)
-    for layer in backbone.layers:
-        layer.out.register_forward_hook(drop)  # type: ignore[union-attr]
-        layer.down.register_forward_hook(drop)  # type: ignore[union-attr]
 
 
 def start_heads(network: M3Model, states: Tensor) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from m3rag.cli.train import train
 from m3rag.encoder import M3Encoder
+from m3rag.reranking import CrossEncoderReranker
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "where", "is", "the", "duck", "swan", "pond", "river", *"abcdefgh"]
 
@@ -36,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in WORDS[:4]])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
@@ -84,9 +85,31 @@ def test_json_is_one_object_on_stdout_and_nothing_else(data: Path, base: Path, t
     assert M3Encoder(str(out), device="cpu").info.colbert_dim == 4
 
 
+def test_a_reranker_says_what_it_learned_and_loads(data: Path, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reranker"
+    options = ("--held-out", 4, "--batch-size", 4, "--epochs", 2, "--learning-rate", 0.01, "--device", "cpu")
+    result = run(data, "--reranker", "--base", base, "--out", out, "--lora", "--max-length", 20, *options)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["nDCG@10", "held", "out", "rerank"]
+    assert [line.split()[:2] for line in lines[1:3]] == [["step", "0"], ["step", "6"]]
+    assert lines[-1] == f"the model is in {out}: use it with --reranker {out}"
+    assert "loss: total" in result.stderr
+    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    assert (record["settings"]["max_length"], record["settings"]["negatives"]) == (20, 7)
+    scores = CrossEncoderReranker(str(out), device="cpu", max_length=20).compute_score([("where is the duck", "pond")])
+    assert scores.shape == (1,)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
+        (("--heads-only", "--reranker"), 2, "--heads-only and --reranker: give one of them at most"),
+        (("--reranker", "--temperature", "0.1"), 2, "--temperature has no part in a reranker: leave it out"),
+        (("--reranker", "--no-distill"), 2, "--distill has no part in a reranker"),
+        (("--max-length", "9"), 2, "--max-length is of a reranker alone"),
+        (("--reranker", "--negatives", "0"), 3, "negatives is 0, must be at least 1"),
+        (("--reranker", "--base", "no such model"), 5, "unknown model"),
         (("--heads-only", "--lora"), 2, "give one of them at most"),
         (("--temperature", "0"), 3, "temperature is 0.0, must be above 0"),
         (("--loss", "hinge"), 3, "must be one of infonce, mnr, triplet"),
@@ -113,7 +136,8 @@ def test_bad_data_and_a_full_folder_are_named(data: Path, base: Path, tmp_path: 
 INTERRUPTED = """
 import os, signal, sys
 import typer
-from m3rag.cli import train as module
+from m3rag.cli import train_progress as module
+from m3rag.cli.train import train
 shown = module.line_of
 def line_of(report):
     if report.step == 5:
@@ -121,7 +145,7 @@ def line_of(report):
     return shown(report)
 module.line_of = line_of
 app = typer.Typer()
-app.command()(module.train)
+app.command()(train)
 app(sys.argv[1:])
 """
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 from m3rag.training.data import Example
 
@@ -41,12 +49,19 @@ def write_checkpoint(folder: Path) -> Path:
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     for name, outputs in (("sparse_linear.pt", 1), ("colbert_linear.pt", HIDDEN)):
         torch.save(torch.nn.Linear(HIDDEN, outputs).half().state_dict(), folder / name)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path, *, passage_type: int = 0) -> None:
     vocabulary = {word: i for i, word in enumerate([*SPECIALS, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair=f"<s> $A </s> </s> $B:{passage_type} </s>:{passage_type}",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     tokenizer.save(str(folder / "raw.json"))
     names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
@@ -55,7 +70,6 @@ def write_checkpoint(folder: Path) -> Path:
     )
     fast.save_pretrained(folder)
     (folder / "raw.json").unlink()
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +91,47 @@ def small_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = {"pooling": "mean", "query_prefix": "query: ", "document_prefix": "passage: ", "max_length": 32}
     (folder / "m3rag.json").write_text(json.dumps(recipe), encoding="utf-8")
     return folder
+
+
+def write_bert(folder: Path, kind: str, **options: Any) -> Path:
+    """A BERT of a class of transformers; the passage of a pair has the type 1."""
+    torch.manual_seed(4)
+    sizes = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(
+        **sizes, vocab_size=len(SPECIALS) + len(WORDS), max_position_embeddings=64, initializer_range=0.4, **options
+    )
+    pooling = {"add_pooling_layer": False} if kind == "bare" else {}
+    kinds = {"bare": BertModel, "model": BertModel, "classifier": BertForSequenceClassification}
+    kinds[kind](config, **pooling).save_pretrained(folder)
+    write_tokenizer(folder, passage_type=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with its pooler."""
+    return write_bert(tmp_path_factory.mktemp("small-bert"), "model")
+
+
+@pytest.fixture(scope="session")
+def small_bert_bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT without a pooler, its word table in float16, as that of `mini`."""
+    folder = write_bert(tmp_path_factory.mktemp("small-bert-bare"), "bare")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_bert_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with a classifier of one label."""
+    return write_bert(tmp_path_factory.mktemp("small-bert-reranker"), "classifier", num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def small_two_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with a classifier of two."""
+    return write_bert(tmp_path_factory.mktemp("small-two-labels"), "classifier", num_labels=2)
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from m3rag.encoder import M3Encoder
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.training.data import Example
+from m3rag.training.run import Report
 from m3rag.training.schedule import rate_share
 from m3rag.training.settings import TrainingSettings
-from m3rag.training.trainer import Report, train
+from m3rag.training.trainer import train
 
 QUICK: dict[str, Any] = {"batch_size": 10, "epochs": 2, "learning_rate": 3e-3, "sub_batch_tokens": 120}
 TEXTS = ["where lives the red duck", "the pond", "", "a heron is not in the marsh passage:"]
@@ -73,6 +74,21 @@ def test_each_method_moves_what_it_says_and_learns(
     assert (record["examples"], record["held_out_examples"], record["steps"]) == (70, 10, steps)
     assert record["settings"]["method"] == method
     assert not (tmp_path / "m.training").exists()
+
+
+def test_deltas_on_the_last_layer_alone_move_no_other(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    layers = json.loads((small_checkpoint / "config.json").read_text())["num_hidden_layers"]
+    assert layers > 1
+    settings = TrainingSettings(method="lora", lora_layers=1, **{**QUICK, "learning_rate": 1e-2})
+    out = train(examples[:20], str(small_checkpoint), tmp_path / "m", settings=settings, device="cpu")
+    moved = {name for name in weights(out).keys() - same(weights(out), weights(small_checkpoint)) if "layer." in name}
+    assert moved
+    assert all(f"layer.{layers - 1}." in name for name in moved)
+    settings = TrainingSettings(method="lora", lora_layers=layers + 1, **QUICK)
+    with pytest.raises(ConfigurationError, match=rf"lora_layers is {layers + 1}, must be at most the model's {layers}"):
+        train(examples[:20], str(small_checkpoint), tmp_path / "n", settings=settings, device="cpu")
 
 
 @pytest.mark.parametrize(("base", "method"), [("tiny_checkpoint", "lora"), ("small_checkpoint", "full")])
