@@ -14,7 +14,7 @@ from m3rag.cli.train_progress import display
 if TYPE_CHECKING:
     from m3rag.training.run import Report
 
-NOT_OF_A_RERANKER = ("colbert_dim", "temperature", "loss", "distill", "passage_length")
+NOT_OF_A_RERANKER = ("colbert_dim", "temperature", "loss", "distill", "passage_length", "merge")
 """Options that `--reranker` has no use for."""
 
 
@@ -87,6 +87,10 @@ def train(
     max_length: Annotated[
         int | None, typer.Option(help="With --reranker: most tokens of question and passage.", show_default="512")
     ] = None,
+    merge: Annotated[
+        float | None,
+        typer.Option(help="How far the backbone goes from the base's to the trained one.", show_default="1"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="As torch names it.", show_default="a GPU if there is one")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
@@ -103,7 +107,7 @@ def train(
     given = {
         "batch_size": batch_size, "negatives": negatives, "learning_rate": learning_rate, "colbert_dim": colbert_dim,
         "temperature": temperature, "loss": loss, "distill": distill, "query_length": query_length,
-        "passage_length": passage_length, "max_length": max_length,
+        "passage_length": passage_length, "max_length": max_length, "merge": merge,
     }  # fmt: skip
     options: dict[str, Any] = {
         "method": _method(heads_only=heads_only, lora=lora, reranker=reranker),

@@ -65,7 +65,7 @@ def publish(write: Callable[[Path], None], folder: Path, *, work: Path, record: 
     work.rename(folder)
 
 
-def write_model(trainee: Trainee, folder: Path) -> None:
+def write_model(trainee: Trainee, folder: Path, *, merge: float = 1.0) -> None:
     """Write a model that loads in `M3Encoder` and, where its base does, in FlagEmbedding's `BGEM3FlagModel`.
 
     Tensors that were not trained stand in it as in the base, trained ones in float32. The heads lie in
@@ -75,8 +75,10 @@ def write_model(trainee: Trainee, folder: Path) -> None:
     Args:
         trainee: The model; deltas of low rank are added into its matrices.
         folder: Where to.
+        merge: How far from the base's backbone to the trained one its weights lie, in (0, 1].
     """
-    write_network(trainee, folder, dict(backbone_tensors(trainee, trainee.network.backbone)), {})
+    tensors = dict(backbone_tensors(trainee, trainee.network.backbone, merge=merge))
+    write_network(trainee, folder, tensors, {})
     if (recipe := trainee.checkpoint.folder / RECIPE).is_file():
         shutil.copyfile(recipe, folder / RECIPE)
     _write_heads(trainee, folder)
@@ -119,15 +121,24 @@ def state_of(head: nn.Linear) -> dict[str, Tensor]:
     return {key: tensor.detach().cpu().float().contiguous() for key, tensor in head.state_dict().items()}
 
 
-def backbone_tensors(trainee: Subject, backbone: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """The backbone under transformers' names: the base's tensors, and in their place those that were trained."""
+def backbone_tensors(trainee: Subject, backbone: Transformer, *, merge: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+    """The backbone under transformers' names: the base's tensors, and in their place those that were trained.
+
+    Args:
+        trainee: Whose.
+        backbone: In training.
+        merge: How far from the base's tensor to the trained one each lies.
+    """
     stored = Weights(trainee.checkpoint)
     ours = merged_backbone(backbone)
     moved = {name.replace(".base_layer.", ".").split(".lora_")[0] for name in _trained_names(trainee)}
 
     def one(ours_name: str, name: str, tensor: Tensor) -> tuple[str, Tensor]:
         is_moved = bool({ours_name, ours_name.removesuffix(".weight")} & moved)
-        return name, tensor.detach().cpu().float().clone().contiguous() if is_moved else stored[name].contiguous()
+        if not is_moved:
+            return name, stored[name].contiguous()
+        trained = tensor.detach().cpu().float()
+        return name, (trained.clone() if merge == 1 else stored[name].float().lerp(trained, merge)).contiguous()
 
     types, positions = stored["embeddings.token_type_embeddings.weight"], ours["positions.weight"]
     if "positions.types" in ours:

@@ -120,6 +120,9 @@ class TrainingSettings(RunSettings):
         distill: Self-knowledge distillation, each leg learns from the sum of the three.
         query_length: Specials included; the model's by default.
         passage_length: Most tokens of a passage; the model's by default.
+        merge: How far from the base's backbone to the trained one the saved one lies, in (0, 1]. A half
+            keeps more of what the base could do elsewhere (LM-Cocktail, arXiv 2311.13534); train the heads
+            once more on it then. What is measured in training is the model before merging.
 
     Raises:
         ConfigurationError: If a value is out of its range.
@@ -136,11 +139,14 @@ class TrainingSettings(RunSettings):
     loss: LossName = "infonce"
     distill: bool = True
     passage_length: int | None = None
+    merge: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         RunSettings.__post_init__(self)
         leg_loss(self.loss)
+        if not 0 < self.merge <= 1:
+            raise ConfigurationError(f"merge is {self.merge}, must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,4 +140,4 @@ class M3Objective:
 
     def write(self, folder: Path) -> None:
         """The checkpoint in FlagEmbedding's layout."""
-        write_model(self.trainee, folder)
+        write_model(self.trainee, folder, merge=self.settings.merge)

@@ -91,6 +91,33 @@ def test_deltas_on_the_last_layer_alone_move_no_other(
         train(examples[:20], str(small_checkpoint), tmp_path / "n", settings=settings, device="cpu")
 
 
+def test_a_merged_backbone_lies_between_the_base_and_the_trained_one(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    quick = {**QUICK, "learning_rate": 1e-2}
+    found = {
+        merge: weights(
+            train(
+                examples[:20],
+                str(small_checkpoint),
+                tmp_path / str(merge),
+                settings=TrainingSettings(method="lora", merge=merge, **quick),
+                device="cpu",
+            )
+        )
+        for merge in (0.25, 1.0)
+    }
+    base, moved = weights(small_checkpoint), 0
+    for name, trained in found[1.0].items():
+        if "layer." in name:
+            expected = base[name].float() + 0.25 * (trained.float() - base[name].float())
+            torch.testing.assert_close(found[0.25][name].float(), expected, atol=1e-6, rtol=1e-5)
+            moved += not torch.equal(found[0.25][name].float(), base[name].float())
+        elif "linear" in name:  # heads are as they were trained
+            assert torch.equal(found[0.25][name], trained)
+    assert moved
+
+
 @pytest.mark.parametrize(("base", "method"), [("tiny_checkpoint", "lora"), ("small_checkpoint", "full")])
 def test_the_result_loads_in_flag_embedding_and_here_alike(
     base: str, method: Any, request: pytest.FixtureRequest, examples: list[Example], tmp_path: Path
@@ -261,6 +288,7 @@ def test_bfloat16_leaves_the_weights_in_float32(
         ({"method": "qlora"}, "method is 'qlora', must be one of full, lora, heads"),
         ({"batch_size": 1}, "batch_size is 1, must be at least 2"),
         ({"temperature": 0.0}, "temperature is 0.0, must be above 0"),
+        ({"merge": 0.0}, "merge is 0.0, must be above 0 and at most 1"),
         ({"dropout": 1.0}, "dropout is 1.0, must be at least 0 and below 1"),
         ({"query_length": 2}, "query_length is 2, must be at least 3"),
     ],
