@@ -121,8 +121,8 @@ class TrainingSettings(RunSettings):
         query_length: Specials included; the model's by default.
         passage_length: Most tokens of a passage; the model's by default.
         merge: How far from the base's backbone to the trained one the saved one lies, in (0, 1]. A half
-            keeps more of what the base could do elsewhere (LM-Cocktail, arXiv 2311.13534); train the heads
-            once more on it then. What is measured in training is the model before merging.
+            keeps more of what the base could do elsewhere (LM-Cocktail, arXiv 2311.13534). What is measured
+            in training is the model before merging.
 
     Raises:
         ConfigurationError: If a value is out of its range.
