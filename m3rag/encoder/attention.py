@@ -28,7 +28,7 @@ def attention_over(lengths: list[int], *, device: torch.device, dtype: torch.dty
     varlen = _varlen_kernel() if device.type == "cuda" and dtype in {torch.float16, torch.bfloat16} else None
     if varlen is not None:
         return _varlen_attention(lengths, varlen, device)
-    if device.type == "cpu" and torch.is_grad_enabled():
+    if device.type == "cpu" and lengths and torch.is_grad_enabled():
         return _padded_attention(lengths)
     return _grouped_attention(lengths)
 
@@ -64,13 +64,13 @@ def _padded_attention(lengths: list[int]) -> Attention:
 def _like_lengths(lengths: list[int]) -> list[tuple[int, int]]:
     """Neighbours of which the longest is at most `PADDED` times the shortest, as (first, end)."""
     found, first = [], 0
-    low = high = 0
+    low = high = lengths[0]
     for i, length in enumerate(lengths):
-        low, high = min(low or length, length), max(high, length)
+        low, high = min(low, length), max(high, length)
         if high > PADDED * low:
             found.append((first, i))
             first, low, high = i, length, length
-    return [*found, (first, len(lengths))] if lengths else []
+    return [*found, (first, len(lengths))]
 
 
 class _Padded(NamedTuple):

@@ -94,6 +94,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} is {value}, must be above 0")
+        if self.lora_layers is not None and self.method != "lora":
+            raise ConfigurationError(f"lora_layers has no part in the method {self.method}: leave it out")
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, must be at least 0 and below 1")
@@ -147,6 +149,8 @@ class TrainingSettings(RunSettings):
         leg_loss(self.loss)
         if not 0 < self.merge <= 1:
             raise ConfigurationError(f"merge is {self.merge}, must be above 0 and at most 1")
+        if self.merge < 1 and self.method == "heads":
+            raise ConfigurationError("merge has no part in the method heads, which moves no backbone: leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,6 +289,8 @@ def test_bfloat16_leaves_the_weights_in_float32(
         ({"batch_size": 1}, "batch_size is 1, must be at least 2"),
         ({"temperature": 0.0}, "temperature is 0.0, must be above 0"),
         ({"merge": 0.0}, "merge is 0.0, must be above 0 and at most 1"),
+        ({"merge": 0.5, "method": "heads"}, "merge has no part in the method heads"),
+        ({"lora_layers": 2}, "lora_layers has no part in the method full"),
         ({"dropout": 1.0}, "dropout is 1.0, must be at least 0 and below 1"),
         ({"query_length": 2}, "query_length is 2, must be at least 3"),
     ],
