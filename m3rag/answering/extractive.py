@@ -19,7 +19,7 @@ from m3rag.sentences import Span, sentence_spans
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
 
-DEFAULT_THRESHOLD = 0.103
+DEFAULT_THRESHOLD = 0.098
 """Least support of an answer, set by benchmarks/threshold.py for `mini`; other models need their own."""
 
 BACKGROUND, BACKGROUND_SENTENCES = 0.56, 3

@@ -16,7 +16,7 @@ from m3rag.cli.options import Debug, Json, Model, Quiet
 
 QUESTIONS = (
     "Who founded the Debian project, and when?",
-    "¿Qué comen los patos?",
+    "¿De qué se alimentan los patos?",
     "Do men and women have equal rights in marriage?",
 )
 """Each is answered by a document in another language."""

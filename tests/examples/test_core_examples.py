@@ -62,7 +62,7 @@ def test_cross_lingual_search(run: Run, documents: Path, tmp_path: Path) -> None
 def test_own_checkpoint(run: Run, tiny_checkpoint: Path) -> None:
     lines = run("own_checkpoint", tiny_checkpoint).splitlines()
     assert lines[0].startswith(f"{tiny_checkpoint}: dense 64, ColBERT 64, ")
-    assert lines[5].startswith("mini: dense 384, ColBERT 128, ")
+    assert lines[5].startswith("mini: dense 384, ColBERT 256, ")
     assert lines[9] == "  all: 3 of 3 found first"
 
 
