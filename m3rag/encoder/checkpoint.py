@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,6 +21,9 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
 SHIPPED_HEADS = "heads.safetensors"
 RECIPE = "m3rag.json"
+
+ModelName = str | os.PathLike[str]
+"""`mini`, the id of a model on the hub, or a folder."""
 HUB_PATTERNS = (
     "config.json",
     "model.safetensors",
@@ -65,12 +69,12 @@ class Checkpoint:
 
     @classmethod
     def find(
-        cls, model: str, *, cache_folder: str | None = None, local_files_only: bool = False, heads: bool = True
+        cls, model: ModelName, *, cache_folder: str | None = None, local_files_only: bool = False, heads: bool = True
     ) -> Checkpoint:
         """Find a model by name, fetching or converting it when that is allowed and needed.
 
         Args:
-            model: `mini`, a folder, or the id of a model on the hub such as BAAI/bge-m3.
+            model: `mini`, a folder as text or path, or the id of a model on the hub such as BAAI/bge-m3.
             cache_folder: Where models fetched from the hub are kept; the hub's default if None.
             local_files_only: Never ask the hub; `HF_HUB_OFFLINE=1` does the same.
             heads: Whether it must have the two heads of M3; a reranker has none.
@@ -78,6 +82,7 @@ class Checkpoint:
         Raises:
             ModelError: If the model is unknown, cannot be had, or lacks a file.
         """
+        model = os.fspath(model)
         folder = _locate(model, cache_folder=cache_folder, local_files_only=local_files_only, heads=heads)
         checkpoint = cls(model, folder, _read_recipe(folder))
         checkpoint._require_files(heads=heads)

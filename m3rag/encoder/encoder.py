@@ -16,7 +16,7 @@ import torch
 
 from m3rag.encoder.assembly import OutputBuilder
 from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
-from m3rag.encoder.checkpoint import Checkpoint, Pooling, Recipe
+from m3rag.encoder.checkpoint import Checkpoint, ModelName, Pooling, Recipe
 from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.devices import DevicePool, choose_devices
 from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish, Network
@@ -93,7 +93,7 @@ class M3Encoder(AsyncEncoding):
 
     def __init__(
         self,
-        model: str = "BAAI/bge-m3",
+        model: ModelName = "BAAI/bge-m3",
         *,
         device: str | Sequence[str] | None = None,
         dtype: str | None = None,
@@ -144,7 +144,7 @@ class M3Encoder(AsyncEncoding):
         if vocab_size > MAX_VOCAB:
             raise ConfigurationError(f"{checkpoint.name} has {vocab_size} tokens, more than the {MAX_VOCAB} supported")
         self.info = ModelInfo(
-            name=model,
+            name=checkpoint.name,
             fingerprint=_fingerprint(
                 checkpoint,
                 recipe=None if self.recipe == checkpoint.recipe else repr(self.recipe),

@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 
+from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.dense_only import Batch, DenseOnlyEncoder
 from m3rag.encoder.device import choose_device, choose_dtype
 from m3rag.encoder.fingerprint import fingerprint
@@ -90,7 +91,7 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
 
     def __init__(
         self,
-        model: str,
+        model: ModelName,
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -108,6 +109,7 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
         if truncate_dim is not None and truncate_dim < 1:
             raise ConfigurationError(f"truncate_dim must be at least 1, got {truncate_dim}")
+        model = os.fspath(model)
         if not model.strip():
             raise InputError(
                 "the model's name is empty: give a folder, or a hub id such as intfloat/multilingual-e5-small"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.special import expit
 
-from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.encoder.checkpoint import Checkpoint, ModelName
 from m3rag.encoder.device import choose_device, choose_dtype
 from m3rag.encoder.encoder import BATCH_TOKENS, CHARACTERS_PER_TOKEN, WINDOW_BATCHES
 from m3rag.encoder.inputs import Progress
@@ -69,7 +69,7 @@ class CrossEncoderReranker:
 
     def __init__(
         self,
-        model: str = "BAAI/bge-reranker-v2-m3",
+        model: ModelName = "BAAI/bge-reranker-v2-m3",
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -85,7 +85,7 @@ class CrossEncoderReranker:
             raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
         require_top_n(top_n)
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only, heads=False)
-        self.model = model
+        self.model = checkpoint.name
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])

@@ -68,6 +68,11 @@ def test_heads_in_safetensors_load(tiny_checkpoint: Path, copy: Path) -> None:
     assert np.array_equal(*both)
 
 
+def test_a_folder_may_be_given_as_a_path(tiny_checkpoint: Path) -> None:
+    named, placed = M3Encoder(str(tiny_checkpoint), device="cpu"), M3Encoder(tiny_checkpoint, device="cpu")
+    assert placed.info == named.info
+
+
 def test_an_unknown_name_says_what_to_give() -> None:
     with pytest.raises(ModelError, match=r"unknown model 'bge-m4'.*mini"):
         Checkpoint.find("bge-m4")
