@@ -96,6 +96,13 @@ def test_what_the_tool_ships_gives_the_trained_backbone_back(bundled: Path, tmp_
     assert json.loads((out / "training.json").read_text("utf-8"))["deltas"]["base"] == "heads"
 
 
+def test_the_card_tells_of_the_training_that_ships() -> None:
+    card = " ".join((mini.SHIPPED / "README.md").read_text(encoding="utf-8").split())
+    for record in json.loads((mini.SHIPPED / "training.json").read_text(encoding="utf-8")).values():
+        figures = ("examples", "questions"), ("passages", "passages"), ("steps", "steps"), ("seconds", "s")
+        assert ", ".join(f"{record[key]:,} {unit}" for key, unit in figures) in card
+
+
 def test_damaged_deltas_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = shutil.copytree(mini.SHIPPED, tmp_path / "shipped")
     (shipped / mini.DELTAS).write_bytes((shipped / mini.DELTAS).read_bytes()[:1000])
