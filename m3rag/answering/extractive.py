@@ -23,12 +23,12 @@ DEFAULT_THRESHOLD = 0.098
 """Least support of an answer, set by benchmarks/threshold.py for `mini`; other models need their own."""
 
 BACKGROUND, BACKGROUND_SENTENCES = 0.56, 3
-"""What an unrelated sentence of the same topic scores with `mini`, and for how many sentences it counts:
-with a handful of sentences their own mean says little."""
+"""What an unrelated sentence of the same topic scored with the first `mini`, and for how many sentences it
+counts: with a handful of sentences their own mean says little."""
 
 FLOOR = 0.45
-"""Least evidence of an answer, whatever the background: with `mini`, half of all best sentences of
-unrelated documents in another language stay below it, and hardly an answer does."""
+"""Least evidence of an answer, whatever the background: with the first `mini`, half of all best sentences
+of unrelated documents in another language stayed below it, and hardly an answer did."""
 
 PASSAGE_WEIGHT = 0.5
 """Weight of the passage's own MaxSim beside its sentence's: a sentence is believed more when what
