@@ -44,10 +44,14 @@ class Patterns:
             path: With `/`, relative to where the patterns stand; a folder's ends with `/`. What is in a
                 folder that is meant is meant too.
         """
-        for expression, wanted in reversed(self.rules):
-            if expression.fullmatch(path):
-                return wanted
-        return None
+        said: bool | None = None
+        # From the outermost folder inwards, as Git goes: nothing in a folder that is meant can be taken back.
+        for place in re.finditer(r"/(?!$)|$", path.rstrip("/")):
+            part = path[: place.end()] if place.group() else path
+            said = next((wanted for expression, wanted in reversed(self.rules) if expression.fullmatch(part)), said)
+            if said:
+                return True
+        return said
 
 
 def _rule(line: str) -> Iterator[tuple[re.Pattern[str], bool]]:
@@ -62,7 +66,7 @@ def _rule(line: str) -> Iterator[tuple[re.Pattern[str], bool]]:
         raise ValueError(f"{line!r} is no pattern: it names nothing")
     anchored = "/" in text
     start = "" if anchored else "(?:.*/)?"
-    end = "/.*" if only_folders else "(?:/.*)?"
+    end = "/" if only_folders else "/?"
     try:
         yield re.compile(start + _expression(text.removeprefix("/")) + end, re.DOTALL), wanted
     except re.error as error:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from m3rag.reading.gitignore import Patterns
@@ -35,6 +35,7 @@ PATTERN = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(PATTERN, min_size=1, max_size=4))
+@example(lines=["a", "!b"])
 def test_git_says_the_same(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     # Git's manual says that these are plain asterisks; its code does not quite.
     assume(not any(re.search(r"[^/]\*\*|\*\*[^/]", line) for line in lines))
