@@ -12,18 +12,17 @@ from typing import Any, Literal, get_args
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from m3rag.encoder.mini import ensure_mini
+from m3rag.encoder.mini import HEADS, RECIPE, ensure_mini
 from m3rag.errors import ConfigurationError, ModelError
 
 Pooling = Literal["cls", "mean", "last_token"]
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
-SHIPPED_HEADS = "heads.safetensors"
-RECIPE = "m3rag.json"
 
 ModelName = str | os.PathLike[str]
 """`mini`, the id of a model on the hub, or a folder."""
+
 HUB_PATTERNS = (
     "config.json",
     "model.safetensors",
@@ -32,7 +31,7 @@ HUB_PATTERNS = (
     "pytorch_model.bin",
     "tokenizer.json",
     *HEAD_FILES,
-    SHIPPED_HEADS,
+    HEADS,
     RECIPE,
 )
 
@@ -96,7 +95,7 @@ class Checkpoint:
     @property
     def has_shipped_heads(self) -> bool:
         """Whether the heads stand in one safetensors file, as m3rag ships them."""
-        return (self.folder / SHIPPED_HEADS).is_file()
+        return (self.folder / HEADS).is_file()
 
     def fingerprint(self) -> str:
         """A hash that changes whenever the model's numbers would.

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from m3rag.encoder.batching import Batch
-from m3rag.encoder.checkpoint import HEAD_FILES, SHIPPED_HEADS, Checkpoint
+from m3rag.encoder.checkpoint import HEAD_FILES, Checkpoint
+from m3rag.encoder.mini import HEADS
 from m3rag.encoder.transformer import Transformer, load_transformer
 from m3rag.encoder.weights import damage_named
 from m3rag.errors import ModelError
@@ -97,7 +98,7 @@ def load_heads(checkpoint: Checkpoint, *, hidden: int) -> tuple[nn.Linear, nn.Li
         ModelError: If a head file is damaged or its shape does not fit; the file is named.
     """
     if checkpoint.has_shipped_heads:
-        file = checkpoint.folder / SHIPPED_HEADS
+        file = checkpoint.folder / HEADS
         with damage_named(file):
             tensors = load_file(file)
             states = [

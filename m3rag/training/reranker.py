@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.device import choose_device
 from m3rag.encoder.encoder import BATCH_TOKENS
 from m3rag.errors import InputError
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def train_reranker(
     data: Path | Sequence[Example],
-    base: str,
+    base: ModelName,
     out: Path,
     *,
     settings: RerankerSettings | None = None,
@@ -71,6 +73,7 @@ def train_reranker(
         ImportError: If `lora` is wanted and peft is not installed.
     """
     settings = settings or RerankerSettings()
+    base = os.fspath(base)
     require_free(out)
     examples = read(data, settings)
     useful = [example for example in examples if example.negatives]

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from m3rag.encoder.checkpoint import HEAD_FILES, RECIPE, SHIPPED_HEADS
+from m3rag.encoder.checkpoint import HEAD_FILES
+from m3rag.encoder.mini import HEADS, RECIPE
 from m3rag.encoder.transformer import Transformer
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import InputError
@@ -110,7 +111,7 @@ def _write_heads(trainee: Trainee, folder: Path) -> None:
         both = {
             f"{name}.{key}": tensor.half() for name, head in heads.items() for key, tensor in state_of(head).items()
         }
-        save_file(both, folder / SHIPPED_HEADS)
+        save_file(both, folder / HEADS)
         return
     for file in HEAD_FILES:
         torch.save(state_of(heads[Path(file).stem]), folder / file)

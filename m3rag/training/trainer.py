@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.device import choose_device
 from m3rag.training import distributed
 from m3rag.training.batches import Draw
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def train(
     data: Path | Sequence[Example],
-    base: str,
+    base: ModelName,
     out: Path,
     *,
     settings: TrainingSettings | None = None,
@@ -68,6 +70,7 @@ def train(
         ImportError: If `lora` is wanted and peft is not installed.
     """
     settings = settings or TrainingSettings()
+    base = os.fspath(base)
     require_free(out)
     # Every text that a frozen backbone is run over costs time and memory, shown or not.
     most = settings.negatives if settings.method == "heads" else None

@@ -111,7 +111,7 @@ finally:
 """
 
 
-def test_a_shell_completes_commands_and_options() -> None:
+def test_a_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
     def complete(line: str) -> str:
         words = line.split(" ")
         environment = {"_M3RAG_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
@@ -119,5 +119,6 @@ def test_a_shell_completes_commands_and_options() -> None:
 
     assert complete("m3rag sea").split() == ["search"]
     assert complete("m3rag ask --rer").split() == ["--reranker"]
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # pytest need not run below a shell
     script = CliRunner().invoke(app, ["--show-completion", "bash"]).stdout
     assert "complete" in script

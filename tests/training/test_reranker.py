@@ -34,7 +34,7 @@ PAIRS = [
 def start(examples: list[Example], base: Path, out: Path, **changes: Any) -> list[Report]:
     reports: list[Report] = []
     settings = RerankerSettings(**{**QUICK, **changes})
-    train_reranker(examples, str(base), out, settings=settings, device="cpu", on_progress=reports.append)
+    train_reranker(examples, base, out, settings=settings, device="cpu", on_progress=reports.append)
     return reports
 
 

@@ -47,9 +47,7 @@ def test_each_method_moves_what_it_says_and_learns(
     reports: list[Report] = []
     options = QUICK if method == "full" else {**QUICK, "learning_rate": 1e-2}
     settings = TrainingSettings(method=method, held_out=10, evaluate_every=9, **options)
-    out = train(
-        examples, str(small_checkpoint), tmp_path / "m", settings=settings, device="cpu", on_progress=reports.append
-    )
+    out = train(examples, small_checkpoint, tmp_path / "m", settings=settings, device="cpu", on_progress=reports.append)
     steps = reports[-1].steps
     assert [r.step for r in reports] == list(range(steps + 1))
     assert [r.step for r in reports if r.held_out] == sorted({0, 9, steps})
