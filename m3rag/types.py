@@ -24,6 +24,9 @@ SEARCH_LEGS: tuple[SearchLeg, ...] = get_args(SearchLeg)
 KEYWORD_LEGS: tuple[SearchLeg, ...] = ("lexical", "bm25")
 """The legs that find only what shares a token with the question; a score of 0 is no match there."""
 
+MOST = 2**31 - 1
+"""Of anything that is searched for: no index holds as much, and engines take no larger number."""
+
 Metadata = Mapping[str, Any]
 
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 
 from m3rag.bm25.postings import Bag, bag_of
 from m3rag.bm25.tokenizers import Tokenize
+from m3rag.store.filters import filterable
 from m3rag.types import Chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What filters look at: mostly the same for all chunks of a document, so kept once.
+    """What filters look at: mostly the same for all chunks of a page or section, so kept once.
 
     Attributes:
         document_id: The chunk's document.
-        metadata: The chunk's metadata as JSON.
+        metadata: What else filters look at (`m3rag.store.filters.filterable`), as JSON.
     """
 
     document_id: str
@@ -27,7 +28,7 @@ class Owner:
     @classmethod
     def of(cls, chunk: Chunk) -> Owner:
         """The owner of a chunk."""
-        return cls(chunk.document_id, json.dumps(dict(chunk.metadata)))
+        return cls(chunk.document_id, json.dumps(dict(filterable(chunk))))
 
     def chunk(self) -> Chunk:
         """A chunk without a text, that a filter passes exactly if it passes the chunks of this owner."""

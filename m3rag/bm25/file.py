@@ -19,7 +19,9 @@ from m3rag.bm25.entries import Changes, Contents, Entry, Owner
 from m3rag.errors import IndexMismatchError, InputError, StoreError
 
 APPLICATION = int.from_bytes(b"m3bm", "big")
-FORMAT = 1
+FORMAT = 2
+"""2: where a chunk stands is among what filters look at."""
+
 HEAD = b"SQLite format 3\x00"
 
 SCHEMA = f"""
@@ -146,6 +148,8 @@ class BM25File:
                 f"the BM25 file {self.path} has format {version}, this m3rag reads up to {FORMAT}: "
                 "upgrade it (pip install -U m3rag), or delete the file, it is made again from the store"
             )
+        if version < FORMAT:
+            raise self._damaged(f"format {version}, of an older m3rag")
         rows = connection.execute("SELECT tokenizer, generation, revision FROM about").fetchall()
         if len(rows) != 1:
             raise self._damaged(f"{len(rows)} descriptions of itself")

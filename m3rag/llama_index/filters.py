@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from m3rag.errors import InputError
-from m3rag.store.filters import DOCUMENT_ID, holds, parse_filter
+from m3rag.store.filters import DOCUMENT_ID, filterable, holds, parse_filter
 
 if TYPE_CHECKING:
     from m3rag.store.protocol import Filter
@@ -129,4 +129,4 @@ def _holds_text(chunk: Chunk, *, key: str, text: str, folded: bool) -> bool:
 
 
 def _value(chunk: Chunk, key: str) -> Any:
-    return chunk.document_id if key == DOCUMENT_ID else chunk.metadata.get(key)
+    return chunk.document_id if key == DOCUMENT_ID else filterable(chunk).get(key)

@@ -231,6 +231,7 @@ class ChromaStore(ChromaChanges):
     @property
     def revision(self) -> str | None:
         """Another text after every change of the chunks; None before the first."""
+        self._side.file.require_open()
         return self._side.meta.get("revision")
 
     @property

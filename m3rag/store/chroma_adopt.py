@@ -10,6 +10,7 @@ import numpy as np
 
 from m3rag.encoder.protocol import Encoder
 from m3rag.store.chroma_items import ChromaItems
+from m3rag.store.parts import check_numbers
 from m3rag.store.payload import chunk_from_payload, chunk_to_payload
 from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_read import payloads_of
@@ -26,6 +27,7 @@ def take_over(side: SideLegs, items: ChromaItems, encoder: Encoder, *, document_
     Pages are committed one by one, so that a killed run is continued by the next.
 
     Raises:
+        InputError: If the encoder gives numbers that are not finite.
         StoreError: If Chroma cannot be read.
     """
     side.discard()
@@ -38,7 +40,9 @@ def take_over(side: SideLegs, items: ChromaItems, encoder: Encoder, *, document_
         seen.update(chunk.id for chunk in chunks)
         fresh = _changed(side, chunks)
         if fresh:
-            side.stage(fresh, encoder.encode_documents([chunk.text for chunk in fresh]))
+            output = encoder.encode_documents([chunk.text for chunk in fresh])
+            check_numbers(fresh, output)
+            side.stage(fresh, output)
             with side.reading() as (view, _):
                 replaced = view.find(chunk.id for chunk in fresh)
             side.commit(removed=np.array(sorted(replaced.values()), np.int64))

@@ -71,8 +71,8 @@ class ChromaChanges(SideReader):
 
         Raises:
             InputError: If chunks and representations differ in number, an id comes twice, the
-                dimensions are not the model's, metadata are not JSON, a text is not Unicode, or the
-                collection is adopted; nothing has changed.
+                dimensions are not the model's, a number is not finite, metadata are not JSON, a text is
+                not Unicode, or the collection is adopted; nothing has changed.
             StoreError: If Chroma or the side file cannot be written; nothing has changed.
         """
         check_chunks(chunks, output, model=self.manifest.model)
@@ -110,7 +110,7 @@ class ChromaChanges(SideReader):
             InputError: If the filter is empty, or makes no sense.
             StoreError: If Chroma or the side file cannot be written; nothing has been removed.
         """
-        condition = parse_deletion(filter)
+        condition = parse_deletion(filter, of=self.manifest)
         with self._change():
             return self._remove(self._positions(condition))
 

@@ -6,9 +6,7 @@ from collections.abc import Collection, Iterable
 
 import qdrant_edge as qdrant
 
-from m3rag.errors import IndexMismatchError
 from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
-from m3rag.store.protocol import Manifest
 
 KEYWORD_FIELDS = ("kind", "document_id", "revision", "terms", "keys")
 
@@ -70,24 +68,3 @@ def ranges_in(condition: Condition) -> set[str]:
             return {f"{condition.field}.{condition.digest}"}
         case _:
             return set()
-
-
-def check_format(condition: Condition, manifest: Manifest) -> None:
-    """Refuse what the payload of an index of format 1 cannot answer: it has keywords of values alone.
-
-    Raises:
-        IndexMismatchError: If the condition has a range, a time or `$exists`, and the format is 1.
-    """
-    if manifest.format > 1:
-        return
-    match condition:
-        case And(conditions) | Or(conditions):
-            for one in conditions:
-                check_format(one, manifest)
-        case Not(inner):
-            check_format(inner, manifest)
-        case Range(key) | Exists(key):
-            raise IndexMismatchError(
-                f"filter {key!r}: the index is of format 1 (m3rag {manifest.m3rag_version}), which knows no ranges, "
-                f"times and $exists: make it anew with m3rag rebuild, or ingest into a new index"
-            )

@@ -6,8 +6,12 @@ made there is `shard.partial/`, in which nothing can have been stored; a `shard/
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import qdrant_edge as qdrant
@@ -29,6 +33,10 @@ SEALED = (
 )  # not the log, which the engine's own thread may touch and which has checksums
 DERIVED = {"files.sqlite", "files.sqlite-journal", "bm25.sqlite", "bm25.sqlite-journal"}
 OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, *DERIVED}
+
+_CODES = "5|19" if os.name == "nt" else "1|13|30"
+NO_PERMISSION = re.compile(rf"PermissionDenied|ReadOnlyFilesystem|os error ({_CODES})\b")
+"""What the engine says where it may not write."""
 
 ROOM_BYTES = 128 << 20
 """What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
@@ -89,8 +97,13 @@ def check_folder(folder: Path, model: ModelInfo | None) -> Manifest:
     Raises:
         IndexMissingError: If there is none.
         IndexMismatchError: If it is of another model, or of a newer format.
-        StoreError: If the manifest or the shard is damaged or missing.
+        StoreError: If the manifest or the shard is damaged or missing, or may not be read.
     """
+    with _permitted(folder):
+        return _checked(folder, model)
+
+
+def _checked(folder: Path, model: ModelInfo | None) -> Manifest:
     if not is_index(folder):
         raise IndexMissingError(f"there is no index at {folder}: make one with m3rag ingest PATH --index {folder}")
     if not (folder / MANIFEST).exists():
@@ -116,9 +129,10 @@ def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
 
     Raises:
         IndexLockedError: If another process, or another store of this one, has it open.
-        StoreError: If it is not as it was closed, or the engine cannot read it.
+        StoreError: If it is not as it was closed, the engine cannot read it, or may not write.
     """
-    revision = break_seal(folder)
+    with _permitted(folder):
+        revision = break_seal(folder)
     try:
         return qdrant.EdgeShard.load(str(folder / SHARD)), revision
     except BaseException as error:
@@ -130,9 +144,39 @@ def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
                 f"the index at {folder} is in use by another process, or by another store of this one: "
                 f"close it (or stop that process) and try again"
             ) from error
+        if lacks_permission(error):
+            raise _no_permission(folder, error) from error
         raise StoreError(
             f"the index at {folder} cannot be opened ({error}): restore it from a backup, or delete it and ingest again"
         ) from error
+
+
+def lacks_permission(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is that files may not be written or read."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return True
+        if is_of_engine(error) and not isinstance(error, StoreError) and NO_PERMISSION.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
+
+
+@contextmanager
+def _permitted(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        if lacks_permission(error):
+            raise _no_permission(folder, error.__cause__ or error) from error
+        raise
+
+
+def _no_permission(folder: Path, error: BaseException) -> StoreError:
+    return StoreError(
+        f"the index at {folder} cannot be opened ({error}): this user needs write permission on {folder} and all in "
+        "it, since the engine locks it to read, too; give it that, or copy the folder to where you may write"
+    )
 
 
 def close_shard(folder: Path, shard: qdrant.EdgeShard, *, revision: str) -> None:

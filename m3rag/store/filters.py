@@ -13,7 +13,9 @@ Where the metadata value is a list, `$eq`, `$in` and a range hold when one eleme
 and the same element all bounds of the range).
 
 The key `document_id` is the chunk's document, whatever its metadata say; it is text and takes no
-range. A key that begins with `$` is an operator and cannot be filtered on.
+range. Where the metadata have no `source`, `page` or `headings` of their own, these are the chunk's
+document, page and path of headings (`page` only where there are pages). A key that begins with `$` is
+an operator and cannot be filtered on.
 
 - Equality is that of JSON with numbers by value: `1` equals `1.0`, not `True` and not `"1"`. It is
   exact for ints of any size.
@@ -35,13 +37,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal, TypeAlias
 
-from m3rag.errors import InputError
-from m3rag.store.protocol import Filter, Scalar
+from m3rag.errors import IndexMismatchError, InputError
+from m3rag.store.protocol import FORMAT, Filter, Manifest, Scalar
 from m3rag.store.terms import elements_of, is_unicode, key_digest, number_of, seconds_of, shown, term, time_of
-from m3rag.types import Chunk
+from m3rag.types import Chunk, Metadata
 
 DOCUMENT_ID = "document_id"
 """The key that stands for the chunk's document, whatever its metadata say."""
+
+PLACE = ("source", "page", "headings")
+"""The keys under which a filter finds where a chunk stands, unless its metadata have them."""
 
 MAX_DEPTH = 30  # levels of `$and`, `$or`, `$not`: engines recurse on a small stack
 
@@ -148,6 +153,14 @@ def matches(chunk: Chunk, filter: Filter | None) -> bool:
     return holds(parse_filter(filter), chunk)
 
 
+def filterable(chunk: Chunk) -> Metadata:
+    """What a filter looks at beside the document's id: where the chunk stands, and its metadata over that."""
+    place: dict[str, Any] = {"source": chunk.document_id, "headings": list(chunk.headings)}
+    if chunk.page is not None:
+        place["page"] = chunk.page
+    return {**place, **chunk.metadata}
+
+
 def holds(condition: Condition, chunk: Chunk) -> bool:
     """Whether a condition holds for a chunk."""
     match condition:
@@ -158,26 +171,50 @@ def holds(condition: Condition, chunk: Chunk) -> bool:
         case Not(inner):
             return not holds(inner, chunk)
         case Exists(key):
-            return key in chunk.metadata
+            return key in filterable(chunk)
         case AnyOf(key, values):
-            held = [chunk.document_id] if key == DOCUMENT_ID else elements_of(chunk.metadata.get(key))
+            held = [chunk.document_id] if key == DOCUMENT_ID else elements_of(filterable(chunk).get(key))
             return any(_same(element, value) for element in held for value in values)
         case Range(key, kind):
             comparable = number_of if kind == "number" else time_of
-            found = (comparable(element) for element in elements_of(chunk.metadata.get(key)))
+            found = (comparable(element) for element in elements_of(filterable(chunk).get(key)))
             return any(value is not None and condition.holds(value) for value in found)
 
 
-def parse_filter(filter: Filter | None) -> Condition:
+def parse_filter(filter: Filter | None, *, of: Manifest | None = None) -> Condition:
     """The condition that a filter states.
+
+    Args:
+        filter: None lets everything pass.
+        of: The manifest of the collection that is asked.
 
     Returns:
         `EVERYTHING` for None, an empty filter, and `$and` of empty ones.
 
     Raises:
         InputError: If an operator is unknown, or a value cannot be compared.
+        IndexMismatchError: If the collection was written in a format that cannot answer.
     """
-    return EVERYTHING if filter is None else _parse(filter, depth=0)
+    condition = EVERYTHING if filter is None else _parse(filter, depth=0)
+    if of is not None and of.format < FORMAT:
+        _check_format(condition, of)
+    return condition
+
+
+def _check_format(condition: Condition, manifest: Manifest) -> None:
+    match condition:
+        case And(conditions) | Or(conditions):
+            for one in conditions:
+                _check_format(one, manifest)
+        case Not(inner):
+            _check_format(inner, manifest)
+        case AnyOf(key) | Range(key) | Exists(key):
+            unknown = f"{key!r} but in the metadata" if key in PLACE else "ranges, times and $exists"
+            if key in PLACE or (manifest.format == 1 and not isinstance(condition, AnyOf)):
+                raise IndexMismatchError(
+                    f"filter {key!r}: the index is of format {manifest.format} (m3rag {manifest.m3rag_version}), which "
+                    f"knows no {unknown}: make it anew with m3rag rebuild, or ingest into a new index"
+                )
 
 
 def _parse(filter: object, *, depth: int) -> Condition:

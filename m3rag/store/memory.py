@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from m3rag._version import __version__
 from m3rag.errors import InputError, StoreError
@@ -31,6 +32,9 @@ from m3rag.store.parts import (
 from m3rag.store.payload import chunk_from_payload, chunk_to_payload, record_from_payload, record_to_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
 from m3rag.types import Chunk, Leg, ModelInfo
+
+CURSOR = "after "
+"""What a cursor begins with; the last chunk's id follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,8 @@ class MemoryStore:
 
         Raises:
             InputError: If chunks and representations differ in number, an id comes twice, the
-                dimensions are not the model's, metadata are not JSON or a text is not Unicode.
+                dimensions are not the model's, a number is not finite, metadata are not JSON or a text
+                is not Unicode.
         """
         with self._writing:
             check_chunks(chunks, output, model=self._manifest.model)
@@ -177,13 +182,16 @@ class MemoryStore:
         """One page of the chunks that pass a filter, ordered by id, and the cursor of the next page.
 
         Raises:
-            InputError: If `limit` is below 1.
+            InputError: If `limit` is below 1, or the cursor is not one that `scan` gave.
         """
         check_limit(limit)
+        if cursor is not None and not cursor.startswith(CURSOR):
+            raise InputError(f"scan: {cursor!r:.80} is not a cursor: give back what the page before gave")
+        last = None if cursor is None else cursor.removeprefix(CURSOR)
         condition = parse_filter(filter)
-        found = (chunk for chunk in self._open.chunks if cursor is None or chunk.id > cursor)
+        found = (chunk for chunk in self._open.chunks if last is None or chunk.id > last)
         page = heapq.nsmallest(limit + 1, (c for c in found if holds(condition, c)), key=lambda chunk: chunk.id)
-        return page[:limit], page[limit - 1].id if len(page) > limit else None
+        return page[:limit], CURSOR + page[limit - 1].id if len(page) > limit else None
 
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
@@ -199,7 +207,7 @@ class MemoryStore:
         check_query(query, leg, self._manifest.model)
         condition = parse_filter(filter)
         state = self._open
-        scores = LEG_SCORES[leg](query, state.output)[0]
+        scores = _scores(query, leg, state.output)
         possible = np.ones(len(scores), bool)
         if leg == "lexical":
             possible = scores > 0
@@ -222,7 +230,7 @@ class MemoryStore:
         check_query(query, leg, self._manifest.model)
         state = self._open
         stored = [id_ for id_ in dict.fromkeys(chunk_ids) if id_ in state.rows]
-        scores = LEG_SCORES[leg](query, state.output[[state.rows[id_] for id_ in stored]])[0]
+        scores = _scores(query, leg, state.output[[state.rows[id_] for id_ in stored]])
         return dict(zip(stored, scores.tolist(), strict=True))
 
     def representations(self, chunk_ids: Sequence[str]) -> M3Output:
@@ -231,7 +239,7 @@ class MemoryStore:
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
-        state = self._open
+        state, chunk_ids = self._open, list(chunk_ids)
         missing = [id_ for id_ in chunk_ids if id_ not in state.rows]
         if missing:
             raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
@@ -301,6 +309,16 @@ class MemoryStore:
     def _no_output(self) -> M3Output:
         model = self._manifest.model
         return M3Output.empty(dense_dim=model.dense_dim, vocab_size=model.vocab_size, colbert_dim=model.colbert_dim)
+
+
+def _scores(query: M3Output, leg: Leg, passages: M3Output) -> npt.NDArray[np.floating]:
+    """The scores `(n,)` of one query: the same for the same vector anywhere, which BLAS in float32 is not."""
+    scores: npt.NDArray[np.floating] = (
+        np.einsum("ij,j->i", passages.dense, query.dense[0].astype(np.float64))
+        if leg == "dense"
+        else LEG_SCORES[leg](query, passages)[0]
+    )
+    return scores
 
 
 def _as_kept(chunk: Chunk) -> Chunk:

@@ -7,10 +7,11 @@ whatever an engine does to nested objects, and no key of a user can collide with
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3rag.errors import InputError
+from m3rag.store.filters import filterable
 from m3rag.store.protocol import DocumentRecord
 from m3rag.store.terms import is_unicode, keys, numbers, shown, terms, times
 from m3rag.types import Chunk, Metadata
@@ -28,6 +29,8 @@ def chunk_to_payload(chunk: Chunk) -> Payload:
         InputError: If the metadata is not JSON, or a text is not valid Unicode.
     """
     _check_unicode(f"chunk {chunk.id!r}", chunk.id, chunk.document_id, chunk.text, *chunk.headings)
+    metadata = _metadata_json(chunk.metadata, f"chunk {chunk.id!r}")
+    asked = filterable(chunk)
     return {
         "id": chunk.id,
         "document_id": chunk.document_id,
@@ -36,12 +39,36 @@ def chunk_to_payload(chunk: Chunk) -> Payload:
         "end": chunk.end,
         "page": chunk.page,
         "headings": list(chunk.headings),
-        "metadata": _metadata_json(chunk.metadata, f"chunk {chunk.id!r}"),
-        "terms": terms(chunk.metadata),
-        "keys": keys(chunk.metadata),
-        "numbers": numbers(chunk.metadata),
-        "times": times(chunk.metadata),
+        "metadata": metadata,
+        "terms": terms(asked),
+        "keys": keys(asked),
+        "numbers": numbers(asked),
+        "times": times(asked),
     }
+
+
+def require_storable(chunks: Sequence[Chunk]) -> None:
+    """Refuse, before the first of many chunks is encoded and written, what a store would refuse of a later one.
+
+    Raises:
+        InputError: If an id comes twice, metadata are not JSON, or a text is not valid Unicode.
+    """
+    require_unique(chunks)
+    for chunk in chunks:
+        chunk_to_payload(chunk)
+
+
+def require_unique(chunks: Sequence[Chunk]) -> None:
+    """Refuse an id that comes twice.
+
+    Raises:
+        InputError: If one does.
+    """
+    seen: set[str] = set()
+    for chunk in chunks:
+        if chunk.id in seen:
+            raise InputError(f"upsert: two chunks have the id {chunk.id!r}; ids must be unique")
+        seen.add(chunk.id)
 
 
 def chunk_from_payload(payload: Mapping[str, Any]) -> Chunk:

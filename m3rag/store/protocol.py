@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from m3rag.output import M3Output
 from m3rag.types import Chunk, Leg, Metadata, ModelInfo
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a store writes; raised whenever an older m3rag could not read it, or would write less.
 
 2: chunks have `keys`, `numbers` and `times` beside `terms`, for the filters `$exists` and ranges.
+3: where a chunk stands (`m3rag.store.filters.PLACE`) is among them.
 """
 
 Scalar = str | int | float | bool
@@ -21,7 +22,7 @@ Filter = Mapping[str, Any]
 """Conditions on a chunk's metadata that must all hold, in operators; `m3rag.store.filters` says what each means.
 
 `{"lang": ["de", "zh"], "year": {"$gte": 2001, "$lt": 2010}, "$not": {"draft": True}}`. The key
-`document_id` means the chunk's document.
+`document_id` means the chunk's document; `source`, `page` and `headings` say where it stands.
 """
 
 

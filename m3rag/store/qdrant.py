@@ -210,8 +210,9 @@ class QdrantStore(QdrantReads):
 
         Raises:
             InputError: If chunks and representations differ in number, an id comes twice, the
-                dimensions are not the model's, metadata are not JSON, a text is not Unicode, or there
-                are more token vectors than the server takes; nothing has changed then.
+                dimensions are not the model's, a number is not finite, metadata are not JSON, a text is
+                not Unicode, or there are more token vectors than the server takes; nothing has changed
+                then.
             StoreError: If the server cannot be reached or refuses; each chunk is as before or as given.
         """
         self._writes.upsert(chunks, output)
@@ -226,7 +227,7 @@ class QdrantStore(QdrantReads):
         Raises:
             InputError: If the filter is empty, or makes no sense.
         """
-        condition = engine_condition(parse_deletion(filter))
+        condition = engine_condition(parse_deletion(filter, of=self.manifest))
         found = self._connection.all(where(of_kind("chunk"), condition), fields=["id"])
         return self._writes.delete_chunks([(point.payload or {})["id"] for point in found])
 

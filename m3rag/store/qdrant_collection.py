@@ -21,6 +21,7 @@ from m3rag.store.qdrant_points import KEYWORD_FIELDS, bare_point, point_id, sche
 from m3rag.types import ModelInfo
 
 OLDEST_SERVER = (1, 12)  # facets
+OLDEST_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +189,12 @@ def _manifest_payload(connection: Connection) -> Mapping[str, Any] | None:
 def _manifest(payload: Mapping[str, Any], where: str) -> Manifest:
     try:
         written = int(payload["format"])
-        if written != FORMAT:
+        if not OLDEST_FORMAT <= written <= FORMAT:
             newer = written > FORMAT
             raise IndexMismatchError(
                 f"{where} has format {written}, written by m3rag {payload.get('m3rag_version')}; this m3rag reads "
-                f"{FORMAT}: " + ("upgrade it (pip install -U m3rag)" if newer else "ingest into a new collection")
+                f"{OLDEST_FORMAT} to {FORMAT}: "
+                + ("upgrade it (pip install -U m3rag)" if newer else "ingest into a new collection")
             )
         codec = str(payload.get("codec", "float16"))
         check_codec(codec, where)

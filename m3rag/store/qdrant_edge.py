@@ -12,12 +12,12 @@ from typing import Any
 
 import qdrant_edge as qdrant
 
-from m3rag.errors import InputError
+from m3rag.errors import InputError, StoreError
 from m3rag.output import M3Output
 from m3rag.store.codec import DEFAULT_CODEC
 from m3rag.store.edge_changes import EdgeChanges
 from m3rag.store.edge_engine import EdgeEngine
-from m3rag.store.edge_filters import any_of, check_format, of_kind, ranges_in
+from m3rag.store.edge_filters import any_of, of_kind, ranges_in
 from m3rag.store.edge_folder import check_folder, create_folder, is_index
 from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
 from m3rag.store.edge_view import EdgeView
@@ -25,6 +25,7 @@ from m3rag.store.filters import DOCUMENT_ID, parse_filter
 from m3rag.store.parts import check_k, check_limit, check_query, merged_settings, parse_deletion
 from m3rag.store.payload import chunk_from_payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
+from m3rag.store.qdrant_ties import best_points
 from m3rag.store.view import View
 from m3rag.types import Chunk, Leg, ModelInfo
 
@@ -45,6 +46,7 @@ class QdrantEdgeStore:
         """Not for callers: use `create`, `open` or `open_or_create`."""
         self._path = path
         self._manifest = manifest
+        self._closed = False
         self._engine = EdgeEngine(path)
         try:
             self._changes = EdgeChanges(self._engine, manifest.model)
@@ -112,6 +114,8 @@ class QdrantEdgeStore:
     @property
     def revision(self) -> str:
         """Another text after every change; it outlives a close, not a kill."""
+        if self._closed:
+            raise StoreError(f"the index at {self._path} is closed: open it again")
         return self._engine.revision
 
     def put_document(self, document: DocumentRecord, parts: Iterable[tuple[Sequence[Chunk], M3Output]]) -> None:
@@ -128,8 +132,8 @@ class QdrantEdgeStore:
 
         Raises:
             InputError: If chunks and representations differ in number, an id comes twice, the
-                dimensions are not the model's, metadata are not JSON or a text is not Unicode;
-                nothing has changed then.
+                dimensions are not the model's, a number is not finite, metadata are not JSON or a text
+                is not Unicode; nothing has changed then.
             StoreError: If the engine cannot write.
         """
         self._changes.upsert(chunks, output)
@@ -144,7 +148,7 @@ class QdrantEdgeStore:
         Raises:
             InputError: If the filter is empty, or makes no sense.
         """
-        parse_deletion(filter)
+        parse_deletion(filter, of=self._manifest)
         with self._changes.writing:
             with self._engine.lock:
                 found = self._engine.payloads(self._visible(filter), fields=["id"])
@@ -165,6 +169,7 @@ class QdrantEdgeStore:
 
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; ids that are not stored are left out."""
+        chunk_ids = list(chunk_ids)
         found = self._retrieve(chunk_ids, payload=True)
         return [chunk_from_payload(found[id_].payload or {}) for id_ in chunk_ids if id_ in found]
 
@@ -215,19 +220,18 @@ class QdrantEdgeStore:
             return []
         with self._engine.shard() as shard:
             points = shard.info().points_count
-            limit = max(1, min(k, points))
             exact = leg != "dense" or points <= EXACT_UP_TO
-            request = qdrant.QueryRequest(
-                limit=limit,
-                query=qdrant.Query.Nearest(vector, using=leg),
-                filter=self._visible(filter),
-                params=qdrant.SearchParams(exact=exact, hnsw_ef=max(256, limit)),
-                with_payload=["id"],
-            )
-            found = shard.query(request)
+            visible, nearest = self._visible(filter), qdrant.Query.Nearest(vector, using=leg)
+
+            def search(limit: int) -> list[qdrant.ScoredPoint]:
+                params = qdrant.SearchParams(exact=exact, hnsw_ef=max(256, limit))
+                return shard.query(
+                    qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])
+                )
+
+            found = best_points(search, max(1, min(k, points)))
         scale = score_scale(query, leg)
-        pairs = [((point.payload or {})["id"], point.score / scale) for point in found]
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+        return [((point.payload or {})["id"], point.score / scale) for point in found]
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
@@ -267,6 +271,7 @@ class QdrantEdgeStore:
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
+        chunk_ids = list(chunk_ids)
         found = self._retrieve(chunk_ids, vectors=True)
         missing = [id_ for id_ in chunk_ids if id_ not in found]
         if missing:
@@ -306,6 +311,7 @@ class QdrantEdgeStore:
     def close(self) -> None:
         """Put everything on disk and release the index. Closing twice is not an error."""
         with self._changes.writing:
+            self._closed = True
             self._engine.close()
 
     def __enter__(self) -> QdrantEdgeStore:
@@ -322,8 +328,7 @@ class QdrantEdgeStore:
             return None if self._changes.hidden else self._view.current(search=search)
 
     def _visible(self, filter: Filter | None) -> qdrant.Filter:
-        condition = parse_filter(filter)
-        check_format(condition, self._manifest)
+        condition = parse_filter(filter, of=self._manifest)
         compared = ranges_in(condition)
         if compared:
             self._engine.index_numbers(compared)
@@ -334,8 +339,6 @@ class QdrantEdgeStore:
     ) -> dict[str, qdrant.Record]:
         """The visible points among the chunks named, by chunk id."""
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
-        if not ids:
-            return {}
         with self._engine.lock:
             found = self._engine.retrieve(list(ids), payload=True if payload else ["revision"], vectors=vectors)
             hidden = self._changes.hidden

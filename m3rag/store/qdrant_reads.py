@@ -28,6 +28,7 @@ from m3rag.store.qdrant_points import (
     vectors_of,
     where,
 )
+from m3rag.store.qdrant_ties import best_points
 from m3rag.store.terms import is_unicode
 from m3rag.types import Chunk, Leg
 
@@ -78,6 +79,7 @@ class QdrantReads:
 
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; ids that are not stored are left out."""
+        chunk_ids = list(chunk_ids)
         found = self._retrieve(chunk_ids, fields=True)
         return [chunk_from_payload(found[id_].payload or {}) for id_ in chunk_ids if id_ in found]
 
@@ -99,7 +101,7 @@ class QdrantReads:
             InputError: If `limit` is below 1, or the cursor is not one that `scan` gave.
         """
         check_limit(limit)
-        condition = engine_condition(parse_filter(filter))
+        condition = engine_condition(parse_filter(filter, of=self._manifest))
         if cursor is not None and not is_cursor(cursor):
             raise InputError(f"scan: {cursor!r:.80} is no cursor of this store: give what the page before gave")
 
@@ -111,7 +113,7 @@ class QdrantReads:
 
     def count(self, *, filter: Filter | None = None) -> int:
         """Number of chunks that pass the filter."""
-        return self._count(engine_condition(parse_filter(filter)))
+        return self._count(engine_condition(parse_filter(filter, of=self._manifest)))
 
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
@@ -127,22 +129,25 @@ class QdrantReads:
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
-        condition = engine_condition(parse_filter(filter))
+        condition = engine_condition(parse_filter(filter, of=self._manifest))
         vector = query_vector(query, leg)
         if vector is None:
             return []
-        limit = k if k <= LARGE_K else max(1, min(k, self._count(condition)))
+        most = k if k <= LARGE_K else max(1, min(k, self._count(condition)))
 
         def search(view: View) -> Sequence[models.ScoredPoint]:
             visible = view.chunks(condition)
-            return self._connection.nearest(
-                vector, leg, filter=visible, limit=limit, exact=leg != "dense", fields=SIGHT
-            )
+
+            def nearest(limit: int) -> Sequence[models.ScoredPoint]:
+                return self._connection.nearest(
+                    vector, leg, filter=visible, limit=limit, exact=leg != "dense", fields=SIGHT
+                )
+
+            return best_points(nearest, most)
 
         found = self._changes.stable(search, self._changes.shown)
         scale = score_scale(query, leg)
-        pairs = [((point.payload or {})["id"], point.score / scale) for point in found]
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+        return [((point.payload or {})["id"], point.score / scale) for point in found]
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
@@ -172,6 +177,7 @@ class QdrantReads:
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
+        chunk_ids = list(chunk_ids)
         found = self._retrieve(chunk_ids, fields=SIGHT, vectors=True)
         missing = [id_ for id_ in chunk_ids if id_ not in found]
         if missing:

@@ -70,6 +70,7 @@ class Writes:
 
     def upsert(self, chunks: Sequence[Chunk], output: M3Output) -> None:
         """See `Store.upsert`."""
+        self._connection.check_open()
         check_chunks(chunks, output, model=self._model)
         payloads = _payloads(chunks, output)
         for a in range(0, len(payloads), PAGE):

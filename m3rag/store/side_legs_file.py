@@ -89,7 +89,7 @@ class SideFile:
     def writing(self, *, committing: AbstractContextManager[None] | None = None) -> Iterator[sqlite3.Connection]:
         """A transaction: committed at the end (within `committing`), rolled back on any error."""
         with self.named_errors():
-            self._require_open()
+            self.require_open()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -103,7 +103,7 @@ class SideFile:
         """A connection that sees the file as it is now, until `end_reading`."""
         with self.named_errors():
             with self._lock:
-                self._require_open()
+                self.require_open()
                 connection = self._idle.pop() if self._idle else None
             connection = connection or self._connect()
             connection.execute("BEGIN")
@@ -141,6 +141,15 @@ class SideFile:
         except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from error
 
+    def require_open(self) -> None:
+        """Refuse to go on after `close`.
+
+        Raises:
+            StoreError: If the file was closed.
+        """
+        if self._closed:
+            raise StoreError(f"the index with the file {self.path} is closed: open it again")
+
     def damaged(self, what: str) -> StoreError:
         """The error of a damaged file."""
         return StoreError(
@@ -169,7 +178,3 @@ class SideFile:
         (size,) = self._writer.execute("PRAGMA page_size").fetchone()
         if self.path.stat().st_size < pages * size:
             raise self.damaged(f"{self.path.stat().st_size} bytes of {pages * size}")
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"the index with the file {self.path} is closed: open it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,9 @@ from m3rag.store.terms import is_unicode
 from m3rag.store.view import Positions, View, by_id
 from m3rag.types import Chunk, Leg
 
+CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+"""The row of the last chunk given, and of the last one there was when the first page was."""
+
 
 class SideReader:
     """What can be asked of a side store.
@@ -43,6 +47,7 @@ class SideReader:
     @property
     def settings(self) -> Mapping[str, Any]:
         """JSON values that the collection remembers beside its chunks: a copy."""
+        self._side.file.require_open()
         found: dict[str, Any] = json.loads(self._side.meta.get("settings", "{}"))
         return found
 
@@ -60,6 +65,7 @@ class SideReader:
 
     def get(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Chunks by id, in the order asked for; ids that are not stored are left out."""
+        chunk_ids = list(chunk_ids)
         with self._side.reading() as (view, connection):
             found = view.find(chunk_ids)
             chunks = dict(zip(found, _chunks(view, connection, found.values()), strict=True))
@@ -75,7 +81,7 @@ class SideReader:
 
     def count(self, *, filter: Filter | None = None) -> int:
         """Number of chunks that pass the filter."""
-        condition = parse_filter(filter)
+        condition = parse_filter(filter, of=self.manifest)
         with self._side.reading() as (view, connection):
             return len(passing(view, connection, condition))
 
@@ -84,20 +90,24 @@ class SideReader:
     ) -> tuple[list[Chunk], str | None]:
         """One page of the chunks that pass a filter, in the order in which they were written.
 
+        What is written after the first page is on no page, also where it replaces a chunk.
+
         Raises:
             InputError: If `limit` is below 1, or the cursor is none that this store gives.
         """
         check_limit(limit)
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit()):
+        found = None if cursor is None else CURSOR.fullmatch(cursor)
+        if cursor is not None and found is None:
             raise InputError(f"cursor {cursor!r:.80}: give the one that the page before came with")
-        condition = parse_filter(filter)
+        condition = parse_filter(filter, of=self.manifest)
         with self._side.reading() as (view, connection):
             positions = passing(view, connection, condition)
-            after = int(np.searchsorted(view.rows[positions], min(int(cursor or 0), 2**62), side="right"))
-            page = positions[after : after + limit]
-            more = after + limit < len(positions)
-            chunks = _chunks(view, connection, page.tolist())
-            return chunks, str(view.rows[page[-1]]) if more else None
+            # A chunk that is replaced gets a new row: without the last one a page would have it again, or never end.
+            after, last = map(int, found.groups()) if found else (0, view.rows.max(initial=0))
+            rows = view.rows[positions]
+            left = positions[(rows > after) & (rows <= last)]
+            chunks = _chunks(view, connection, left[:limit].tolist())
+            return chunks, f"{view.rows[left[limit - 1]]}-{last}" if len(left) > limit else None
 
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
@@ -111,7 +121,7 @@ class SideReader:
         """
         check_k(k)
         check_query(query, leg, self.manifest.model)
-        condition = parse_filter(filter)
+        condition = parse_filter(filter, of=self.manifest)
         with self._side.reading() as (view, connection):
             near = self._near(query, view, k=k) if leg == "dense" and condition == EVERYTHING else None
             positions = passing(view, connection, condition) if near is None else near
@@ -142,6 +152,7 @@ class SideReader:
         Raises:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
+        chunk_ids = list(chunk_ids)
         with self._side.reading() as (view, connection):
             found = view.find(chunk_ids)
             missing = [id_ for id_ in chunk_ids if id_ not in found]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from m3rag.output import M3Output
 from m3rag.store.protocol import DocumentRecord
-from m3rag.types import Chunk, Metadata, ModelInfo
+from m3rag.types import Chunk, Leg, Metadata, ModelInfo
 
 MODEL = ModelInfo(name="random", fingerprint="random-1", dense_dim=24, vocab_size=500, colbert_dim=8)
 """A model of small dimensions, so that a test over thousands of vectors takes milliseconds."""
@@ -63,6 +63,20 @@ def random_query(rng: np.random.Generator, *, model: ModelInfo = MODEL) -> M3Out
         output = random_output(rng, 1, model=model)
         if len(output.colbert) or "colbert" not in model.legs:
             return output
+
+
+def spoilt_outputs(output: M3Output) -> Iterator[tuple[Leg, M3Output]]:
+    """The output with its last number of a leg made one that nothing can be compared with, in every way there is."""
+    for value in (np.nan, np.inf, -np.inf):
+        dense, colbert = output.dense.copy(), output.colbert.copy()
+        dense[-1, -1] = colbert[-1, -1] = value
+        yield "dense", replace(output, dense=dense)
+        yield "colbert", replace(output, colbert=colbert)
+        yield "colbert", replace(output, colbert=colbert.astype(np.float32))
+    for value in (np.nan, np.inf, -0.5):
+        lexical = output.lexical.copy()
+        lexical.data[-1] = value
+        yield "lexical", replace(output, lexical=lexical)
 
 
 def random_document(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from m3rag.errors import IndexLockedError, InputError, StoreError
+from m3rag.output import M3Output
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord, Filter, Store
-from m3rag.testing.data import MODEL, Example, random_document, random_output, random_query
+from m3rag.testing.data import MODEL, Example, random_document, random_output, random_query, spoilt_outputs
 from m3rag.testing.store_fixtures import StoreFixtures
 from m3rag.types import LEGS, Chunk
 
@@ -104,6 +105,18 @@ class StoreChunkTests(StoreFixtures):
         filled.upsert([], output[:0])
         self._unchanged(filled, corpus, None)
 
+    def test_numbers_that_cannot_be_compared_are_refused(
+        self, filled: Store, corpus: list[Example], rng: np.random.Generator
+    ) -> None:
+        good = random_document(rng, "new.md", chunks=4)
+        last = M3Output.concatenate([good.output[:3], random_query(rng)])
+        for leg, spoilt in spoilt_outputs(last):
+            with pytest.raises(InputError, match=f"chunk 'new.md@v1#3': the {leg} .* hold a NaN"):
+                filled.upsert(good.chunks, spoilt)
+            with pytest.raises(InputError, match=f"chunk 'new.md@v1#3': the {leg} .* hold a NaN"):
+                filled.put_document(good.record, replace(good, output=spoilt).parts())
+            self._unchanged(filled, corpus, good)
+
     def test_ids_and_metadata_of_any_form(self, store: Store, rng: np.random.Generator) -> None:
         ids = ["", " ", "ü/ä ö", "鸭子🦆", "a\nb\0c", "e\u0301", "\u00e9", "'; --", "x" * 3000, "1", "../..", "null"]
         chunks = [
@@ -120,6 +133,19 @@ class StoreChunkTests(StoreFixtures):
         assert sorted(chunk.id for chunk in _all_pages(store, None, 5)) == sorted(ids)
         assert store.delete_chunks(ids) == len(ids)
         assert store.documents() == []
+
+    def test_ids_may_come_one_by_one(self, filled: Store, rng: np.random.Generator) -> None:
+        ids = ["b.md@v1#3", "a.md@v1#0"]
+
+        def one_by_one() -> Any:
+            return iter(ids)
+
+        query = random_query(rng)
+        assert [chunk.id for chunk in filled.get(one_by_one())] == ids
+        assert np.array_equal(filled.representations(one_by_one()).dense, filled.representations(ids).dense)
+        for leg in LEGS:
+            assert filled.score(query, leg, one_by_one()) == filled.score(query, leg, ids)
+        assert filled.delete_chunks(one_by_one()) == 2
 
     # Deletion
 
@@ -186,6 +212,27 @@ class StoreChunkTests(StoreFixtures):
         seen = [id_ for id_ in [*(chunk.id for chunk in page), *rest] if not id_.startswith("late")]
         assert len(set(seen)) == len(seen)
         assert set(seen) - gone == everything - gone
+
+    def test_pages_end_and_have_no_chunk_twice_while_chunks_are_replaced(
+        self, filled: Store, corpus: list[Example], rng: np.random.Generator
+    ) -> None:
+        replaced = {chunk.id: chunk for chunk in [*corpus[0].chunks, *corpus[2].chunks]}
+        stay = {chunk.id for chunk in corpus[1].chunks}
+        for filter in (None, {"draft": [True, False]}):
+            page, cursor = filled.scan(limit=7, filter=filter)
+            seen = [chunk.id for chunk in page]
+            while cursor is not None:
+                assert len(seen) < 200, "the pages have no end"
+                filled.upsert(list(replaced.values()), random_output(rng, len(replaced)))
+                page, cursor = filled.scan(limit=7, filter=filter, cursor=cursor)
+                seen += [chunk.id for chunk in page]
+            assert len(set(seen)) == len(seen)
+            assert stay <= set(seen)
+
+    def test_cursors_of_nobody_are_refused(self, filled: Store) -> None:
+        for cursor in ("zzz", "", "-1", "1.5", "9" * 5000, "\udcff", "a.md@v1#0"):
+            with pytest.raises(InputError, match="cursor"):
+                filled.scan(cursor=cursor)
 
     def test_pages_of_less_than_one_chunk_are_refused(self, filled: Store) -> None:
         for limit in (0, -1):
@@ -257,8 +304,17 @@ class StoreChunkTests(StoreFixtures):
         store.close()
         with pytest.raises(StoreError, match="closed"):
             store.upsert([_chunk("x", "x.md")], random_output(rng, 1))
-        with pytest.raises(StoreError, match="closed"):
-            store.scan()
+        calls: list[Callable[[], Any]] = [
+            store.scan,
+            store.count,
+            lambda: store.upsert([], random_output(rng, 0)),
+            lambda: store.get([]),
+            lambda: store.settings,
+            lambda: store.revision,
+        ]
+        for call in calls:
+            with pytest.raises(StoreError, match="closed"):
+                call()
 
     def _equal(self, store: Store, oracle: MemoryStore, rng: np.random.Generator) -> None:
         assert store.documents() == oracle.documents()

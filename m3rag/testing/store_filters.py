@@ -41,6 +41,13 @@ FILTERS: list[Filter] = [
     {"document_id": []},
     {"document_id": ["\udcff", "a.md"]},
     {"lang": "\udcff"},
+    {"source": "b.md"},
+    {"source": {"$ne": "b.md"}},
+    {"page": [2, 4]},
+    {"page": {"$gte": 4, "$lt": 9}},
+    {"page": {"$exists": False}},
+    {"headings": "Part 2"},
+    {"headings": {"$nin": ["Top"]}},
     {"no such key": "de"},
     {"none": "None"},
     {"nested": "fr"},
@@ -106,7 +113,22 @@ BAD_FILTERS: list[Any] = [
     {"document_id": {"$gt": 1}},
 ]
 
-KEYS = ["lang", "year", "score", "draft", "flag", "tags", "none", "nested", "when", "rare", "big", "empty", "absent"]
+KEYS = [
+    "lang",
+    "year",
+    "score",
+    "draft",
+    "flag",
+    "tags",
+    "none",
+    "nested",
+    "when",
+    "rare",
+    "big",
+    "empty",
+    "absent",
+    "page",
+]
 SCALARS: list[Any] = ["de", "en", "common", "tag 1", "2001", "", 0, 1, 2001, 2.5, 1.0, -1, 2**53 + 1, True, False]
 SCALARS += [datetime(2024, 1, 2), date(2024, 1, 3), "2024-01-02T00:00:00Z"]
 NUMBERS = [-1, 0, 1, 1.5, 2, 3, 2000, 2001, 2002.5, 2**53, 2**80]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,17 @@ from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import Store
-from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
+from m3rag.testing.data import (
+    DENSE_ONLY,
+    MODEL,
+    Example,
+    random_document,
+    random_output,
+    random_query,
+    spoilt_outputs,
+)
 from m3rag.testing.store_fixtures import TOLERANCE, StoreFixtures
-from m3rag.types import LEGS, Leg
+from m3rag.types import LEGS, Chunk, Leg
 
 
 class StoreSearchTests(StoreFixtures):
@@ -70,6 +79,19 @@ class StoreSearchTests(StoreFixtures):
             found = [id_ for id_, _ in store.candidates(same[0], leg, k=20)]
             assert found == sorted(chunk.id for chunk in example.chunks)
 
+    @pytest.mark.parametrize("leg", LEGS)
+    def test_ties_are_broken_by_id_where_k_cuts_them(self, store: Store, leg: Leg) -> None:
+        # 3 chunks are better than 40 that tie and 3 that are worse; written in no order of their ids.
+        grades = {f"c{i:02}": 1.0 if i >= 43 else 0.5 if i >= 3 else 0.25 for i in range(46)}
+        ids = [f"c{17 * i % 46:02}" for i in range(46)]
+        chunks = [Chunk(id=id_, document_id="a.md", text="x", start=0, end=1, metadata={"n": 1}) for id_ in ids]
+        store.upsert(chunks, _graded([grades[id_] for id_ in ids]))
+        expected = sorted(grades, key=lambda id_: (-grades[id_], id_))
+        for filter in (None, {"n": 1}):
+            for k in (1, 3, 4, 5, 30, 42, 43, 44, 46, 47, 1000):
+                found = [id_ for id_, _ in store.candidates(_graded([1.0]), leg, k=k, filter=filter)]
+                assert found == expected[:k]
+
     def test_bad_queries_are_refused(self, filled: Store, rng: np.random.Generator) -> None:
         query = random_query(rng)
         other = random_query(rng, model=replace(MODEL, colbert_dim=9))
@@ -82,6 +104,11 @@ class StoreSearchTests(StoreFixtures):
                 filled.candidates(bad, leg, k=3)
             with pytest.raises(InputError):
                 filled.score(bad, leg, ["a"])
+        for leg, spoilt in spoilt_outputs(query):
+            with pytest.raises(InputError, match=f"the query: the {leg}"):
+                filled.candidates(spoilt, leg, k=3)
+            with pytest.raises(InputError, match=f"the query: the {leg}"):
+                filled.score(spoilt, leg, ["a"])
 
     def test_representations_come_back(self, filled: Store, corpus: list[Example], rng: np.random.Generator) -> None:
         all_chunks = [chunk.id for example in corpus for chunk in example.chunks]
@@ -147,3 +174,15 @@ class StoreSearchTests(StoreFixtures):
                 job.result()
         assert len(filled.documents()) == 3 + 6
         assert filled.count() == 17 + 6 + 5 + 24
+
+
+def _graded(grades: Sequence[float]) -> M3Output:
+    """Texts whose score in each leg with that of grade 1 is the grade, exactly, in whatever order an engine sums."""
+    n = len(grades)
+    column = np.array(grades, np.float32)[:, None]
+    return M3Output(
+        dense=np.pad(column, ((0, 0), (0, MODEL.dense_dim - 1))),
+        lexical=csr_array(np.pad(column, ((0, 0), (5, MODEL.vocab_size - 6)))),
+        colbert=np.pad(column, ((0, 0), (0, MODEL.colbert_dim - 1))).astype(np.float16),
+        offsets=np.arange(n + 1, dtype=np.int64),
+    )

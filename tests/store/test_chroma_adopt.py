@@ -100,6 +100,17 @@ def test_an_adopted_collection_is_only_read(client: Any, tmp_path: Path) -> None
     assert everything(client) == before
 
 
+def test_numbers_that_cannot_be_compared_are_not_adopted(client: Any, tmp_path: Path) -> None:
+    class Damaged(HashEncoder):
+        def encode_documents(self, texts: Sequence[str]) -> M3Output:
+            output = super().encode_documents(texts)
+            output.dense[1, 0] = np.nan
+            return output
+
+    with pytest.raises(InputError, match="chunk 'id 1': the dense vectors hold a NaN"):
+        ChromaStore.adopt(client, "theirs", encoder=Damaged(), side=tmp_path)
+
+
 def test_adopting_again_encodes_only_what_changed(client: Any, tmp_path: Path) -> None:
     collection = client.get_collection("theirs", embedding_function=None)
     ChromaStore.adopt(client, "theirs", encoder=HashEncoder(), side=tmp_path).close()

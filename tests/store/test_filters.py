@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3rag.errors import InputError
+from m3rag.errors import IndexMismatchError, InputError
+from m3rag.store import Manifest
 from m3rag.store.filters import (
     DOCUMENT_ID,
     EVERYTHING,
@@ -27,6 +29,7 @@ from m3rag.store.filters import (
     parse_filter,
 )
 from m3rag.store.payload import Payload, chunk_to_payload
+from m3rag.testing import HashEncoder
 from m3rag.testing.store_filters import filters
 from m3rag.types import Chunk
 
@@ -153,6 +156,33 @@ def test_the_key_document_id_is_the_chunks_document() -> None:
     assert parse_filter({"document_id": [3, "\ud800", "a"]}) == AnyOf(DOCUMENT_ID, ("a",))
 
 
+def test_where_a_chunk_stands_is_found_unless_its_metadata_say_otherwise() -> None:
+    one = Chunk("c", "doc.pdf", "text", 0, 4, page=3, headings=("Birds", "Ducks"))
+    own = replace(one, metadata={"source": "web", "page": "iii", "headings": None})
+    pageless = replace(one, page=None, headings=())
+    for filter, expected in [
+        ({"source": "doc.pdf"}, (True, False, True)),
+        ({"source": "web"}, (False, True, False)),
+        ({"source": {"$ne": "doc.pdf"}}, (False, True, False)),
+        ({"page": 3}, (True, False, False)),
+        ({"page": {"$gte": 2, "$lt": 4}}, (True, False, False)),
+        ({"page": "iii"}, (False, True, False)),
+        ({"page": {"$exists": True}}, (True, True, False)),
+        ({"headings": "Ducks"}, (True, False, False)),
+    ]:
+        for chunk, passes in zip((one, own, pageless), expected, strict=True):
+            assert matches(chunk, filter) is passes, (filter, chunk)
+            assert by_payload(parse_filter(filter), chunk_to_payload(chunk)) is passes
+
+
+@pytest.mark.parametrize("filter", [{"page": 3}, {"$or": [{"lang": "de"}, {"$not": {"source": {"$exists": True}}}]}])
+def test_a_format_that_kept_no_place_is_refused_by_name(filter: Any) -> None:
+    model = HashEncoder().info
+    with pytest.raises(IndexMismatchError, match=r"filter '(page|source)': the index is of format 2 .* m3rag rebuild"):
+        parse_filter(filter, of=Manifest(model, "0.1.0", format=2))
+    assert parse_filter(filter, of=Manifest(model, "0.1.0")) == parse_filter(filter)
+
+
 def test_conditions() -> None:
     assert parse_filter(None) == parse_filter({}) == parse_filter({"$and": [{}, {"$and": []}]}) == EVERYTHING
     assert parse_filter({"a": 1, "b": {"$gte": 1, "$lt": 2}}) == And(
@@ -207,7 +237,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=300, deadline=None, database=None)
-@given(st.dictionaries(st.sampled_from(["lang", "year", "tags", "when", "big", 'a."b"']), JSON), filters())
+@given(st.dictionaries(st.sampled_from(["lang", "year", "tags", "when", "big", 'a."b"', "page"]), JSON), filters())
 def test_the_payload_says_what_the_metadata_say(metadata: dict[str, Any], filter: Mapping[str, Any]) -> None:
     one = Chunk("c", "a.md", "text", 0, 4, metadata=metadata)
     payload = json.loads(json.dumps(chunk_to_payload(one)))

@@ -10,7 +10,7 @@ import pytest
 from m3rag.store import MemoryStore
 from m3rag.testing import HashEncoder, StoreSuite
 from m3rag.testing.data import MODEL, random_document, random_query
-from m3rag.types import ModelInfo
+from m3rag.types import LEGS, Chunk, ModelInfo
 
 
 class TestMemoryStore(StoreSuite):
@@ -34,6 +34,21 @@ def test_scores_follow_the_definitions() -> None:
         assert store.score(query, "dense", [chunk.id])[chunk.id] == pytest.approx(dense, abs=1e-5)
         assert store.score(query, "lexical", [chunk.id])[chunk.id] == pytest.approx(lexical, abs=1e-5)
         assert store.score(query, "colbert", [chunk.id])[chunk.id] == pytest.approx(sum(best) / len(best), abs=1e-5)
+
+
+def test_the_same_vector_has_the_same_score_anywhere() -> None:
+    encoder = HashEncoder(dense_dim=384, colbert_dim=64)
+    texts = [f"ducks swim in pond number {i} with water plants" for i in range(5)]
+    output = encoder.encode_documents(texts)[[i % 5 for i in range(203)]]
+    query = encoder.encode_queries(["do ducks number swim 3 pond"])
+    chunks = [Chunk(f"c{i}", f"d{i % 7}", texts[i % 5], 0, 1) for i in range(203)]
+    store = MemoryStore(encoder.info)
+    store.upsert(chunks, output)
+    for leg in LEGS:
+        found = dict(store.candidates(query, leg, k=1000))
+        assert len({(int(id_[1:]) % 5, score) for id_, score in found.items()}) == 5
+        for ids in (list(found), ["c7"], ["c9", "c4", "c0"]):
+            assert store.score(query, leg, ids) == {id_: found[id_] for id_ in ids}
 
 
 def test_later_changes_by_the_caller_do_not_reach_the_store() -> None:

@@ -38,17 +38,24 @@ TERMS = [
     "9c5770f0ee16a2a31d9b379bf5ea25f5",
     "be5f7fdd7755e7fa17b48a1cb02c5257",
 ]
-KEYS = ["5a60090df7c8bdfea286e0f024a64154", "922457c36d1094e4a267693f609f086d"]
-N = 1  # which of the keys is "n"
+PLACE_TERMS = [
+    "b66271d8dc5763159bd8ed0c75fcc5c4",
+    "aacf9699cc2864b051c4b7aeb0b5d3f0",
+    "15e1c497b6237550e4c3fa62e53aa6ca",
+    "758cddda2ed4cb9f6811f8a07a9ef9d5",
+]
+N, WHEN = "922457c36d1094e4a267693f609f086d", "5a60090df7c8bdfea286e0f024a64154"
+SOURCE, PAGE = "7bbcd0adcab0d531bf9177353678781a", "ebd0fdbc40109d74a7d5b570cd635566"
+HEADINGS = "14f9290d8a42001f53d08c8684522b7a"
 
 
 def test_what_filters_match_is_the_same_in_every_version_of_m3rag() -> None:
     # An index that is on disk has these digests: a change needs a new FORMAT.
     payload = chunk_to_payload(replace(CHUNK, metadata={"n": 1.0, "when": ["2024-05-01", True]}))
-    assert payload["terms"] == TERMS
-    assert payload["keys"] == KEYS
-    assert payload["numbers"] == {KEYS[N]: [1.0]}
-    assert payload["times"] == {KEYS[1 - N]: [1714521600.0]}
+    assert payload["terms"] == sorted(TERMS + PLACE_TERMS)
+    assert payload["keys"] == sorted([N, WHEN, SOURCE, PAGE, HEADINGS])
+    assert payload["numbers"] == {N: [1.0], PAGE: [2.0]}
+    assert payload["times"] == {WHEN: [1714521600.0]}
 
 
 @pytest.mark.parametrize(

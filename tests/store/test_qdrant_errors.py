@@ -22,6 +22,7 @@ from qdrant_client import QdrantClient, models
 from m3rag.errors import IndexMismatchError, IndexMissingError, InputError, StoreError
 from m3rag.store import FORMAT
 from m3rag.store.qdrant import QdrantStore
+from m3rag.store.qdrant_collection import OLDEST_FORMAT
 from m3rag.store.qdrant_points import point_id
 from m3rag.testing.data import MODEL, random_document, random_query
 
@@ -253,7 +254,7 @@ def test_of_two_that_make_it_at_a_time_both_have_it(client: QdrantClient, monkey
     ("payload", "error", "message"),
     [
         ({"format": FORMAT + 1, "model": {"of": "tomorrow"}}, IndexMismatchError, "upgrade"),
-        ({"format": FORMAT - 1}, IndexMismatchError, "ingest into a new collection"),
+        ({"format": OLDEST_FORMAT - 1}, IndexMismatchError, "ingest into a new collection"),
         ({"format": "x"}, StoreError, "manifest of the collection 'm3rag' .* is damaged"),
         ({"model": {"name": "x"}}, StoreError, "is damaged"),
     ],
