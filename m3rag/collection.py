@@ -17,6 +17,7 @@ from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
 from m3rag.retrieval.explain import explanations
 from m3rag.settings import Settings, load_settings
 from m3rag.store import DocumentRecord, Filter, Manifest
+from m3rag.store.payload import require_storable
 from m3rag.store.place import Place, place_of
 from m3rag.types import LEGS, Chunk, Hit, ModelInfo
 
@@ -217,6 +218,8 @@ class Collection:
         if output is not None and len(output) != len(chunks):
             raise InputError(f"{len(chunks)} chunks come with {len(output)} representations: give one for each")
         self.mode.check(self.encoder.info)
+        if len(chunks) > CHUNKS_AT_ONCE:  # else the store refuses all or none
+            require_storable(chunks)
         store = self._store_for(lambda: self.encoder)
         for start in range(0, len(chunks), CHUNKS_AT_ONCE):
             part = chunks[start : start + CHUNKS_AT_ONCE]

@@ -6,6 +6,7 @@ scores on their own engines; these are the reference they are tested against.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -82,9 +83,9 @@ class Weights:
     bm25: float | None = None
 
     def __post_init__(self) -> None:
-        each = np.array([self.of(leg) for leg in SEARCH_LEGS])
-        if not (np.isfinite(each).all() and (each >= 0).all() and each.any()):
-            raise ConfigurationError(f"weights must be finite, >= 0 and not all 0, got {self}")
+        each = [self.of(leg) for leg in SEARCH_LEGS]
+        if not (math.isfinite(sum(each)) and min(each) >= 0 and any(each)):
+            raise ConfigurationError(f"weights must be finite, as their sum, >= 0 and not all 0, got {self}")
 
     def of(self, leg: SearchLeg) -> float:
         """The weight of one leg."""

@@ -81,6 +81,23 @@ def test_many_chunks_are_written_in_parts(collection: Collection) -> None:
     assert collection.search(f"word{CHUNKS_AT_ONCE + 1}", mode="lexical")[0].chunk.id == f"{CHUNKS_AT_ONCE + 1:04}"
 
 
+@pytest.mark.parametrize(
+    ("late", "message"),
+    [
+        (chunk("0", "of the same id"), "two chunks have the id '0'"),
+        (chunk("late", "\ud800"), "not valid Unicode"),
+        (chunk("late", "x", n=float("nan")), "metadata must be JSON"),
+    ],
+)
+def test_nothing_is_written_of_many_where_a_late_one_is_refused(
+    collection: Collection, late: Chunk, message: str
+) -> None:
+    chunks = [chunk(str(i), "ducks") for i in range(CHUNKS_AT_ONCE)]
+    with pytest.raises(InputError, match=message):
+        collection.upsert([*chunks, late])
+    assert collection.get(["0"]) == []
+
+
 def test_a_model_without_the_legs_of_the_mode_writes_nothing(tmp_path: Path) -> None:
     class Dense(HashEncoder):
         def __init__(self) -> None:
@@ -161,6 +178,14 @@ def test_a_reranker_by_setting_or_as_tune_found(
         assert [score is not None for score in scores] == [reranked] * 3
         given = found.search("Do ducks swim?", reranker=ColbertReranker(found.encoder), rerank_top=3)
         assert all(hit.scores.rerank is not None for hit in given)
+
+
+def test_a_model_is_loaded_once_whoever_copies_what_holds_it() -> None:
+    class Encoder(AsyncEncoding, HashEncoder):
+        pass
+
+    encoder = Encoder()
+    assert copy.deepcopy({"reranker": ColbertReranker(encoder)})["reranker"].encoder is encoder
 
 
 def test_a_copy_is_the_same_index_and_a_pickle_is_refused(collection: Collection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from m3rag.reranking.order import reordered, require_rerankable, require_top_n
 from m3rag.scoring import colbert_scores
 from m3rag.store.protocol import Store
 from m3rag.types import Hit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ColbertReranker:
@@ -57,6 +61,10 @@ class ColbertReranker:
         self.store = store
         self.top_n = top_n
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: frameworks copy what holds a reranker, and its encoder and store are shared."""
+        return self
+
     def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
         """Order hits by ColBERT's score, in [-1, 1].
 
@@ -67,10 +75,12 @@ class ColbertReranker:
         if not looked_at:
             return []
         output = self.encoder.encode_queries([query])
-        known = {} if self.store is None else self.store.score(output, "colbert", [hit.chunk.id for hit in looked_at])
-        others = {hit.chunk.id: hit.chunk.encoded_text for hit in looked_at if hit.chunk.id not in known}
+        ids = [hit.chunk.id for hit in looked_at]
+        known = {} if self.store is None else self.store.score(output, "colbert", ids)
+        scores = np.array([known.get(id_, 0.0) for id_ in ids], np.float32)
+        # By position: hits from several indexes may share an id and have other texts.
+        others = [i for i, id_ in enumerate(ids) if id_ not in known]
         if others:
-            passages = self.encoder.encode_documents(list(others.values()))
-            known = known | dict(zip(others, colbert_scores(output, passages)[0].tolist(), strict=True))
-        scores = np.array([known[hit.chunk.id] for hit in looked_at], np.float32)
+            passages = self.encoder.encode_documents([looked_at[i].chunk.encoded_text for i in others])
+            scores[others] = colbert_scores(output, passages)[0]
         return reordered(hits, scores, k=k)

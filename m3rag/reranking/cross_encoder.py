@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
@@ -19,6 +20,9 @@ from m3rag.reranking.order import reordered, require_rerankable, require_top_n
 from m3rag.reranking.pairs import PairTokenizer, TextPair, TokenizedPairs, require_pairs, windows
 from m3rag.reranking.scorer import PairScorer, Scores
 from m3rag.types import Hit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +101,10 @@ class CrossEncoderReranker:
         self.scorer = PairScorer(classifier, device=self.device, batch_tokens=self.batch_tokens)
         limit = classifier.max_length
         self.max_length, self.query_max_length = self.tokenizer.lengths(max_length, query_max_length, limit=limit)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: frameworks copy what holds a reranker, and a model is loaded once."""
+        return self
 
     def compute_score(self, pairs: Sequence[TextPair], *, progress: Progress | None = None) -> Scores:
         """How relevant each passage is to its question.

@@ -25,6 +25,8 @@ def chosen(store: Store, text: str | None, found: Candidates, plan: Plan) -> lis
     """
     hits: Iterable[Hit] = _in_order(store, found, plan)
     if plan.reranker is not None:
+        if plan.group_by_document is not None:  # what the reranker is given is not to be of one document
+            hits = at_most_per_document(hits, max(plan.group_by_document, plan.depth // plan.k))
         hits = _reranked(list(islice(hits, plan.depth)), text or "", plan)
     elif plan.score_threshold is not None:
         hits = _above(hits, plan.score_threshold)

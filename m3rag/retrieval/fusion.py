@@ -136,6 +136,23 @@ class Candidates:
             {**self.found, **other.found},
         )
 
+    def united(self, other: Candidates) -> Candidates:
+        """What was scored in either of two searches in the same legs, ranked among all of it."""
+        pools = {leg: {**self._pool(leg), **other._pool(leg)} for leg in self.scores}
+        ids = list(dict.fromkeys([*self.ids, *other.ids]))
+        values = {leg: np.array(list(pool.values()), np.float64) for leg, pool in pools.items()}
+        return Candidates(
+            ids,
+            {leg: np.array([pool[key] for key in ids], np.float64) for leg, pool in pools.items()},
+            {leg: ranks_of(values[leg], list(pool)) for leg, pool in pools.items()},
+            values,
+            {leg: {*self.found.get(leg, ()), *other.found.get(leg, ())} for leg in {*self.found, *other.found}},
+        )
+
+    def _pool(self, leg: SearchLeg) -> dict[str, float]:
+        """The score of every id that was scored in a leg: ranks are in the order of the scores."""
+        return dict(zip(self.ranks[leg], sorted(self.pools[leg].tolist(), reverse=True), strict=True))
+
     def found_by(self, key: str) -> tuple[SearchLeg, ...]:
         """The legs whose own candidates held an id, in the order of the legs."""
         return tuple(leg for leg in SEARCH_LEGS if key in self.found.get(leg, ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
@@ -11,6 +12,7 @@ from m3rag.retrieval.fusion import RRF_K, Fusion, parse_fusion
 from m3rag.retrieval.mode import Mode
 from m3rag.scoring import Weights
 from m3rag.store.protocol import Filter
+from m3rag.types import MOST
 
 if TYPE_CHECKING:
     from m3rag.reranking.protocol import Reranker
@@ -39,7 +41,8 @@ class SearchOptions(TypedDict, total=False):
             of the reranker where there is one. Hits that a reranker did not look at are left out then.
         diversity: From 0 (none, the default) to 1: how much a hit loses for being like those before
             it, see `m3rag.retrieval.diversity`.
-        group_by_document: Most hits of one document; >= 1.
+        group_by_document: Most hits of one document; >= 1. Where some documents would fill all places, it is
+            searched again beside them, until there are `k` hits.
         reranker: Orders the best `rerank_top` anew before threshold, grouping and diversity.
         rerank_top: How many hits the reranker is given, at least `k`; by default 50. No others are
             returned.
@@ -116,17 +119,15 @@ def plan(
         ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, or do not
             go together.
     """
-    for name, number in (("k", k), ("group_by_document", group_by_document), ("rerank_top", rerank_top)):
-        if number is not None and not isinstance(number, int):
-            raise InputError(f"{name} must be a whole number, got {number!r}")
-        if number is not None and number < 1:
-            raise InputError(f"{name} must be at least 1, got {number}")
+    k = _count("k", k)
+    group_by_document = _count("group_by_document", group_by_document)
+    rerank_top = _count("rerank_top", rerank_top)
     if diversity is not None and not 0 <= diversity <= 1:
         raise InputError(f"diversity goes from 0 (by score alone) to 1, got {diversity}")
     if score_threshold is not None and math.isnan(score_threshold):
         raise InputError("score_threshold is no number: give a score on the scale of hit.score")
-    if rrf_k is not None and not rrf_k >= 0:
-        raise ConfigurationError(f"the k of reciprocal rank fusion must be >= 0, got {rrf_k}")
+    if rrf_k is not None and not 0 <= rrf_k < math.inf:
+        raise ConfigurationError(f"the k of reciprocal rank fusion must be finite and >= 0, got {rrf_k}")
     chosen = Mode.parse(Mode.ALL if mode is None else mode)
     how = fusion if fusion is not None else (None if alpha is not None else default_fusion)
     return Plan(
@@ -142,6 +143,20 @@ def plan(
         reranker=reranker,
         rerank_top=50 if rerank_top is None else rerank_top,
     )
+
+
+def _count(name: str, number: object) -> int | None:
+    if number is None:
+        return None
+    try:
+        count = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None:
+        raise InputError(f"{name} must be a whole number, got {number!r}")
+    if not 1 <= count <= MOST:
+        raise InputError(f"{name} must be at {'least 1' if count < 1 else f'most {MOST:,}'}, got {count}")
+    return count
 
 
 def _weights(mode: Mode, weights: Weights | str | None, alpha: float | None, default: Weights | str) -> Weights:

@@ -57,8 +57,7 @@ class Stages:
         if mode is Mode.COLBERT:
             if self.store.count(filter=plan.filter) <= self.exhaustive_limit:
                 return self._best(question, "colbert", plan)
-            found = self._found(question, FIRST_STAGE, plan)
-            return self._exact(question, "colbert", _union(found), found)
+            return self._colbert(question, plan)
         first = self._first_stage(question, FIRST_STAGE if mode is Mode.ALL else mode.legs, plan)
         if mode is not Mode.ALL:
             return first
@@ -68,9 +67,18 @@ class Stages:
         order = order_of(fused, first.ids)[: max(self.rerank_depth, plan.depth)]
         return first.joined(self._exact(question, "colbert", [first.ids[i] for i in order], {}))
 
+    def _colbert(self, question: Question, plan: Plan) -> Candidates:
+        """What the other legs bring, by ColBERT's score; what has no tokens is not found, as if all were compared."""
+        assert question.output is not None
+        found = self._found(question, FIRST_STAGE, plan) if len(question.output.colbert) else {}
+        known = self._score(question, "colbert", _union(found))
+        kept = {key: score for key, score in known.items() if score != 0}
+        return Candidates.scored(list(kept), {"colbert": np.array(list(kept.values()), np.float64)}, found)
+
     def _best(self, question: Question, leg: SearchLeg, plan: Plan) -> Candidates:
-        """A mode of one leg: as many as will be looked at, and more only where one document may crowd them."""
-        k = plan.depth if plan.group_by_document is None else max(self.candidates, plan.depth)
+        """A mode of one leg: as many as are looked at, more where a document may crowd them or a scale needs them."""
+        few = plan.group_by_document is None and plan.fusion in ("weighted", "rrf")
+        k = plan.depth if few else max(self.candidates, plan.depth)
         found = self._candidates(question, leg, k, plan.filter)
         return Candidates.scored(list(found), {leg: np.array(list(found.values()), np.float64)}, {leg: found})
 

@@ -79,6 +79,14 @@ def test_ties_are_broken_by_id() -> None:
     assert [hit.chunk.id for hit in ColbertReranker(HashEncoder()).rerank(QUERY, same)] == ["B", "a", "b", "é"]
 
 
+def test_hits_of_one_id_from_two_indexes_have_their_own_scores() -> None:
+    here, there = Hit(Chunk("a", "d", "Geese fly", 0, 9), 1.0), Hit(Chunk("a", "d", "Do ducks swim", 0, 13), 0.5)
+    found = ColbertReranker(HashEncoder()).rerank(QUERY, [here, there])
+    assert [hit.chunk.text for hit in found] == ["Do ducks swim", "Geese fly"]
+    assert found[0].score == pytest.approx(1.0, abs=1e-3)
+    assert found[1].score < 0.9
+
+
 def test_no_hits_cost_nothing() -> None:
     assert ColbertReranker(HashEncoder()).rerank(QUERY, []) == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from m3rag.scoring import Weights
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
-from m3rag.types import Chunk, Hit
+from m3rag.types import Chunk, Hit, LegRanks
 
 from .legs import ByLength, WordLeg
 
@@ -219,6 +221,59 @@ def test_at_most_so_many_hits_of_a_document(retriever: HybridRetriever, mode: st
                 naive.append(hit)
         assert ids(hits) == ids(naive[:3])
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in naive[:3]])
+
+
+@pytest.fixture
+def crowded() -> HybridRetriever:
+    """One document near the question with more chunks than get a ColBERT score, and twenty short ones."""
+    encoder = HashEncoder()
+    store = MemoryStore(encoder.info)
+    chunks = [Chunk(f"a{i:03}", "A", f"ducks swim in pond {i}", 0, 1) for i in range(150)]
+    chunks += [Chunk(f"b{i:02}", f"B{i:02}", f"ducks number {i}", 0, 1, metadata={"n": i}) for i in range(20)]
+    store.upsert(chunks, encoder.encode_documents([chunk.text for chunk in chunks]))
+    return HybridRetriever(encoder, store, bm25=WordLeg(), candidates=120, exhaustive_limit=0)
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "colbert", "dense+lexical", "all", "bm25", "dense+bm25"])
+@pytest.mark.parametrize("fusion", ["weighted", "rrf"])
+def test_a_document_does_not_crowd_the_others_out(crowded: HybridRetriever, mode: str, fusion: Any) -> None:
+    if mode == "dense+bm25" and fusion == "weighted":
+        fusion = "minmax"
+    hits = crowded.search("ducks swim in pond", k=5, mode=mode, fusion=fusion, group_by_document=1)
+    assert len({hit.chunk.document_id for hit in hits}) == len(hits) == 5
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    of_b = {"document_id": {"$ne": "A"}}
+    alone = {hit.chunk.id: hit for hit in crowded.search("ducks swim in pond", k=20, mode=mode, filter=of_b)}
+    for hit in hits[1:]:
+        assert hit.scores == alone[hit.chunk.id].scores
+        for leg, rank in vars_of(hit.ranks).items():
+            assert rank > vars_of(hits[0].ranks)[leg], "ranked among all that were scored"
+
+
+def vars_of(ranks: LegRanks) -> dict[str, int]:
+    return {leg: rank for leg, rank in asdict(ranks).items() if rank is not None}
+
+
+def test_grouping_ends_where_there_is_no_more(crowded: HybridRetriever) -> None:
+    search = partial(crowded.search, "ducks swim in pond", k=99, group_by_document=1)
+    assert len(search()) == 21
+    assert len(search(filter={"n": {"$lt": 7}})) == 7
+    best = search()[0].score
+    assert [hit.score for hit in search(score_threshold=best)] == [best]
+    assert search(score_threshold=best + 1) == []
+
+
+def test_a_reranker_is_not_given_one_document_alone(crowded: HybridRetriever) -> None:
+    hits = crowded.search("ducks swim in pond", k=5, group_by_document=1, reranker=ByLength())
+    assert len({hit.chunk.document_id for hit in hits}) == len(hits) == 5
+
+
+@pytest.mark.parametrize("fusion", ["minmax", "zscore"])
+def test_k_only_cuts_in_a_mode_of_one_leg(retriever: HybridRetriever, fusion: Any) -> None:
+    everything = retriever.search(QUESTION, k=9, mode="dense", fusion=fusion)
+    assert retriever.search(QUESTION, k=1, mode="dense", fusion=fusion) == everything[:1]
+    threshold = everything[1].score
+    assert retriever.search(QUESTION, k=2, mode="dense", fusion=fusion, score_threshold=threshold) == everything[:2]
 
 
 def test_hits_by_document(retriever: HybridRetriever) -> None:

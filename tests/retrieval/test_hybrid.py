@@ -120,7 +120,7 @@ def test_by_default_the_depth_grows_with_k() -> None:
     example = random_document(rng, "a.md", chunks=600)
     store.put_document(example.record, example.parts(100))
     query = random_query(rng)
-    for options, k, depth in (({}, 2, 100), ({}, 100, 400), ({"rerank_depth": 7}, 2, 7), ({"rerank_depth": 7}, 9, 9)):
+    for options, k, depth in (({}, 2, 100), ({}, 30, 300), ({"rerank_depth": 7}, 2, 7), ({"rerank_depth": 7}, 9, 9)):
         (hit, *_) = HybridRetriever(NoEncoder(), store, weights="0.01/0/1", **options).search_output(query, k=k)  # type: ignore[arg-type]
         dense = store.candidates(query, "dense", k=depth)
         colbert = store.score(query, "colbert", [key for key, _ in dense])
@@ -174,6 +174,10 @@ def test_colbert_is_exhaustive_in_small_stores_and_reranks_in_large_ones(
     rows = [i for i, key in enumerate(ids) if key in union]
     large = HybridRetriever(NoEncoder(), store, exhaustive_limit=119, candidates=12)
     same(large.search_output(query, mode="colbert"), [ids[i] for i in rows], scores["colbert"][rows], 10)
+    wide = HybridRetriever(NoEncoder(), store, exhaustive_limit=119, candidates=120)
+    same(wide.search_output(query, mode="colbert", k=120), [ids[i] for i in filled], scores["colbert"][filled], 120)
+    wordless = replace(query, colbert=query.colbert[:0], offsets=np.zeros(2, np.int64))
+    assert wide.search_output(wordless, mode="colbert") == []
     # Of the chunks that pass the filter, not of all that are stored.
     one = {"document_id": "d1.md"}
     rows = [i for i in filled if ids[i].startswith("d1.md")]
@@ -290,6 +294,10 @@ def test_an_empty_store_gives_no_hits() -> None:
         ({"query": " \n\t"}, InputError, "ask a question"),
         ({"k": 0}, InputError, "at least 1, got 0"),
         ({"k": -3}, InputError, "at least 1, got -3"),
+        ({"k": True}, InputError, "whole number, got True"),
+        ({"k": 10**20}, InputError, "k must be at most 2,147,483,647"),
+        ({"weights": "1e308/1e308/1"}, ConfigurationError, "finite, as their sum"),
+        ({"rrf_k": float("inf")}, ConfigurationError, "must be finite"),
         ({"mode": "sparse"}, ConfigurationError, "'sparse'.*choose one of"),
         ({"weights": "heavy"}, ConfigurationError, "'heavy'"),
         ({"mode": "lexical", "weights": "1/0/1"}, ConfigurationError, "'lexical'.*choose another mode"),
