@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -18,12 +19,16 @@ from m3rag.langchain.searching import Search, require_known, several
 from m3rag.langchain.vector_store import M3VectorStore
 from m3rag.retrieval import Mode
 from m3rag.settings import Settings
+from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter
 
 if TYPE_CHECKING:
     from m3rag.collection import Collection
 else:
     Collection = Any
+
+_MADE_FROM: WeakKeyDictionary[Collection, dict[str, Any]] = WeakKeyDictionary()
+"""The collections that an index opened by itself, and the fields that it did so from."""
 
 
 class M3DocumentIndex(DocumentIndex):
@@ -49,12 +54,12 @@ class M3DocumentIndex(DocumentIndex):
         ```
 
     As a retriever it gives Documents as `M3Retriever` does: with where they stand, `relevance_score` and `scores`.
-    `langchain_core.indexing.index` takes it for a destination.
+    `langchain_core.indexing.index` takes it for a destination. Where there is no index yet, nothing is found.
 
     Attributes:
         embedding: As for `M3VectorStore`.
         index: As for `M3VectorStore`.
-        collection: As for `M3VectorStore`.
+        collection: As for `M3VectorStore`; where none is given, the one that was opened.
         mode: Which legs a question looks at, unless a call says otherwise.
         settings: As for `m3rag.Collection`.
         k: Most Documents for a question, unless a call says otherwise.
@@ -75,9 +80,19 @@ class M3DocumentIndex(DocumentIndex):
 
     def model_post_init(self, _: Any) -> None:
         """Open the index."""
-        self._documents = M3VectorStore(
-            self.embedding, index=self.index, collection=self.collection, mode=self.mode, settings=self.settings
-        )
+        parse_filter(self.filter)
+        given = {"embedding": self.embedding, "index": self.index, "settings": self.settings}
+        made_from = None if self.collection is None else _MADE_FROM.get(self.collection)
+        if made_from is not None and any(value is not None for value in given.values()):
+            # LangChain makes a configured copy from all fields: one that differs in none of these shares the index.
+            if all(given[name] is value for name, value in made_from.items()):
+                given = {}
+            else:
+                self.collection = None
+        self._documents = M3VectorStore(**given, collection=self.collection, mode=self.mode)
+        if self.collection is None:
+            self.collection = self._documents.collection
+            _MADE_FROM[self.collection] = given
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Encode and store Documents; one of an id that is stored takes its place.

@@ -11,12 +11,14 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
+from datetime import date
 from typing import Any, TypeGuard
 
 from langchain_core.documents import Document
 
 from m3rag.chunking.parents import RESERVED, without_reserved
 from m3rag.errors import InputError
+from m3rag.store.filters import DOCUMENT_ID
 from m3rag.types import Chunk, Hit
 
 DOOR = RESERVED + "langchain"
@@ -28,10 +30,11 @@ around a chunk is true of the text that was split, which may be one page of many
 
 
 def to_chunk(document: Document, id: str) -> Chunk:
-    """A Document as a chunk, which joins the document that its `source` names.
+    """A Document as a chunk, which joins the document that its `document_id` names, else its `source`.
 
-    Without a `source` it is a document of its own. `page` (from 1) and `headings` are taken from the
-    metadata where they are of that kind, the span from `start` and `end` or from `start_index`.
+    Without either it is a document of its own. `page` (from 1) and `headings` are taken from the
+    metadata where they are of that kind, the span from `start` and `end` or from `start_index`. Dates
+    become ISO 8601, which filters understand.
 
     Args:
         document: It is not changed.
@@ -40,14 +43,15 @@ def to_chunk(document: Document, id: str) -> Chunk:
     Raises:
         InputError: If a value of the metadata is not JSON.
     """
-    metadata = document.metadata
+    metadata = {key: _dates_as_text(value) for key, value in document.metadata.items()}
     _require_json(metadata, f"document {id!r}")
-    text, source = document.page_content, metadata.get("source")
+    text = document.page_content
+    named = (metadata.get(DOCUMENT_ID), metadata.get("source"), id)
     start, end = _span(metadata, len(text))
     taken = {key: value for key, value in metadata.items() if key.startswith(RESERVED)}
     return Chunk(
         id=id,
-        document_id=source if isinstance(source, str) and source else id,
+        document_id=next(name for name in named if isinstance(name, str) and name),
         text=text,
         start=start,
         end=end,
@@ -119,6 +123,14 @@ def _headings(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _dates_as_text(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _dates_as_text(inner) for key, inner in value.items()}
+    return [_dates_as_text(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _require_json(metadata: Mapping[Any, Any], owner: str) -> None:

@@ -12,8 +12,7 @@ from langchain_core.embeddings import Embeddings
 from rich.console import Console
 from rich.progress import Progress
 
-from m3rag.encoder.inputs import require_texts
-from m3rag.langchain.model import ModelHolder
+from m3rag.langchain.model import ModelHolder, listed
 
 if TYPE_CHECKING:
     from m3rag.encoder.inputs import Role
@@ -72,7 +71,7 @@ class M3Embeddings(ModelHolder, Embeddings):
         """Embed passages.
 
         Args:
-            texts: Any number of strings; empty ones are allowed.
+            texts: Any number of strings, which may come from a generator; empty ones are allowed.
 
         Returns:
             A unit vector of Python floats for each text, in order.
@@ -95,7 +94,7 @@ class M3Embeddings(ModelHolder, Embeddings):
     def _embed(self, texts: list[str], role: Role, kwargs: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """Dense vectors `(n, d)`, at most `batch_size` texts in a forward pass."""
         encoder = self.loaded()
-        require_texts(texts)
+        texts = listed(texts)
         size = kwargs.get("batch_size") or max(len(texts), 1)
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))

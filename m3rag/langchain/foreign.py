@@ -16,6 +16,7 @@ from m3rag.encoder.fingerprint import fingerprint
 from m3rag.encoder.spans import Spans, estimated_spans
 from m3rag.errors import InputError, ModelError
 from m3rag.langchain.embeddings import M3Embeddings
+from m3rag.langchain.model import listed
 from m3rag.types import ModelInfo
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class EncoderEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """A vector of Python floats for each passage, in order."""
-        vectors: list[list[float]] = self.collection.encoder.encode_documents(texts).dense.tolist()
+        vectors: list[list[float]] = self.collection.encoder.encode_documents(listed(texts)).dense.tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:

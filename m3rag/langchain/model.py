@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,6 +128,19 @@ class ModelHolder(BaseModel):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A copy that shares the model."""
         return self.model_copy()
+
+
+def listed(texts: Iterable[str]) -> list[str]:
+    """A list of the texts that are given, by a generator perhaps.
+
+    Raises:
+        InputError: If it is one string or no collection, or holds something that is no string.
+    """
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts is a {type(texts).__name__}, must be a list of strings")
+    found = texts if isinstance(texts, str) else list(texts)
+    require_texts(found)
+    return list(found)
 
 
 def _require_known(kind: type[ModelHolder], where: str, kwargs: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -82,6 +82,7 @@ class M3Reranker(BaseDocumentCompressor):
         Raises:
             InputError: If the query is blank.
         """
+        documents = list(documents)
         if not documents:
             return []
         hits = hits_of(documents)
@@ -124,6 +125,7 @@ class M3CrossEncoder(BaseCrossEncoder):
             InputError: If a question is blank.
             ConfigurationError: If the reranker did not look at every passage.
         """
+        text_pairs = list(text_pairs)
         of_query: dict[str, list[int]] = {}
         for place, (query, _) in enumerate(text_pairs):
             of_query.setdefault(query, []).append(place)

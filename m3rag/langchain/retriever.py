@@ -13,8 +13,10 @@ from pydantic import ConfigDict, Field, field_validator
 from m3rag.chunking import widened
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document_with_scores
-from m3rag.retrieval.options import SearchOptions
+from m3rag.retrieval import Mode
+from m3rag.retrieval.options import SearchOptions, plan
 from m3rag.scoring import Weights
+from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter
 from m3rag.types import Hit
 
@@ -81,6 +83,13 @@ class M3Retriever(BaseRetriever):
             the passage around them, which answers are better made from.
         explain: Whether `metadata["explanation"]` holds the five tokens that gave most to the lexical
             score, as `{"token": ..., "contribution": ...}`; costs one more encoded question.
+
+    Raises:
+        ValidationError: (a ValueError) If an option is unknown, a number is out of its range, the filter makes no
+            sense, or there is nothing to search in.
+        ConfigurationError: If mode, weights or fusion are unknown, or do not go together.
+
+    When run, it raises IndexMissingError where there is no index yet.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -119,6 +128,14 @@ class M3Retriever(BaseRetriever):
     def _positive(cls, value: int | None) -> int | None:
         _require_positive(value)
         return value
+
+    def model_post_init(self, _: Any) -> None:
+        """Check the options, which else the first search would do."""
+        parse_filter(self.filter)
+        options = {key: getattr(self, key) for key in _OPTIONS}
+        # The mode may come with a call, or from the settings: without one, what it must go with is not known.
+        mode = self.mode or (Mode.ALL if self.alpha is None else Mode.DENSE_LEXICAL)
+        plan(**{**options, "mode": mode}, default_weights=Weights(), default_fusion=None)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

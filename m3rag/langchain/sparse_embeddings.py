@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables.config import run_in_executor
 
-from m3rag.encoder.inputs import require_texts
-from m3rag.langchain.model import ModelHolder
+from m3rag.langchain.model import ModelHolder, listed
 from m3rag.legs import require_legs
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class M3SparseEmbeddings(ModelHolder):
         """The lexical weights of passages.
 
         Args:
-            texts: Any number of strings; an empty one has no weights.
+            texts: Any number of strings, which may come from a generator; an empty one has no weights.
 
         Returns:
             For each text, in order, the weight (> 0) of each of its tokens by token id.
@@ -137,7 +136,7 @@ class M3SparseEmbeddings(ModelHolder):
 
     def _embed(self, texts: list[str], role: Role, batch_size: int | None) -> list[dict[int, float]]:
         encoder = self.loaded()
-        require_texts(texts)
+        texts = listed(texts)
         encode = encoder.encode_documents if role == "document" else encoder.encode_queries
         size = batch_size or TEXTS_AT_ONCE
         found: list[dict[int, float]] = []

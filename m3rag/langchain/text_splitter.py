@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import BaseDocumentTransformer, Document
 
@@ -13,13 +13,24 @@ from m3rag.chunking import Chunker, Semantic, Strategy
 from m3rag.chunking.chunker import SpanSource
 from m3rag.chunking.counting import require_span_source, tokenizer_of
 from m3rag.chunking.names import strategy_of
-from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
+from m3rag.langchain.model import listed
 from m3rag.types import Chunk
 from m3rag.types import Document as M3Document
 
+if TYPE_CHECKING:
+    from langchain_text_splitters import TextSplitter as Base
+else:
+    # What takes a splitter of LangChain's, as ParentDocumentRetriever does, comes with that package.
+    try:
+        from langchain_text_splitters import TextSplitter as Base
+    except ModuleNotFoundError as error:
+        if error.name != "langchain_text_splitters":
+            raise
+        Base = BaseDocumentTransformer
 
-class M3TextSplitter(BaseDocumentTransformer):
+
+class M3TextSplitter(Base):
     """Documents to chunks by the tokens of the model that will encode them.
 
     Setup:
@@ -42,10 +53,11 @@ class M3TextSplitter(BaseDocumentTransformer):
         texts = splitter.split_text("A text.")
         ```
 
-    It has the methods of `langchain_text_splitters.TextSplitter` without needing that package. A chunk's metadata are
-    its document's and `start_index`, where it stands in the document, exactly: `page_content ==
-    document.page_content[start_index : start_index + len(page_content)]`. A chunk of a document with an id has the id
-    `<document id>#<version>-<number>`, the same for the same text and settings; without one it has none.
+    Where `langchain_text_splitters` is installed it is one of its `TextSplitter`s, as `ParentDocumentRetriever` asks
+    for; it has their methods without that package too. A chunk's metadata are its document's and `start_index`, where
+    it stands in the document, exactly: `page_content == document.page_content[start_index : start_index +
+    len(page_content)]`. A chunk of a document with an id has the id `<document id>#<version>-<number>`, the same for
+    the same text and settings; without one it has none.
     White space around a chunk is not part of it, and a document of white space gives no chunk.
 
     Args:
@@ -77,6 +89,8 @@ class M3TextSplitter(BaseDocumentTransformer):
         if model is not None and encoder is not None:
             raise InputError("encoder is already loaded: leave out model")
         self.chunker = Chunker(strategy=strategy, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
+        if Base is not BaseDocumentTransformer:
+            super().__init__(chunk_tokens, overlap_tokens, self._count, add_start_index=True)
         self._spans: SpanSource
         if encoder is not None:
             self._spans = require_span_source(encoder)
@@ -92,21 +106,27 @@ class M3TextSplitter(BaseDocumentTransformer):
             )
 
     def split_text(self, text: str) -> list[str]:
-        """The chunks of one text, in order."""
+        """The chunks of one text, in order.
+
+        Raises:
+            InputError: If it is no string.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"text is a {type(text).__name__}, must be one string: create_documents takes several")
         return [chunk.text for chunk in self._chunks(text, "")]
 
     def create_documents(self, texts: list[str], metadatas: list[dict[Any, Any]] | None = None) -> list[Document]:
         """The chunks of several texts, those of the first text first.
 
         Args:
-            texts: Any number of texts.
+            texts: Any number of texts, which may come from a generator.
             metadatas: One dict a text; each chunk gets a copy.
 
         Raises:
             InputError: If `texts` is one string, or holds something that is none, or texts and metadata differ in
                 number.
         """
-        require_texts(texts)
+        texts = listed(texts)
         if metadatas is not None and len(metadatas) != len(texts):
             raise InputError(f"there are {len(texts)} texts and {len(metadatas)} metadatas: give one a text")
         return self.split_documents(
@@ -115,7 +135,11 @@ class M3TextSplitter(BaseDocumentTransformer):
         )
 
     def split_documents(self, documents: Iterable[Document]) -> list[Document]:
-        """The chunks of documents, in their order; the documents stay as they are."""
+        """The chunks of documents, in their order; the documents stay as they are.
+
+        Raises:
+            InputError: If one is no Document.
+        """
         return [chunk for document in documents for chunk in self._split(document)]
 
     def transform_documents(self, documents: Sequence[Document], **kwargs: Any) -> list[Document]:
@@ -129,6 +153,8 @@ class M3TextSplitter(BaseDocumentTransformer):
         return self.split_documents(documents)
 
     def _split(self, document: Document) -> list[Document]:
+        if not isinstance(document, Document):
+            raise InputError(f"a document is a {type(document).__name__}: create_documents splits texts")
         return [
             Document(
                 id=chunk.id if document.id else None,
@@ -138,6 +164,9 @@ class M3TextSplitter(BaseDocumentTransformer):
             )
             for chunk in self._chunks(document.page_content, document.id or "")
         ]
+
+    def _count(self, text: str) -> int:
+        return len(self._spans.word_spans(text))
 
     def _chunks(self, text: str, name: str) -> list[Chunk]:
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

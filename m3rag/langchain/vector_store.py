@@ -56,7 +56,8 @@ class M3VectorStore(WritableStore):
     by keyword: `mode`, `weights`, `fusion`, `reranker` and so on; another one is refused. What came in by another
     door has `document_id`, `source`, `page`, `start`, `end` and `headings` in its metadata. Asynchronous calls
     never block the event loop, and those that search share the model's passes. Where there is no index
-    yet, nothing is found; the first Documents make it.
+    yet, nothing is found; the first Documents make it. Stores on one folder, LlamaIndex's among them, share the index
+    that is open in this process, each with its own embedding, mode and settings; the last to close releases it.
 
     Args:
         embedding: What makes the vectors. The encoder of M3Embeddings is shared. Other Embeddings give the dense
@@ -244,7 +245,7 @@ class M3VectorStore(WritableStore):
         return store
 
     def close(self) -> None:
-        """Release the index, unless the collection was given. Closing twice does nothing."""
+        """Release the index, unless the collection was given or another store has it. Closing twice does nothing."""
         if self._owns:
             self.collection.close()
 

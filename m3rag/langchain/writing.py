@@ -12,10 +12,11 @@ from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import VectorStore
 
 from m3rag.collection import CHUNKS_AT_ONCE, Collection
-from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_chunk, to_document
+from m3rag.langchain.model import listed
 from m3rag.langchain.searching import require_known, several
+from m3rag.store.payload import require_storable
 from m3rag.store.protocol import Filter
 
 
@@ -60,6 +61,7 @@ class WritableStore(VectorStore):
         names = _ids(documents, ids)
         chunks = {id: to_chunk(document, id) for document, id in zip(documents, names, strict=True)}
         waiting = list(chunks.values())
+        require_storable(waiting)
         for start in range(0, len(waiting), size):
             self.collection.upsert(waiting[start : start + size])
         return names
@@ -77,8 +79,7 @@ class WritableStore(VectorStore):
         Raises:
             InputError: As `add_documents`, and if there are not as many metadatas as texts.
         """
-        texts = texts if isinstance(texts, str) else list(texts)
-        require_texts(texts)
+        texts = listed(texts)
         given = list(metadatas or ())
         if given and len(given) != len(texts):
             raise InputError(f"there are {len(texts)} texts and {len(given)} metadatas: give one a text")

@@ -16,21 +16,20 @@ from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent
 from llama_index.core.schema import NodeWithScore
 from llama_index_instrumentation import get_dispatcher
 
-from m3rag.answering import Answerer, Generative, Turn
+from m3rag.answering import Answerer, Extractive, Generative, Turn
 from m3rag.answering.conversation import standalone
 from m3rag.chunking import widened
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.llm import LlamaIndexLLM
-from m3rag.llama_index.nodes import to_scored_node
+from m3rag.llama_index.nodes import to_passages, to_scored_node
 from m3rag.llama_index.search import Search, require_positive
 from m3rag.llama_index.spans import open_span
 from m3rag.retrieval import SearchOptions
-from m3rag.types import Answer
+from m3rag.types import Answer, Hit
 
 if TYPE_CHECKING:
     from m3rag.knowledge_base import KnowledgeBase
-    from m3rag.types import Hit
 
 T = TypeVar("T")
 
@@ -95,6 +94,24 @@ class Answers:
             options["k"] = kb.settings.answer_passages
         hits = Search(kb, question, condition, options=cast("Any", options)).run()
         return kb.expanded(self.answerer, hits) if self.llm is None else widened(hits, kb.store.chunks_of)
+
+    def passages(self, nodes: Sequence[NodeWithScore]) -> list[Hit]:
+        """Nodes as the passages that an answer is made from; a quoted one is made from the chunks that they are of.
+
+        Raises:
+            InputError: If answers are quoted, and a node is not of this index.
+        """
+        found = to_passages([node.node for node in nodes])
+        if isinstance(self.answerer, Extractive):
+            stored = {chunk.id: chunk for chunk in self.knowledge_base.store.get([node.node_id for node in nodes])}
+            strange = [node.node_id for node in nodes if node.node_id not in stored]
+            if strange:
+                raise InputError(
+                    f"node {strange[0]!r} is not in the index, which answers without a language model are quoted from: "
+                    "give nodes that the engine retrieved, or make it with an llm"
+                )
+            found = [stored[node.node_id] for node in nodes]
+        return [Hit(chunk, node.score or 0.0) for chunk, node in zip(found, nodes, strict=True)]
 
     @dispatcher.span
     def synthesize(self, question: str, hits: Sequence[Hit]) -> Answer:

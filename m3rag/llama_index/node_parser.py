@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.node_parser import NodeParser
@@ -26,8 +27,13 @@ from m3rag.chunking import Chunker, Semantic
 from m3rag.chunking.chunker import SpanSource
 from m3rag.chunking.counting import require_span_source, tokenizer_of
 from m3rag.chunking.names import strategy_of
+from m3rag.chunking.parents import GAP, PARENT
 from m3rag.errors import InputError
+from m3rag.llama_index.nodes import span_of
 from m3rag.types import Document as M3Document
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class M3NodeParser(NodeParser):
@@ -54,12 +60,14 @@ class M3NodeParser(NodeParser):
 
     A node's `start_char_idx` and `end_char_idx` are exact: `node.text == document.text[start:end]`, also where
     the text repeats itself. Its SOURCE is the document (or what the document names as its own), PREVIOUS and NEXT
-    are its neighbours within the document. Its id is `<document id>#<version>-<number>`, the same for the same text
+    are its neighbours within the document. Nodes may be split again: what comes of one that says where it stands in
+    its SOURCE stands there too. A node's id is `<document id>#<version>-<number>`, the same for the same text
     and settings, unless `id_func` says otherwise. Asynchronous calls run on threads. A pickle holds the settings; what
     counts tokens is loaded again on first use, and a parser that was given an encoder is not pickled.
 
     Attributes:
-        model_name: `mini`, a hub id or a checkpoint folder.
+        model_name: `mini`, a hub id or a checkpoint folder. Of an encoder that was given its name, with its
+            fingerprint where the name alone would not load it again: caches go by it.
         strategy: As for `m3rag.chunking.Chunker`, by name.
         chunk_tokens: Most tokens of a node's text.
         overlap_tokens: Most tokens that two nodes share; less than half of `chunk_tokens`.
@@ -73,6 +81,7 @@ class M3NodeParser(NodeParser):
         ValidationError: (a ValueError) If a field is unknown or of the wrong type.
         ConfigurationError: If an option is out of range, or there is no such strategy.
         InputError: If both `model_name` and `encoder` are given.
+        ModelError: If an encoder must ask its server what it is, and cannot.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -93,10 +102,18 @@ class M3NodeParser(NodeParser):
         stored = fields.get("id_func")
         if stored is None or (isinstance(stored, dict) and stored.get("id_func_name") == _unset.__name__):
             fields["id_func"] = _unset
+        if encoder is not None:
+            fields["model_name"] = _name_of(require_span_source(encoder))
         super().__init__(**fields)
         self._chunker()  # what is out of range is said now
-        if encoder is not None:
-            self._spans, self._shared = require_span_source(encoder), True
+        self._spans, self._shared = encoder, encoder is not None
+
+    @classmethod
+    def from_defaults(
+        cls, *, encoder: SpanSource | None = None, callback_manager: CallbackManager | None = None, **fields: Any
+    ) -> Self:
+        """As the constructor, under the name that LlamaIndex's own parsers have for it."""
+        return cls(encoder=encoder, callback_manager=callback_manager or CallbackManager([]), **fields)
 
     @classmethod
     def class_name(cls) -> str:
@@ -137,16 +154,22 @@ class M3NodeParser(NodeParser):
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         # What was split before keeps its document: the nodes of a node are of the document that it is of.
         origin = source.source_node or source.as_related_node_info()
+        offset = span_of(source, text)[0] if source.source_node else 0
+        # Of the parts of a small chunk it is not true what stands behind them.
+        inherited = {key: value for key, value in source.metadata.items() if key not in (PARENT, GAP)}
         found = []
         for i, chunk in enumerate(chunker.split(M3Document(source.node_id, text, digest), spans)):
+            ours = dict(chunk.metadata)
+            if PARENT in ours:
+                ours[PARENT] = [place + offset for place in ours[PARENT]]
             node = TextNode(
                 id_=chunk.id if self.id_func is _unset else self.id_func(i, source),
                 text=chunk.text,
-                start_char_idx=chunk.start,
-                end_char_idx=chunk.end,
-                metadata={**(deepcopy(source.metadata) if self.include_metadata else {}), **chunk.metadata},
-                excluded_embed_metadata_keys=[*source.excluded_embed_metadata_keys, *chunk.metadata],
-                excluded_llm_metadata_keys=[*source.excluded_llm_metadata_keys, *chunk.metadata],
+                start_char_idx=chunk.start + offset,
+                end_char_idx=chunk.end + offset,
+                metadata={**(deepcopy(inherited) if self.include_metadata else {}), **ours},
+                excluded_embed_metadata_keys=[*source.excluded_embed_metadata_keys, *ours],
+                excluded_llm_metadata_keys=[*source.excluded_llm_metadata_keys, *ours],
                 # By its alias: early releases of 0.14 have a second field of that name, and read only that.
                 metadata_seperator=source.metadata_separator,
                 metadata_template=source.metadata_template,
@@ -184,6 +207,16 @@ class M3NodeParser(NodeParser):
         private = {**(state.get("__pydantic_private__") or {}), "_spans": None}
         values = {**state["__dict__"], "callback_manager": CallbackManager([])}
         return {**state, "__dict__": values, "__pydantic_private__": private}
+
+
+def _name_of(encoder: Any) -> str:
+    """What tells the settings of a parser with this encoder from all others, and loads it again where a name can."""
+    from m3rag.encoder.shared import reload_options  # noqa: PLC0415 - torch takes seconds
+
+    info = getattr(encoder, "info", None)
+    if info is None:
+        return f"{type(encoder).__name__} {uuid4()}"  # how it counts, nobody knows
+    return str(info.name) if reload_options(encoder) is not None else f"{info.name} ({info.fingerprint})"
 
 
 def _unset(i: int, doc: BaseNode) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from m3rag.types import Hit
 
 NODE = RESERVED + "node"
-"""What of a node is neither id, text nor metadata, so that it comes back whole."""
+"""What of a node is neither id, text nor metadata, so that it comes back whole, see `to_node`."""
 
 _ELSEWHERE = ("id_", "text", "metadata", "class_name", "start_char_idx", "end_char_idx")
 
@@ -64,7 +64,7 @@ def to_chunk(node: BaseNode) -> Chunk:
     if taken:
         raise InputError(f"{owner}: the metadata key {taken[0]!r} is reserved: rename it, or leave it out")
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    start, end = _span(node, text)
+    start, end = span_of(node, text)
     return Chunk(
         id=node.node_id,
         document_id=node.ref_doc_id or node.node_id,
@@ -78,7 +78,7 @@ def to_chunk(node: BaseNode) -> Chunk:
 
 
 def to_passages(nodes: Sequence[BaseNode]) -> list[Chunk]:
-    """What a reranker reads of nodes: their headings and their text, under their own ids.
+    """What a reranker or an answer reads of nodes: their headings, text and place, under their own ids.
 
     Of several with one id, those that are not the same as the first get another, or they would be taken for it.
     """
@@ -99,14 +99,19 @@ def to_passages(nodes: Sequence[BaseNode]) -> list[Chunk]:
 def _passage(node: BaseNode) -> Chunk:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     document_id = node.ref_doc_id or node.node_id
-    return Chunk(node.node_id, document_id, text, 0, len(text), headings=_headings(node.metadata))
+    start, end = span_of(node, text)
+    page, headings = _page(node.metadata), _headings(node.metadata)
+    return Chunk(node.node_id, document_id, text, start, end, page=page, headings=headings)
 
 
 def to_node(chunk: Chunk) -> BaseNode:
-    """A chunk as a node: the very node that came in, or for a chunk of another origin a TextNode.
+    """A chunk as a node: the one that came in, or for a chunk of another origin a TextNode.
 
-    The metadata of the latter are the chunk's own and `document_id`, `headings` and `page` (from 1; left out for
-    formats without pages); its SOURCE is the document, and `start_char_idx` and `end_char_idx` its place there.
+    A TextNode, IndexNode, ImageNode or Node comes back equal to what it was. A Document, or a node of a class of your
+    own, comes back as a TextNode, as from LlamaIndex's own stores: without the fields that a TextNode has not.
+
+    The metadata of a chunk of another origin are its own and `document_id`, `headings` and `page` (from 1; left out
+    for formats without pages); its SOURCE is the document, `start_char_idx` and `end_char_idx` are its place there.
     """
     rest = chunk.metadata.get(NODE)
     if rest is not None:
@@ -126,17 +131,21 @@ def to_node(chunk: Chunk) -> BaseNode:
 def to_scored_node(hit: Hit) -> NodeWithScore:
     """A hit as a new node with its score, its place and the `scores` of each leg among the metadata.
 
-    No language model or embedding is shown the scores, and they do not count for the node's hash.
+    What a node that came in says of its place itself is left as it is. No language model or embedding is shown the
+    scores, and nothing that is added counts for the node's hash.
     """
     node = to_node(hit.chunk)
     own = without_reserved(node.metadata)
-    node.metadata = own | _place(hit.chunk) | {"scores": asdict(hit.scores)}
+    # Behind what came in: a node's hash counts the order of its metadata.
+    added = {key: value for key, value in _place(hit.chunk).items() if key not in own}
+    node.metadata = own | added | {"scores": asdict(hit.scores)}
     node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, "scores"]
     node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, "scores"]
     found_type = _FOUND.get(type(node))
     if found_type is not None:
         node = found_type(**{name: getattr(node, name) for name in type(node).model_fields})
         node._added = frozenset(node.metadata.keys() - own.keys())
+        node._replaced = {key: own[key] for key in own.keys() & {"scores"}}
     return NodeWithScore(node=node, score=hit.score)
 
 
@@ -148,11 +157,12 @@ class _Found(BaseNode):
     """
 
     _added: frozenset[str] = PrivateAttr(default=frozenset({"scores"}))
+    _replaced: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """Of the text and the metadata, without what the search added to them."""
-        own = {key: value for key, value in self.metadata.items() if key not in self._added}
+        own = {key: self._replaced.get(key, value) for key, value in self.metadata.items() if key not in self._added}
         return str(super(_Found, self.model_copy(update={"metadata": own})).hash)  # type: ignore[safe-super]
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -203,7 +213,8 @@ def _restored(chunk: Chunk, rest: Mapping[str, Any]) -> BaseNode:
     return metadata_dict_to_node({"_node_content": json.dumps(fields), "_node_type": rest["class_name"]})
 
 
-def _span(node: BaseNode, text: str) -> tuple[int, int]:
+def span_of(node: BaseNode, text: str) -> tuple[int, int]:
+    """Where a node's text stands in its document: what the node says if that fits, else the whole text."""
     start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
     if isinstance(start, int) and isinstance(end, int) and start >= 0 and end - start == len(text):
         return start, end

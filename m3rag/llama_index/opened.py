@@ -12,7 +12,9 @@ from weakref import WeakValueDictionary
 from m3rag.collection import Collection
 from m3rag.errors import InputError
 from m3rag.llama_index.given_embeddings import GivenEmbeddings
-from m3rag.store.place import MEMORY, place_of
+from m3rag.opened import shared_place
+from m3rag.settings import load_settings
+from m3rag.store.place import MEMORY
 
 if TYPE_CHECKING:
     from m3rag.store.place import Place
@@ -25,7 +27,9 @@ _LOCK = threading.Lock()
 
 
 def opened(index: str, model: str | None, dense_dim: int | None) -> Collection:
-    """The collection at a place, that of this process where one is still in use (a folder is locked by one).
+    """The collection at a place, that of this process where one is still in use.
+
+    Another model's, or another framework's, shares the open index, see `m3rag.opened`.
 
     Raises:
         InputError: If both a model and a dimension are given.
@@ -34,11 +38,13 @@ def opened(index: str, model: str | None, dense_dim: int | None) -> Collection:
     if dense_dim is not None and model is not None:
         raise InputError("dense_dim is for embeddings that nodes bring: leave out model")
     given = None if dense_dim is None else GivenEmbeddings(dense_dim)
-    key = _key(place_of(index), given.info.name if given else model)
+    settings = load_settings()
+    place = shared_place(index, settings)
+    key = _key(place, given.info.name if given else model)
     with _LOCK:
         found = _OPENED.get(key)
-        if found is None:
-            found = Collection(index, model=model, encoder=given, mode="dense" if given else None)
+        if found is None or _is_deleted(found):
+            found = Collection(place, model=model, settings=settings, encoder=given, mode="dense" if given else None)
             _remember(key, found)
         return found
 
@@ -75,6 +81,11 @@ def unpicklable(index: str) -> None:
 def _remember(key: _Key, collection: Collection) -> None:
     if key[0] != MEMORY:
         _OPENED[key] = collection
+
+
+def _is_deleted(collection: Collection) -> bool:
+    """Whether it still has an index open of which the folder is gone."""
+    return collection.path is not None and collection.exists and not collection.place.exists()
 
 
 def _key(place: Place, model: str | None) -> _Key:

@@ -50,8 +50,8 @@ class M3Rerank(BaseNodePostprocessor):
         ```
 
     What is given stays as it is: the result is new. A passage is the node's `headings` (a list of strings in its
-    metadata) and its text. Asynchronous calls run on threads. A pickle holds the settings, not the weights; with
-    `encoder` or `reranker` there is none.
+    metadata) and its text. Asynchronous calls run on threads. A pickle, and `to_dict`, hold the settings, not the
+    weights; with `encoder` or `reranker` there is neither.
 
     Args:
         reranker: One already made; its settings are its own.
@@ -59,7 +59,7 @@ class M3Rerank(BaseNodePostprocessor):
             `reranker=ColbertReranker(knowledge_base.encoder, knowledge_base.store)` costs less.
 
     Attributes:
-        model: A hub id or a checkpoint folder.
+        model: A hub id or a checkpoint folder; of a reranker that was given its model's name, else its class's.
         top_n: Most nodes to return; None for all.
         keep_retrieval_score: Whether the nodes' metadata have the score that they came with, as `retrieval_score`.
         device: As torch names it; None for a CUDA device if there is one, else the CPU.
@@ -94,11 +94,14 @@ class M3Rerank(BaseNodePostprocessor):
             raise InputError("M3Rerank takes a reranker, or an encoder to rerank by ColBERT: give one of them")
         if contradicting and (reranker is not None or encoder is not None):
             raise InputError(f"the model is already loaded: leave out {', '.join(contradicting)}")
-        super().__init__(**fields)
         if encoder is not None:
             from m3rag.reranking.colbert import ColbertReranker  # noqa: PLC0415
 
             reranker = ColbertReranker(encoder)
+        if reranker is not None:
+            name = getattr(reranker, "model", None)
+            fields["model"] = name if isinstance(name, str) else type(reranker).__name__
+        super().__init__(**fields)
         self._given = reranker is not None
         self._reranker = reranker if reranker is not None else self._loaded()
 
@@ -114,15 +117,15 @@ class M3Rerank(BaseNodePostprocessor):
             raise InputError("M3Rerank needs the question: give query_str or query_bundle")
         if not nodes:
             return []
-        question, model = query_bundle.query_str, type(self._reranker).__name__ if self._given else self.model
+        question = query_bundle.query_str
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
             EventPayload.QUERY_STR: question,
             EventPayload.TOP_K: self.top_n,
-            EventPayload.MODEL_NAME: model,
+            EventPayload.MODEL_NAME: self.model,
         }
         top_n = len(nodes) if self.top_n is None else self.top_n
-        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=model))
+        dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=top_n, model_name=self.model))
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             # Nodes are told apart by where they stand: the same one may have come from several retrievers.
             places: dict[str, list[NodeWithScore]] = {}
@@ -150,10 +153,22 @@ class M3Rerank(BaseNodePostprocessor):
 
         return CrossEncoderReranker(self.model, **{name: getattr(self, name) for name in _MODEL_OPTIONS})
 
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """The settings without the weights.
+
+        Raises:
+            InputError: If an encoder or a reranker was given, which no settings would make again.
+        """
+        self._require_named("written as a dict")
+        return dict(super().to_dict(**kwargs))
+
+    def _require_named(self, what: str) -> None:
+        if self._given:
+            raise InputError(f"the reranker given cannot be {what}: make M3Rerank(...) anew where it is needed")
+
     def __getstate__(self) -> dict[str, Any]:
         """The settings without the weights."""
-        if self._given:
-            raise InputError("the reranker given cannot be pickled: make M3Rerank(...) anew where it is needed")
+        self._require_named("pickled")
         fields = type(self).model_fields.keys() - {"callback_manager"}
         return {"__dict__": {name: getattr(self, name) for name in fields}}
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, StreamingResponse
+from llama_index.core.base.response.schema import RESPONSE_TYPE, AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads, response_of
+from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.types import Answer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from m3rag.knowledge_base import KnowledgeBase
+    from m3rag.types import Hit
 
 
 def create_query_engine(
@@ -63,6 +64,9 @@ class M3QueryEngine(BaseQueryEngine):
     a source node's id), `answered` (False where the documents do not answer: the text then says so), `support`
     and `answer`. A streamed response gives the text as the model writes it, and has these when it has been read
     to its end: `answer` is then the text with its marks checked.
+
+    Its stages may be called one by one: `synthesize` takes what `retrieve` gave, or nodes of another origin. Where
+    there is no index, a question raises IndexMissingError, as `KnowledgeBase.ask` does.
     """
 
     def __init__(self, answers: Answers, *, streaming: bool = False) -> None:
@@ -74,23 +78,62 @@ class M3QueryEngine(BaseQueryEngine):
         """The passages that an answer would be made from."""
         return nodes_of(self._answers.retrieve(query_bundle.query_str))
 
+    async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """As `retrieve`, on a thread."""
+        return await asyncio.to_thread(self.retrieve, query_bundle)
+
+    def synthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """An answer from nodes, whoever found them.
+
+        Args:
+            query_bundle: The question.
+            nodes: What `retrieve` gave, or any other nodes, best first. Without a language model they must be of this
+                index, and what it holds is quoted, whatever was done to their text.
+            additional_source_nodes: Added to the response's source nodes, and to nothing else.
+
+        Raises:
+            InputError: If the question is blank, or a node is not of this index and there is no language model.
+        """
+        sources = [*nodes, *(additional_source_nodes or ())]
+        return self._response(query_bundle.query_str, self._answers.passages(nodes), sources)
+
+    async def asynthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """As `synthesize`, on a thread."""
+        if not self._streaming:
+            return await asyncio.to_thread(self.synthesize, query_bundle, nodes, additional_source_nodes)
+        hits = await asyncio.to_thread(self._answers.passages, nodes)
+        return self._astreamed(query_bundle.query_str, hits, [*nodes, *(additional_source_nodes or ())])
+
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         question = query_bundle.query_str
         with self._told(question) as event:
-            response = self._response(question)
+            hits = self._answers.retrieve(question)
+            response = self._response(question, hits, nodes_of(hits))
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
-    def _response(self, question: str) -> RESPONSE_TYPE:
-        hits = self._answers.retrieve(question)
+    def _response(self, question: str, hits: list[Hit], sources: list[NodeWithScore]) -> RESPONSE_TYPE:
         if not self._streaming:
-            return response_of(self._answers.synthesize(question, hits))
+            answer = self._answers.synthesize(question, hits)
+            return Response(answer.text, sources, metadata_of(answer))
         metadata: dict[str, Any] = {}
-        return StreamingResponse(
-            _pieces(self._answers.stream(question, hits), metadata),  # type: ignore[arg-type]
-            nodes_of(hits),
-            metadata,
-        )
+        pieces = _pieces(self._answers.stream(question, hits), metadata)
+        return StreamingResponse(pieces, sources, metadata)  # type: ignore[arg-type]
+
+    def _astreamed(self, question: str, hits: list[Hit], sources: list[NodeWithScore]) -> AsyncStreamingResponse:
+        metadata: dict[str, Any] = {}
+        pieces = on_threads(_pieces(self._answers.stream(question, hits), metadata))
+        return AsyncStreamingResponse(_generator(pieces), sources, metadata)  # type: ignore[arg-type]
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         question = query_bundle.query_str
@@ -98,9 +141,7 @@ class M3QueryEngine(BaseQueryEngine):
             return await asyncio.to_thread(self._query, query_bundle)
         with self._told(question) as event:
             hits = await asyncio.to_thread(self._answers.retrieve, question)
-            metadata: dict[str, Any] = {}
-            pieces = on_threads(_pieces(self._answers.stream(question, hits), metadata))
-            response = AsyncStreamingResponse(_generator(pieces), nodes_of(hits), metadata)  # type: ignore[arg-type]
+            response = self._astreamed(question, hits, nodes_of(hits))
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle
@@ -52,11 +52,14 @@ class M3Retriever(BaseRetriever):
     Nodes are new objects: `id_` is the chunk's id, `text` its text, `start_char_idx` and
     `end_char_idx` its place in the document, which is the node's SOURCE; a node that LlamaIndex
     wrote comes back with all that it had. The metadata are the chunk's own and `document_id`, `page`
-    (from 1; left out for formats without pages), `headings`, and `scores` (`dense`, `lexical`,
-    `colbert`, `bm25`, `rerank`; None for what was not looked at), which no language model or embedding is shown.
+    (from 1; left out for formats without pages), `headings`, where a node that LlamaIndex wrote does not say
+    otherwise, and `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at), which
+    no language model or embedding is shown.
 
     Where a query bundle brings its own strings to embed (HyDE does), these are searched for
     together. Its embedding is not used: M3 needs the text for the other two representations.
+
+    Where there is no index, `retrieve` raises IndexMissingError, as `KnowledgeBase.search` does.
 
     Args:
         knowledge_base: Where to search: a `KnowledgeBase` or a `Collection`.
@@ -96,6 +99,16 @@ class M3Retriever(BaseRetriever):
         self._knowledge_base = knowledge_base
         self._condition = condition_of(filters)
         self._options: dict[str, Any] = {"k": similarity_top_k, **options}
+
+    @property
+    def similarity_top_k(self) -> int | None:
+        """Most nodes to give, None for the setting; it may be set anew, as of LlamaIndex's own retriever."""
+        return cast("int | None", self._options["k"])
+
+    @similarity_top_k.setter
+    def similarity_top_k(self, similarity_top_k: int | None) -> None:
+        require_positive("similarity_top_k", similarity_top_k)
+        self._options = {**self._options, "k": similarity_top_k}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [to_scored_node(hit) for hit in self._search(query_bundle).run()]

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.runnables import ConfigurableField
 from pydantic import ValidationError
 
 from m3rag.collection import Collection
 from m3rag.errors import InputError
-from m3rag.langchain import M3DocumentIndex, M3Retriever
+from m3rag.langchain import M3DocumentIndex, M3Retriever, M3VectorStore
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 
@@ -83,10 +85,47 @@ def test_over_other_embeddings_and_a_folder(tmp_path: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("given", [{"k": 0}, {"top_k": 3}, {"mode": "sideways"}, {}])
+@pytest.mark.parametrize("given", [{"k": 0}, {"top_k": 3}, {"mode": "sideways"}, {"filter": {"x": {"$near": 1}}}, {}])
 def test_what_cannot_be_used_is_told_when_it_is_made(given: dict[str, object]) -> None:
-    with pytest.raises(Exception, match=r"greater than or equal to 1|top_k|unknown mode 'sideways'|no embedding"):
+    said = r"greater than or equal to 1|top_k|unknown mode 'sideways'|no embedding|\$near"
+    with pytest.raises(Exception, match=said):
         M3DocumentIndex(**({"index": ":memory:"} if "mode" in given else {}), **given)
+
+
+@pytest.mark.parametrize("folder", [None, "index"])
+async def test_a_configured_copy_finds_what_the_index_holds(tmp_path: Path, folder: str | None) -> None:
+    class Counted(DeterministicFakeEmbedding):
+        asked: ClassVar[list[str]] = []
+
+        def embed_query(self, text: str) -> list[float]:
+            self.asked.append(text)
+            return super().embed_query(text)
+
+    embedding = Counted(size=8)
+    index = M3DocumentIndex(embedding=embedding, index=folder and tmp_path / folder, settings=Settings())
+    index.upsert(DOCUMENTS)
+    configurable = index.configurable_fields(k=ConfigurableField(id="k"), mode=ConfigurableField(id="mode"))
+    embedding.asked.clear()
+    assert len(configurable.with_config(configurable={"k": 1}).invoke("ducks")) == 1
+    assert len(await configurable.with_config(configurable={"k": 2}).ainvoke("ducks")) == 2
+    assert embedding.asked == ["ducks"] * 2, "a copy does not ask anew what model it is"
+    (found,) = configurable.with_config(configurable={"k": 1, "mode": "bm25"}).invoke("rails")
+    assert found.id == "train"
+    assert len(M3DocumentIndex(collection=index.collection, k=2).invoke("ducks")) == 2
+    assert "collection" not in index.model_dump()
+    index.close()
+
+
+def test_a_copy_for_another_index_opens_that(tmp_path: Path) -> None:
+    embedding = DeterministicFakeEmbedding(size=8)
+    with M3VectorStore.from_documents(DOCUMENTS[2:], embedding, index=tmp_path / "other"):
+        index = M3DocumentIndex(embedding=embedding, index=tmp_path / "index")
+        index.upsert(DOCUMENTS[:2])
+        configurable = index.configurable_fields(index=ConfigurableField(id="index"))
+        (found,) = configurable.with_config(configurable={"index": tmp_path / "other"}).invoke("ducks")
+        assert found.id == "train"
+        assert len(index.invoke("ducks")) == 2
+        index.close()
 
 
 def test_a_key_in_the_wrong_place_is_not_shown() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 
 from m3rag.errors import InputError
 from m3rag.langchain.documents import DOOR, to_chunk, to_document, to_document_with_scores
+from m3rag.store.filters import matches
 from m3rag.types import Chunk, Hit, LegScores
 
 
@@ -47,6 +48,8 @@ def test_neither_way_shares_memory() -> None:
         ({"source": "a.pdf"}, ("a.pdf", 0, 6, None, ())),
         ({"source": ""}, ("c1", 0, 6, None, ())),
         ({"source": 7}, ("c1", 0, 6, None, ())),
+        ({"document_id": "a", "source": "a.pdf"}, ("a", 0, 6, None, ())),
+        ({"document_id": 7, "source": "a.pdf"}, ("a.pdf", 0, 6, None, ())),
         ({"start": 5, "end": 11, "start_index": 9}, ("c1", 5, 11, None, ())),
         ({"start": 5, "end": 10}, ("c1", 0, 6, None, ())),
         ({"start": True, "end": 7}, ("c1", 0, 6, None, ())),
@@ -76,7 +79,7 @@ def test_a_splitters_note_of_the_passage_means_nothing_to_answers() -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"lang": "en", "when": date(2024, 1, 2)}, "document 'c1': the metadata of 'when' are not JSON .*date"),
+        ({"lang": "en", "when": {1, 2}}, "document 'c1': the metadata of 'when' are not JSON .*set"),
         ({"score": float("nan")}, "the metadata of 'score' are not JSON"),
         ({"deep": {"set": {1}}}, "the metadata of 'deep' are not JSON .*set"),
     ],
@@ -84,6 +87,13 @@ def test_a_splitters_note_of_the_passage_means_nothing_to_answers() -> None:
 def test_metadata_that_are_not_json_are_named(metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_chunk(Document(page_content="Ducks.", metadata=metadata), "c1")
+
+
+def test_dates_become_text_that_filters_understand() -> None:
+    when = datetime(2024, 1, 2, 3, tzinfo=timezone.utc)
+    chunk = to_chunk(Document(page_content="Ducks.", metadata={"when": when, "days": [date(2024, 1, 2)]}), "c1")
+    assert to_document(chunk).metadata == {"when": "2024-01-02T03:00:00+00:00", "days": ["2024-01-02"]}
+    assert matches(chunk, {"when": {"$gte": when}, "days": date(2024, 1, 2)})
 
 
 def test_a_key_that_is_no_string_is_named() -> None:

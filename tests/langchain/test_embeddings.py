@@ -149,6 +149,13 @@ def test_bad_texts_are_named(embeddings: M3Embeddings) -> None:
         embeddings.embed_documents("ducks")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="text 1 is a NoneType"):
         embeddings.embed_documents(["ducks", None])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="texts is a NoneType, must be a list of strings"):
+        embeddings.embed_documents(None)  # type: ignore[arg-type]
+
+
+def test_texts_may_come_from_a_generator(embeddings: M3Embeddings) -> None:
+    texts = ["Ducks swim.", "Enten"]
+    assert embeddings.embed_documents(text for text in texts) == embeddings.embed_documents(texts)  # type: ignore[arg-type]
 
 
 def test_a_pickle_holds_settings_only_and_comes_back_the_same(embeddings: M3Embeddings) -> None:

@@ -86,6 +86,13 @@ def test_nothing_gives_nothing_and_a_blank_query_is_refused() -> None:
         M3Reranker(encoder=HashEncoder()).compress_documents(documents(), " ")
 
 
+def test_documents_and_pairs_may_come_from_a_generator() -> None:
+    reranker = M3Reranker(encoder=HashEncoder())
+    assert reranker.compress_documents(iter(documents()), QUERY) == reranker.compress_documents(documents(), QUERY)  # type: ignore[arg-type]
+    model, pairs = M3CrossEncoder(encoder=HashEncoder()), [(QUERY, text) for text in TEXTS]
+    assert model.score(iter(pairs)) == model.score(pairs)  # type: ignore[arg-type]
+
+
 def test_the_cross_encoder_scores_pairs_in_their_order() -> None:
     model = M3CrossEncoder(encoder=HashEncoder())
     pairs = [(query, text) for text in TEXTS for query in (QUERY, "trains on rails")]

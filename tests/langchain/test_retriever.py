@@ -13,7 +13,8 @@ from langchain_core.runnables import RunnableLambda
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from m3rag import Chunk, Hit, KnowledgeBase
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.collection import Collection
+from m3rag.errors import ConfigurationError, IndexMissingError, InputError
 from m3rag.langchain import M3Retriever
 from m3rag.reranking import ColbertReranker
 from m3rag.retrieval import SearchOptions, TokenMatch
@@ -271,6 +272,38 @@ def test_what_cannot_be_used_is_named() -> None:
         M3Retriever(knowledge_base=Double(a_hit()), search_kwargs={"k": 3})
     with pytest.raises(ValueError, match=r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"):
         M3Retriever(knowledge_base="my-index")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"mode": "nope"}, "unknown mode 'nope'"),
+        ({"alpha": 2.0}, "alpha is the part of the dense leg, from 0"),
+        ({"alpha": 0.5, "mode": "all"}, "choose mode='dense\\+lexical'"),
+        ({"alpha": 0.5, "weights": "miracl"}, "alpha and weights say the same thing"),
+        ({"fusion": "x"}, "unknown fusion 'x'"),
+        ({"fusion": "weighted", "mode": "dense+bm25"}, "those of BM25 have no bound"),
+        ({"rrf_k": -1.0}, "reciprocal rank fusion must be"),
+        ({"diversity": 3.0}, "diversity goes from 0"),
+        ({"filter": {"$x": 1}}, r"\$x"),
+        ({"weights": "zz"}, "unknown weights 'zz'"),
+        ({"rerank_top": 0}, "rerank_top must be at least 1"),
+    ],
+)
+def test_an_option_that_no_search_takes_is_told_when_it_is_made(options: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValueError, ConfigurationError), match=said):
+        M3Retriever(knowledge_base=Double(a_hit()), **options)
+
+
+def test_a_missing_index_is_told(tmp_path: Path) -> None:
+    retriever = M3Retriever(knowledge_base=Collection(tmp_path / "index", encoder=HashEncoder(), settings=Settings()))
+    with pytest.raises(IndexMissingError, match="there is no index at"):
+        retriever.invoke("ducks")
+
+
+def test_what_a_call_may_still_complete_is_no_error(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base=knowledge_base, alpha=0.5, k=1)
+    assert len(retriever.invoke("ducks", mode="dense+lexical")) == 1
 
 
 def test_serialised_it_leaves_the_knowledge_base_out() -> None:

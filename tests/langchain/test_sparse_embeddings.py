@@ -86,6 +86,7 @@ def test_what_cannot_be_used_is_told(sparse: M3SparseEmbeddings) -> None:
         M3SparseEmbeddings(model="mini", encode_kwargs={"prompt": "x"})
     with pytest.raises(InputError, match="got one string"):
         sparse.embed_documents("ducks")  # type: ignore[arg-type]
+    assert sparse.embed_documents(text for text in ["ducks"]) == sparse.embed_documents(["ducks"])  # type: ignore[arg-type]
     foreign = EmbeddingsEncoder(DeterministicFakeEmbedding(size=8))
     with pytest.raises(ConfigurationError, match="M3SparseEmbeddings needs the leg lexical"):
         M3SparseEmbeddings(encoder=foreign)

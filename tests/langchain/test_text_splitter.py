@@ -104,6 +104,16 @@ def test_texts_and_metadatas_must_be_as_many():
         splitter().create_documents("one")
 
 
+def test_what_is_no_text_is_told():
+    with pytest.raises(InputError, match="text is a list, must be one string: create_documents takes several"):
+        splitter().split_text(["a"])
+    with pytest.raises(InputError, match="a document is a str: create_documents splits texts"):
+        splitter().split_documents(["a"])
+    with pytest.raises(InputError, match="texts is a int, must be a list of strings"):
+        splitter().create_documents(7)
+    assert [chunk.page_content for chunk in splitter().create_documents(text for text in "ab")] == ["a", "b"]
+
+
 def test_nothing_gives_nothing():
     assert splitter().split_documents([Document(page_content=" \n"), Document(page_content="")]) == []
 

@@ -14,7 +14,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from m3rag import KnowledgeBase
 from m3rag.collection import Collection
 from m3rag.encoder import M3Encoder
-from m3rag.errors import ConfigurationError, IndexLockedError, InputError
+from m3rag.errors import ConfigurationError, IndexLockedError, IndexMismatchError, InputError
 from m3rag.langchain import M3Embeddings, M3Retriever, M3VectorStore
 from m3rag.langchain.foreign import EncoderEmbeddings
 from m3rag.settings import Settings
@@ -238,7 +238,7 @@ def test_what_cannot_be_stored_changes_nothing(empty: M3VectorStore) -> None:
         ([good, Document(id="c", page_content="\ud800")], "not valid Unicode"),
     ):
         with pytest.raises(InputError, match=message):
-            empty.add_documents(bad)
+            empty.add_documents(bad, batch_size=1)
     with pytest.raises(InputError, match="1 documents and 2 ids"):
         empty.add_documents([good], ids=["a", "b"])
     with pytest.raises(InputError, match="an id is 7, a int"):
@@ -307,11 +307,53 @@ def test_a_given_collection_is_left_open_and_an_own_one_closed(tmp_path: Path) -
         assert collection.get(["a"])[0].text == "Ducks."
     own = M3VectorStore(DeterministicFakeEmbedding(size=8), index=tmp_path / "own", settings=settings())
     own.add_texts(["a"], ids=["1"])
+    other = Collection(tmp_path / "own", settings=settings())
     with pytest.raises(IndexLockedError):
-        M3VectorStore(DeterministicFakeEmbedding(size=8), index=tmp_path / "own", settings=settings())
+        other.documents()
     own.close()
     own.close()
-    M3VectorStore(DeterministicFakeEmbedding(size=8), index=tmp_path / "own", settings=settings()).close()
+    with other:
+        assert [record.id for record in other.documents()] == ["1"]
+
+
+def test_stores_on_one_folder_share_what_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = M3VectorStore.from_documents(DOCUMENTS[:2], DeterministicFakeEmbedding(size=8), index="index")
+    again = M3VectorStore.from_documents(DOCUMENTS[:3], DeterministicFakeEmbedding(size=8), index=tmp_path / "index")
+    with pytest.raises(IndexMismatchError, match="nothing was changed"):
+        M3VectorStore(DeterministicFakeEmbedding(size=16), index="index")
+    assert first.get_by_ids(["ente"]) == [by_id("ente")]
+    words = M3VectorStore(DeterministicFakeEmbedding(size=8), index="index", mode="bm25", settings=Settings(top_k=1))
+    assert ids(words.similarity_search("Enten")) == ["ente"]
+    assert len(first.similarity_search("Enten")) == 3, "the mode of another store is its own"
+    first.close()
+    again.add_documents(DOCUMENTS[3:])
+    words.close()
+    assert again.get_by_ids(list(TEXTS)) == DOCUMENTS
+    again.close()
+    with Collection("index", settings=settings()) as collection:
+        assert len(collection.documents()) == len(DOCUMENTS)
+
+
+@pytest.mark.parametrize("langchain_first", [True, False])
+def test_both_frameworks_share_one_folder(tmp_path: Path, langchain_first: bool) -> None:
+    llama_index = pytest.importorskip("m3rag.llama_index", reason="llama-index-core is not installed")
+    schema = pytest.importorskip("llama_index.core.schema")
+    embedding, index = M3Embeddings(model="mini"), tmp_path / "index"
+    nodes = [schema.TextNode(id_="node", text="Trains run on rails.")]
+    if langchain_first:
+        store = M3VectorStore.from_texts(["Ducks swim."], embedding, ids=["text"], index=index)
+        other = llama_index.M3VectorStore(index=index)
+        other.add(nodes)
+    else:
+        other = llama_index.M3VectorStore(index=index, model="mini")
+        other.add(nodes)
+        store = M3VectorStore.from_texts(["Ducks swim."], embedding, ids=["text"], index=index)
+    assert sorted(node.node_id for node in other.get_nodes()) == ["node", "text"]
+    assert ids(store.similarity_search("trains on rails", k=1)) == ["node"]
+    other.client.close()
+    assert len(store.similarity_search("trains on rails")) == 2
+    store.close()
 
 
 def test_contradictory_arguments_are_named() -> None:
@@ -359,6 +401,7 @@ def test_the_embeddings_of_a_collection_are_its_dense_leg(store: M3VectorStore) 
     assert isinstance(store.embeddings, EncoderEmbeddings)
     texts = ["Ducks swim.", "Enten"]
     assert store.embeddings.embed_documents(texts) == HashEncoder().encode_documents(texts).dense.tolist()
+    assert store.embeddings.embed_documents(iter(texts)) == store.embeddings.embed_documents(texts)  # type: ignore[arg-type]
 
 
 def test_making_a_retriever_loads_no_model(tmp_path: Path) -> None:

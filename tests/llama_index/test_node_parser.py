@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.schema import Document, MetadataMode, NodeRelationship, TextNode
 
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.chunking.parents import PARENT
+from m3rag.encoder import CachedEncoder, M3Encoder, MemoryCache
+from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.llama_index import M3NodeParser
 from m3rag.testing import HashEncoder
 
@@ -97,6 +101,95 @@ def test_nodes_can_be_split_again_and_stay_their_documents():
     assert {node.ref_doc_id for node in small} == {"doc"}
     assert len({node.node_id for node in small}) == len(small)
     assert len(parser()([TextNode(text="No document at all.")])) == 1
+
+
+@pytest.mark.parametrize("strategy", ["structure", "small-to-big"])
+def test_nodes_of_nodes_have_their_place_in_the_document(strategy):
+    text = " ".join(f"Duck {i} swims in pond {i}. It eats weed. Cat {i} climbs a tree." for i in range(30))
+    large = parser(chunk_tokens=64, overlap_tokens=0)([Document(id_="D", text=text)])
+    assert large[1].start_char_idx > 0
+    small = parser(chunk_tokens=16, overlap_tokens=0, strategy=strategy).get_nodes_from_documents(large)
+    assert len(small) > len(large)
+    for node in small:
+        assert text[node.start_char_idx : node.end_char_idx] == node.text
+        if strategy == "small-to-big":
+            start, end = node.metadata[PARENT]
+            assert start <= node.start_char_idx < node.end_char_idx <= end
+
+
+@pytest.mark.parametrize("place", [(None, None), (7, 9), (-3, 27)])
+def test_nodes_of_a_node_whose_place_is_not_known_have_theirs_in_the_node(place):
+    source = Document(id_="D", text="").as_related_node_info()
+    node = TextNode(text="Ducks swim. Trains run on rails."[:30], start_char_idx=place[0], end_char_idx=place[1])
+    node.relationships[NodeRelationship.SOURCE] = source
+    (one,) = parser()([node])
+    assert (one.start_char_idx, one.end_char_idx) == (0, 30)
+
+
+def test_a_node_with_a_place_but_no_document_is_itself_the_source():
+    node = TextNode(text="Ducks swim.", start_char_idx=40, end_char_idx=51)
+    (one,) = parser()([node])
+    assert (one.ref_doc_id, one.start_char_idx, one.end_char_idx) == (node.node_id, 0, 11)
+
+
+def test_what_a_small_chunk_knows_of_its_passage_is_not_said_of_its_parts():
+    small = parser(strategy="small-to-big")([Document(id_="doc", text=REPEATED)])
+    assert not any(
+        key.startswith("m3rag:") for node in parser(chunk_tokens=8, overlap_tokens=0)(small) for key in node.metadata
+    )
+
+
+def test_caches_tell_parsers_of_different_encoders_apart():
+    documents = [Document(text=REPEATED, id_="doc")]
+
+    class Halves(HashEncoder):
+        @property
+        def info(self):
+            return replace(super().info, fingerprint="halves")
+
+    class Spans:
+        word_spans = HashEncoder().word_spans
+
+    mini = M3Encoder("mini", device="cpu")
+    one, other = Spans(), Spans()
+    made = [{}, {"model_name": "mini"}, {"encoder": HashEncoder()}, {"encoder": Halves()}]
+    made += [{"encoder": one}, {"encoder": other}]  # of which no name is known
+    hashes = [get_transformation_hash(documents, M3NodeParser(**options)) for options in made]
+    assert len(set(hashes)) == len(hashes)
+    for encoder in (mini, CachedEncoder(mini, MemoryCache())):
+        assert get_transformation_hash(documents, M3NodeParser(encoder=encoder)) == hashes[1]
+    assert get_transformation_hash(documents, M3NodeParser(encoder=HashEncoder())) == hashes[2]
+
+
+def test_a_pipeline_gives_no_nodes_of_another_tokenizer():
+    documents = [Document(text=REPEATED, id_="doc")]
+    pipeline = IngestionPipeline(transformations=[parser()])
+    pipeline.run(documents=documents)
+    pipeline.transformations = [parser(encoder=M3Encoder("mini", device="cpu"))]
+    fresh = pipeline.transformations[0](documents)
+    assert [node.text for node in pipeline.run(documents=documents)] == [node.text for node in fresh]
+    assert [node.text for node in parser()(documents)] != [node.text for node in fresh]
+
+
+def test_a_dict_of_a_shared_encoder_gives_the_same_nodes_or_none():
+    documents = [Document(text=REPEATED, id_="doc")]
+    shared = M3NodeParser(encoder=M3Encoder("mini", device="cpu"))
+    assert shared.model_name == "mini"
+    restored = M3NodeParser.from_dict(shared.to_dict())
+    assert [node.text for node in restored(documents)] == [node.text for node in shared(documents)]
+    unknown = M3NodeParser.from_dict(M3NodeParser(encoder=HashEncoder()).to_dict())
+    with pytest.raises(ModelError, match="unknown model 'hash"):
+        unknown(documents)
+
+
+def test_it_is_made_from_defaults_as_the_parsers_of_llama_index_are():
+    documents = [Document(text=REPEATED, id_="doc")]
+    made = M3NodeParser.from_defaults(encoder=HashEncoder(), chunk_tokens=16, overlap_tokens=0, callback_manager=None)
+    plain = parser(chunk_tokens=16, overlap_tokens=0)
+    assert made.to_dict() == plain.to_dict()
+    assert [node.node_id for node in made(documents)] == [node.node_id for node in plain(documents)]
+    with pytest.raises(ValueError, match="chunk_size"):
+        M3NodeParser.from_defaults(chunk_size=8)
 
 
 def test_in_a_pipeline_it_repeats_and_its_cache_knows_the_settings():

@@ -78,6 +78,24 @@ def test_a_document_comes_back_as_a_node_with_its_text() -> None:
     assert (back.node_id, back.get_content(), back.metadata) == ("d", "All of it.", {"k": 1})
 
 
+class Own(TextNode):
+    """A class of a user's, with a field more."""
+
+    colour: str = "blue"
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Own"
+
+
+@pytest.mark.parametrize("node_type", [Document, Own])
+def test_of_other_classes_a_text_node_comes_back(node_type: Any) -> None:
+    node = node_type(id_="n", text="All.", metadata={"k": 1}, text_template="<{content}>", relationships=SOURCE)
+    back = to_node(to_chunk(node))
+    assert type(back) is TextNode
+    assert back == TextNode(id_="n", text="All.", metadata={"k": 1}, text_template="<{content}>", relationships=SOURCE)
+
+
 def test_a_chunk_has_the_place_of_the_node() -> None:
     chunk = to_chunk(full())
     assert (chunk.id, chunk.document_id, chunk.text) == ("n1", "a.pdf", "Enten — 🦆 schwimmen.")
@@ -150,7 +168,12 @@ def test_a_scored_node_shows_no_reserved_key_and_leaves_the_hit_alone() -> None:
 
 
 def test_the_hash_is_that_of_the_stored_node_whatever_the_search() -> None:
-    for node in (full(), IndexNode(id_="i", text="an index", index_id="other", metadata={"k": 1})):
+    own = {"k": 1, "scores": "mine", "headings": ["A"], "page": 3, "document_id": "x", "z": 0}
+    for node in (
+        full(),
+        IndexNode(id_="i", text="an index", index_id="other", metadata={"k": 1}),
+        TextNode(id_="t", text="a text", metadata=own),
+    ):
         chunk = to_chunk(node)
         found = [
             to_scored_node(Hit(chunk, 0.5, LegScores(**scores))).node for scores in ({"dense": 1.0}, {"bm25": 3.0})

@@ -18,7 +18,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from m3rag.collection import Collection
 from m3rag.errors import InputError
 from m3rag.llama_index import M3Rerank, M3Retriever, M3VectorStore
-from m3rag.reranking import ColbertReranker
+from m3rag.reranking import ColbertReranker, CrossEncoderReranker
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 from m3rag.types import Hit
@@ -142,6 +142,19 @@ def test_a_shared_reranker_uses_the_stored_vectors_and_is_not_pickled() -> None:
         assert [node.node_id for node in response.source_nodes] == ["ducks", "geese"]
         with pytest.raises(InputError, match="the reranker given cannot be pickled"):
             pickle.dumps(rerank)
+
+
+def test_a_dict_never_swaps_the_reranker_that_was_given(checkpoint: Path) -> None:
+    cross = CrossEncoderReranker(checkpoint, device="cpu", normalize=True)
+    for rerank, name in (
+        (M3Rerank(encoder=HashEncoder()), "ColbertReranker"),
+        (M3Rerank(reranker=ColbertReranker(HashEncoder())), "ColbertReranker"),
+        (M3Rerank(reranker=cross), str(checkpoint)),
+    ):
+        assert rerank.model == name
+        for written in (rerank.to_dict, rerank.to_json):
+            with pytest.raises(InputError, match=r"given cannot be written as a dict: make M3Rerank\(...\) anew"):
+                written()
 
 
 async def test_the_event_loop_goes_on() -> None:

@@ -10,13 +10,13 @@ import pytest
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.llms import MockLLM
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import NodeRelationship, NodeWithScore, QueryBundle, RelatedNodeInfo, TextNode
 from llama_index.core.tools import QueryEngineTool
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from m3rag import KnowledgeBase
 from m3rag.answering.protocol import NO_ANSWER_TEXT
-from m3rag.errors import InputError
+from m3rag.errors import IndexMissingError, InputError
 from m3rag.llama_index import create_chat_engine, create_query_engine
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -116,6 +116,62 @@ async def test_the_event_loop_goes_on_while_the_model_writes(kb: KnowledgeBase, 
         await task
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("quoted", [False, True])
+async def test_its_two_stages_may_be_called_one_by_one(
+    kb: KnowledgeBase, scripted: Callable[..., Any], streaming: bool, quoted: bool
+) -> None:
+    llm = None if quoted else scripted("Trains run on rails [1]. They sing [7].")
+    engine, question = create_query_engine(kb, llm, streaming=streaming, k=2), QueryBundle("Do trains run on rails?")
+    nodes = engine.retrieve(question)
+    assert [node.node_id for node in nodes][:1] == ["b.txt#1"]
+    assert await engine.aretrieve(question) == nodes
+    more = NodeWithScore(node=TextNode(id_="more", text="Seen elsewhere."))
+    for whole, response in (
+        (engine.query(question), engine.synthesize(question, nodes, [more])),
+        (await engine.aquery(question), await engine.asynthesize(question, nodes, [more])),
+    ):
+        assert type(response) is type(whole)
+        assert response.source_nodes == [*nodes, more]
+        assert await _read(response) == await _read(whole)
+        assert response.metadata == whole.metadata
+        assert response.metadata["citations"][0]["chunk_id"] == "b.txt#1"
+
+
+async def _read(response: Any) -> str:
+    if isinstance(response, AsyncStreamingResponse):
+        return "".join([piece async for piece in response.async_response_gen()])
+    return str(response)
+
+
+def test_a_language_model_answers_from_nodes_of_any_origin(kb: KnowledgeBase, scripted: Callable[..., Any]) -> None:
+    related = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="cats.pdf")}
+    node = TextNode(
+        id_="x",
+        text="Cats climb trees.",
+        metadata={"page_label": "7", "headings": ["Cats"], "odd": object()},
+        start_char_idx=30,
+        end_char_idx=47,
+        relationships=related,
+    )
+    llm, question = scripted("Cats climb trees [1]."), QueryBundle("What do cats climb?")
+    response = create_query_engine(kb, llm).synthesize(question, [NodeWithScore(node=node)])
+    assert response.source_nodes[0].node is node
+    (citation,) = response.metadata["citations"]
+    assert (citation["document_id"], citation["start"], citation["end"]) == ("cats.pdf", 30, 47)
+    assert 'document="cats.pdf" page=7 section="Cats"' in llm.prompts[0]
+    assert create_query_engine(kb, llm).synthesize(question, []).metadata["answered"] is False
+    with pytest.raises(InputError, match=r"node 'x' is not in the index.*or make it with an llm"):
+        create_query_engine(kb).synthesize(question, [NodeWithScore(node=node)])
+
+
+def test_what_is_quoted_is_what_the_index_holds(kb: KnowledgeBase) -> None:
+    engine, question = create_query_engine(kb), QueryBundle("Do trains run on rails?")
+    nodes = engine.retrieve(question)
+    nodes[0].node.set_content("Trains, much shortened.")
+    assert str(engine.synthesize(question, nodes)) == "Trains run on rails. [1]"
+
+
 def test_without_a_language_model_the_answer_is_quoted(kb: KnowledgeBase) -> None:
     response = create_query_engine(kb).query("Do trains run on rails?")
     assert str(response) == "Trains run on rails. [1]"
@@ -185,6 +241,14 @@ def test_an_option_that_is_none_is_named_when_an_engine_is_made(
     for create in (create_query_engine, create_chat_engine):
         with pytest.raises(InputError, match=said):
             create(kb, **options)
+
+
+@pytest.mark.parametrize("llm", [True, False])
+def test_without_an_index_a_question_says_so(scripted: Callable[..., Any], llm: bool) -> None:
+    with KnowledgeBase(":memory:", encoder=HashEncoder(), settings=Settings()) as kb:
+        engine = create_query_engine(kb, scripted("Yes [1].") if llm else None)
+        with pytest.raises(IndexMissingError, match="ingest or upsert first"):
+            engine.query("Do ducks swim?")
 
 
 def test_what_cannot_be_used_is_named(kb: KnowledgeBase) -> None:

@@ -7,11 +7,11 @@ import pytest
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
-from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
+from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 
 from m3rag import Chunk, Hit, KnowledgeBase
 from m3rag.collection import Collection
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.errors import ConfigurationError, IndexMissingError, InputError
 from m3rag.llama_index import M3Retriever, M3VectorStore
 from m3rag.retrieval import SearchOptions
 from m3rag.settings import Settings
@@ -79,6 +79,19 @@ def test_top_k_filters_and_mode_are_honoured(knowledge_base: KnowledgeBase) -> N
         M3Retriever(knowledge_base, mode="sideways").retrieve("ducks")
 
 
+async def test_top_k_may_be_set_anew(knowledge_base: KnowledgeBase) -> None:
+    retriever = M3Retriever(knowledge_base)
+    assert retriever.similarity_top_k == 10
+    retriever.similarity_top_k = 1
+    assert retriever.similarity_top_k == 1
+    assert len(retriever.retrieve("ducks")) == len(await retriever.aretrieve("ducks")) == 1
+    with pytest.raises(InputError, match="similarity_top_k must be a whole number from 1, got 0"):
+        retriever.similarity_top_k = 0
+    assert retriever.similarity_top_k == 1
+    retriever.similarity_top_k = None  # the setting
+    assert len(retriever.retrieve("ducks")) == len(FILES)
+
+
 async def test_it_retrieves_asynchronously_just_the_same(knowledge_base: KnowledgeBase) -> None:
     retriever = M3Retriever(knowledge_base)
     assert await retriever.aretrieve("ducks") == retriever.retrieve("ducks")
@@ -127,6 +140,21 @@ def test_a_node_that_llama_index_wrote_comes_back_whole() -> None:
     assert found.node.text_template == "<{content}>"
     assert found.metadata["lang"] == "en"
     assert (found.metadata["document_id"], found.node_id) == ("n", "n")
+
+
+def test_what_a_node_says_of_its_place_itself_is_left_as_it_is() -> None:
+    said = {"document_id": "DOI 10.1", "page": "iv", "headings": "Birds", "lang": "en"}
+    with Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection:
+        M3VectorStore(collection).add([TextNode(text="Ducks swim.", id_="n", metadata=said)])
+        (found,) = M3Retriever(collection).retrieve("ducks")
+    assert {key: found.metadata[key] for key in said} == said
+
+
+def test_without_an_index_it_says_so_and_a_store_is_empty() -> None:
+    with Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection:
+        assert M3VectorStore(collection).query(VectorStoreQuery(query_str="ducks", similarity_top_k=1)).nodes == []
+        with pytest.raises(IndexMissingError, match="ingest or upsert first"):
+            M3Retriever(collection).retrieve("ducks")
 
 
 def test_the_strings_of_a_transformed_query_are_searched_for() -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import importlib
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from langchain_core.documents import Document
 
 from m3rag import KnowledgeBase
-from m3rag.langchain import M3CrossEncoder, M3Reranker, M3Retriever
+from m3rag.collection import Collection
+from m3rag.langchain import M3CrossEncoder, M3Reranker, M3Retriever, M3TextSplitter, M3VectorStore
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 
@@ -73,3 +77,47 @@ async def test_an_ensemble_joins_two_modes_and_keeps_metadata(knowledge_base: Kn
     scores = [fused[source] for source in sources(found)]
     assert scores == sorted(scores, reverse=True)
     assert sources(await ensemble.ainvoke(QUERY)) == sources(found)
+
+
+async def test_small_chunks_are_found_and_their_parents_given() -> None:
+    stores = pytest.importorskip("langchain_classic.storage")
+    encoder = HashEncoder()
+    retriever = retrievers.ParentDocumentRetriever(
+        vectorstore=M3VectorStore(collection=Collection(":memory:", encoder=encoder)),
+        docstore=stores.InMemoryStore(),
+        child_splitter=M3TextSplitter(encoder=encoder, chunk_tokens=16, overlap_tokens=0),
+        parent_splitter=M3TextSplitter(encoder=encoder, chunk_tokens=64, overlap_tokens=0),
+    )
+    text = "Ducks swim on ponds. " * 20 + "Trains run on rails. " * 20
+    retriever.add_documents([Document(id="a", page_content=text)])
+    parents = M3TextSplitter(encoder=encoder, chunk_tokens=64, overlap_tokens=0).split_text(text)
+    found = retriever.invoke("trains on rails")
+    assert {document.page_content for document in found} <= set(parents)
+    assert "Trains" in found[0].page_content
+    start = found[0].metadata["start_index"]
+    assert text[start : start + len(found[0].page_content)] == found[0].page_content
+    assert await retriever.ainvoke("trains on rails") == found
+
+
+def test_the_splitter_stands_by_itself_without_langchains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain_text_splitters", None)
+    monkeypatch.delitem(sys.modules, "m3rag.langchain.text_splitter")
+    alone = importlib.import_module("m3rag.langchain.text_splitter").M3TextSplitter
+    assert alone is not M3TextSplitter
+    options = {"encoder": HashEncoder(), "chunk_tokens": 16, "overlap_tokens": 0}
+    text = "Ducks swim on ponds. " * 20
+    assert alone(**options).create_documents([text]) == M3TextSplitter(**options).create_documents([text])
+
+
+def test_what_was_looked_at_lately_comes_first() -> None:
+    with M3VectorStore(collection=Collection(":memory:", encoder=HashEncoder())) as store:
+        retriever = retrievers.TimeWeightedVectorStoreRetriever(vectorstore=store, decay_rate=0.5, k=1)
+        now = datetime.now()
+        for days, text in enumerate(FILES.values()):
+            ago = {"last_accessed_at": now - timedelta(days=days)}
+            retriever.add_documents([Document(page_content=text, metadata=ago)])
+        (found,) = retriever.invoke("trains on rails, boats on water")
+        assert found.page_content == FILES["ducks.txt"]
+        assert isinstance(found.metadata["last_accessed_at"], datetime)
+        older = store.similarity_search("boats", filter={"last_accessed_at": {"$lt": now - timedelta(days=1, hours=1)}})
+        assert [document.page_content for document in older] == [FILES["boats.txt"]]
