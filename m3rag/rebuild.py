@@ -69,6 +69,7 @@ def copy(
 
     Between stores of one model nothing is encoded: the stored representations go over. Killed in the
     middle, running it again finishes it: a document that the target has in the same version is passed over.
+    A document made of single chunks has afterwards those of the source and no others.
 
     Args:
         source: What to copy; nothing changes in it.
@@ -100,6 +101,8 @@ def copy(
         else:  # made of single chunks
             for part, output in parts:
                 target.upsert(part, output)
+            kept = {chunk.id for chunk in chunks}
+            target.delete_chunks([chunk.id for chunk in target.chunks_of(document.id) if chunk.id not in kept])
         if on_document is not None:
             on_document(document)
     target.update_settings({k: v for k, v in source.settings.items() if same or k not in MODEL_SETTINGS})

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from m3rag.errors import ConfigurationError
+from m3rag.types import MOST
 
 FILE_NAME = "m3rag.toml"
+
+PREFIX = "M3RAG_"
+
+
+def _mode(value: str) -> str:
+    from m3rag.retrieval.mode import Mode  # noqa: PLC0415  # nobody should wait for numpy who sets no mode
+
+    return _parsed(value, Mode.parse)
+
+
+def _weights(value: str) -> str:
+    from m3rag.scoring import Weights  # noqa: PLC0415  # as above
+
+    return _parsed(value, Weights.parse)
+
+
+def _parsed(value: str, parse: Callable[[str], object]) -> str:
+    try:
+        parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error  # which pydantic tells with those of other settings
+    return value
 
 
 class LLMSettings(BaseModel):
@@ -74,7 +99,7 @@ class Settings(BaseSettings):
     """All settings of m3rag. `M3RAG_TOP_K=5` in the environment sets `top_k`, `M3RAG_LLM__MODEL` `llm.model`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="M3RAG_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         env_file=".env",
         env_ignore_empty=True,
@@ -102,9 +127,9 @@ class Settings(BaseSettings):
     reader: Literal["builtin", "docling"] = Field(
         default="builtin", description="docling for PDF, DOCX, PPTX and images, if the extra is installed"
     )
-    top_k: int = Field(default=10, ge=1)
-    mode: str = "all"
-    weights: str = "miracl"
+    top_k: int = Field(default=10, ge=1, le=MOST)
+    mode: Annotated[str, AfterValidator(_mode)] = "all"
+    weights: Annotated[str, AfterValidator(_weights)] = "miracl"
     codec: str | None = Field(
         default=None, description="of token vectors in a new index: float16, int8, int4 (memory and Chroma also binary)"
     )
@@ -112,7 +137,7 @@ class Settings(BaseSettings):
         default=None, description="none, colbert or a cross-encoder; what `m3rag tune` found to help, if not set"
     )
     answer_threshold: float | None = None
-    answer_passages: int = Field(default=5, ge=1)
+    answer_passages: int = Field(default=5, ge=1, le=MOST)
     llm: LLMSettings = LLMSettings()
     serve: ServeSettings = ServeSettings()
 
@@ -155,13 +180,13 @@ def load_settings(**overrides: Any) -> Settings:
     """Settings of this folder and environment; overrides that are None are left out.
 
     Raises:
-        ConfigurationError: If a setting is unknown or malformed; it names the setting and, for an
-            unknown one, the nearest that exists.
+        ConfigurationError: If a setting is unknown or malformed; it names the setting and where it was
+            set, and, for an unknown one, the nearest that exists.
     """
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(e)) for e in error.errors())) from error
+        raise ConfigurationError("\n".join(_explain(dict(e), overrides) for e in error.errors())) from error
     except ValueError as error:
         # pydantic-settings does not say which file it read.
         file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else None
@@ -181,11 +206,59 @@ def _names(model: type[BaseModel], before: str = "") -> Iterator[str]:
             yield f"{before}{name}"
 
 
-def _explain(error: dict[str, Any]) -> str:
+def variable_of(setting: str) -> str:
+    """The environment variable of a setting: `M3RAG_LLM__MODEL` of `llm.model`."""
+    return PREFIX + setting.replace(".", "__").upper()
+
+
+def origin_of(name: str, overrides: Mapping[str, Any]) -> str:
+    """Where a setting was set: `command line`, the name of a variable, the path of a file, or `default`.
+
+    Args:
+        name: Such as `llm.model`.
+        overrides: As for `load_settings`.
+    """
+    for origin, said in _sources(overrides):
+        if _says(said, name.split(".")):
+            return origin or variable_of(name)
+    return "default"
+
+
+def _sources(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What each source says, the first wins; without a name it is the environment."""
+    yield "command line", {name: value for name, value in overrides.items() if value is not None}
+    yield "", EnvSettingsSource(Settings)()
+    if Path(".env").is_file():
+        yield str(Path(".env").resolve()), DotEnvSettingsSource(Settings)()
+    file = find_file(Path.cwd())
+    if file is not None:
+        yield str(file), TomlConfigSettingsSource(Settings, file)()
+
+
+def _says(said: Any, path: list[str]) -> bool:
+    for part in path:
+        if isinstance(said, BaseModel):
+            said = said.model_dump(exclude_unset=True)
+        if not isinstance(said, Mapping) or part not in said:
+            return False
+        said = said[part]
+    return True
+
+
+def _explain(error: dict[str, Any], overrides: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"]).removeprefix("m3rag_")
     if error["type"] != "extra_forbidden":
-        shown = "" if "key" in name else f", got {error['input']!r}"
-        return f"setting {name}: {error['msg']}{shown}"
+        ours = error["type"] == "value_error"  # such a message shows what it is about
+        shown = "" if ours or "key" in name else f", got {error['input']!r}"
+        return f"setting {name}: {error['msg'].removeprefix('Value error, ')}{shown}{_set_in(name, overrides)}"
     known = setting_names()
     near = get_close_matches(name, known, n=1)
     return f"unknown setting {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+
+
+def _set_in(name: str, overrides: Mapping[str, Any]) -> str:
+    origin = origin_of(name, overrides)
+    # Options of commands have variables too, and do not say from which of the two their value is.
+    if origin == "command line" and os.environ.get(variable_of(name)) == str(overrides[name]):
+        origin = variable_of(name)
+    return "" if origin in ("command line", "default") else f" (set in {origin})"

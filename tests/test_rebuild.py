@@ -59,6 +59,20 @@ def test_what_was_copied_is_not_copied_again(source: QdrantEdgeStore, examples: 
     assert target.documents() == source.documents()
 
 
+def test_a_document_of_single_chunks_follows_the_source(source: QdrantEdgeStore) -> None:
+    target = MemoryStore(MODEL)
+    other = Chunk("other", "others", "not of the source", 0, 17)
+    target.upsert([other], random_output(np.random.default_rng(9), 1))
+    copy(source, target)
+    source.delete_chunks(["loose 1"])
+    new = [Chunk("loose 0", "notes", "note 0, changed", 0, 15), Chunk("loose 3", "notes", "note 3", 0, 6)]
+    source.upsert(new, random_output(np.random.default_rng(8), 2))
+    copy(source, target)
+    assert target.chunks_of("notes") == source.chunks_of("notes")
+    assert target.document("notes") == source.document("notes")
+    assert target.chunks_of("others") == [other]
+
+
 def test_another_model_needs_its_encoder(source: QdrantEdgeStore) -> None:
     encoder = HashEncoder()
     target = MemoryStore(encoder.info)

@@ -69,6 +69,37 @@ def test_malformed_values_and_files_are_named() -> None:
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mode", "foo", "setting mode: unknown mode 'foo': choose one of dense, "),
+        ("weights", "bar", "setting weights: unknown weights 'bar': give dense/lexical/colbert such as 1/0.3/1"),
+        ("weights", "0/0/0", "setting weights: weights must be finite"),
+        ("top_k", str(10**20), "setting top_k: .*less than or equal to 2147483647"),
+    ],
+)
+def test_a_value_that_no_search_takes_is_refused_with_its_source(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("m3rag.toml").write_text(f"{name} = {value!r}\n")
+    with pytest.raises(ConfigurationError, match=rf"^{message}.* \(set in .*sub.m3rag\.toml\)$"):
+        load_settings()
+    monkeypatch.setenv(f"M3RAG_{name.upper()}", value)
+    for given in ({}, {name: value}):  # a command's option reads the variable itself
+        with pytest.raises(ConfigurationError, match=rf"^{message}.* \(set in M3RAG_{name.upper()}\)$"):
+            load_settings(**given)
+    monkeypatch.delenv(f"M3RAG_{name.upper()}")
+    with pytest.raises(ConfigurationError, match=f"^{message}") as told:
+        load_settings(**{name: value})
+    assert "(set in" not in str(told.value), "a caller knows what it gave"
+
+
+@pytest.mark.parametrize(("mode", "weights"), [("dense+bm25", "mldr"), ("colbert", "1/0.3/1"), ("all", "0/1/0")])
+def test_modes_and_weights_that_there_are(mode: str, weights: str) -> None:
+    Path("m3rag.toml").write_text(f"mode = {mode!r}\nweights = {weights!r}\n")
+    assert (load_settings().mode, load_settings().weights) == (mode, weights)
+
+
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3RAG_LLM__API_KEY", "sk-secret")
     settings = load_settings()

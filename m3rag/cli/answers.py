@@ -9,7 +9,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from m3rag.cli.console import one_line, place, printable, say
+from m3rag.cli.console import in_line, one_line, place, printable, say
 
 if TYPE_CHECKING:
     from m3rag.answering import AnswerEvent
@@ -45,7 +45,7 @@ def print_answer(answer: Answer) -> None:
 def where(citation: Citation) -> str:
     """Where a quote stands, for people."""
     page = f", p. {citation.page}" if citation.page is not None else ""
-    return f"{citation.document_id}{page}, characters {citation.start}-{citation.end}"
+    return f"{in_line(citation.document_id)}{page}, characters {citation.start}-{citation.end}"
 
 
 def last_of(events: Iterator[AnswerEvent], *, preview: bool) -> Answer:

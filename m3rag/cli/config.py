@@ -32,7 +32,7 @@ def show(
     else m3rag.toml (here, in a folder above up to the one with .git, or yours), else it is the default.
     """
     from m3rag.doctor.origins import origins
-    from m3rag.doctor.variables import variable_of
+    from m3rag.settings import variable_of
 
     found = origins()
     if as_json:

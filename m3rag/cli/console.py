@@ -32,6 +32,8 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Signs that a terminal would obey, and halves of signs that no stream takes; a tab and a line's end are neither."""
 
+LINE_ENDS = re.compile("[\t\n\u2028\u2029]")
+
 
 @overload
 def command(function: Callable[P, None]) -> Callable[P, None]: ...
@@ -95,6 +97,11 @@ def printable(text: str) -> str:
     return UNSHOWN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
+def in_line(text: str) -> str:
+    r"""A name or a title as a part of one line: whatever would end the line or move in it is `\u000a` too."""
+    return LINE_ENDS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", printable(text))
+
+
 def say(text: str = "") -> None:
     """Print data for people: text from documents and models may hold anything, so that it is made printable."""
     typer.echo(printable(text))
@@ -127,5 +134,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def place(document_id: str, page: int | None) -> str:
-    """Where something stands, as `document:page`."""
-    return f"{document_id}:{page}" if page is not None else document_id
+    """Where something stands, as `document:page`, in one line."""
+    return f"{in_line(document_id)}:{page}" if page is not None else in_line(document_id)

@@ -11,11 +11,12 @@ from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
 from m3rag.cli.eval_data import PAPER_CANDIDATES, PAPER_DEPTH, Data
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 from m3rag.cli.stages import StageProgress, of_stage
+from m3rag.types import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from m3rag.evaluation.comparing import Threshold
+    from m3rag.evaluation.comparing import Difference, Threshold
     from m3rag.evaluation.judging import JudgedAnswer
     from m3rag.evaluation.report import Report
     from m3rag.evaluation.searching import SearchRun, System
@@ -61,8 +62,10 @@ def evaluate(
     answers: Annotated[
         bool, typer.Option("--answers", help="Also answer the questions, and judge the answers.")
     ] = False,
-    candidates: Annotated[int | None, typer.Option(min=1, help="Chunks from each leg.")] = None,
-    rerank_depth: Annotated[int | None, typer.Option(min=1, help="Chunks that get a ColBERT score in all.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=MOST, help="Chunks from each leg.")] = None,
+    rerank_depth: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Chunks that get a ColBERT score in all.")
+    ] = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(min=8, help="Split longer passages of a corpus.", show_default="what the model takes"),
@@ -85,9 +88,9 @@ def evaluate(
     """Measure retrieval and answers on labelled questions."""
     from m3rag.cli.eval_data import load_data, opened, retriever_of
     from m3rag.cli.stages import stage_bars
-    from m3rag.evaluation.comparing import Threshold, differences, require_same_data
+    from m3rag.evaluation.comparing import Threshold, require_same_data
     from m3rag.evaluation.metrics import parse_metric
-    from m3rag.evaluation.report import load_report
+    from m3rag.evaluation.report import load_report, require_writable
     from m3rag.settings import load_settings
 
     # What can be wrong with what was asked is said before anything is loaded or encoded.
@@ -97,6 +100,9 @@ def evaluate(
     thresholds = [Threshold.parse(text) for text in fail_under or []]
     before = None if baseline is None else load_report(baseline)
     _check_options(data, corpus, preset, modes, reranker, cache)
+    for folder in (out, cache):
+        if folder is not None:
+            require_writable(folder.expanduser())
     found = load_data(data, corpus=corpus, split=split, sample=sample, seed=seed)
     if before is not None:
         require_same_data(found.hash, before)
@@ -112,8 +118,10 @@ def evaluate(
         systems = _systems(kb, preset, modes, reranker)
         _require_figures(thresholds, systems, metrics, answers=answers)
         report = measuring.run(systems, answers=answers, preset=preset, seed=seed, chunk_tokens=chunk_tokens)
-    changes = differences(report, before, seed=seed) if before else []
-    _show(report, changes, as_json=as_json)
+    try:
+        _show(report, before, seed=seed, as_json=as_json)
+    finally:  # a pipe that is closed costs no file, and a disk that is full not the figures
+        measuring.write(report)
     wrong = [text for text in (threshold.failure(report) for threshold in thresholds) if text is not None]
     for text in wrong:
         note(f"below its threshold: {text}")
@@ -178,9 +186,13 @@ class _Measuring:
         try:
             self._measure(systems)
         except KeyboardInterrupt:
-            self._finish(options, complete=False)
+            self.write(self._finish(options, complete=False))
             raise
         return self._finish(options, complete=True)
+
+    def write(self, report: Report) -> None:
+        if self._out is not None:
+            report.write(self._out.expanduser(), self._run, self._judged)
 
     def _measure(self, systems: list[System]) -> None:
         from m3rag.errors import InputError
@@ -215,14 +227,22 @@ class _Measuring:
         report = Report.of(
             self._run, self._judged, self._data.questions, metrics=self._metrics, context=context, complete=complete
         )
-        if self._out is not None:
-            report.write(self._out.expanduser(), self._run, self._judged)
         if self._run.skipped:
             note(f"{len(self._run.skipped)} questions were left out, since nothing relevant to them is in the index")
         return report
 
 
-def _show(report: Report, changes: list[Any], *, as_json: bool) -> None:
+def _show(report: Report, before: Report | None, *, seed: int, as_json: bool) -> None:
+    from m3rag.evaluation.comparing import differences
+
+    changes: list[Difference] = []
+    try:
+        changes = differences(report, before, seed=seed) if before else []
+    finally:  # figures that cannot be compared are figures all the same
+        _print(report, changes, as_json=as_json)
+
+
+def _print(report: Report, changes: list[Difference], *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from m3rag.cli.eval_output import print_report

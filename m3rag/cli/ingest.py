@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import FOUND_PROBLEMS, command, counted, note, print_json, printable, shows_progress
+from m3rag.cli.console import FOUND_PROBLEMS, command, counted, in_line, note, print_json, shows_progress
 from m3rag.cli.ingest_progress import ProgressBar
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 
@@ -101,11 +101,12 @@ def run(
     shown: tuple[str, ...] | None = None,
 ) -> IngestReport:
     """Ingest with a line a file on stdout and a progress bar on stderr; of all statuses, or of some."""
+    dry_run = bool(options and options.get("dry_run"))
     bar = ProgressBar() if shows_progress(quiet=quiet, as_json=as_json) else None
 
     def on_result(result: FileResult) -> None:
         if not (as_json or quiet) and (shown is None or result.status in shown):
-            (bar.print if bar else typer.echo)(_line(result))
+            (bar.print if bar else typer.echo)(_line(result, dry_run=dry_run))
 
     given: IngestOptions = {**(options or {}), "on_result": on_result, "on_progress": bar.update if bar else None}
     with bar or nullcontext():
@@ -177,16 +178,18 @@ def _summarize(report: IngestReport, *, quiet: bool, shown: tuple[str, ...] | No
     note(f"nothing was done; would be: {summary}" if report.dry_run else summary)
     for result in report.results:
         if quiet and result.status == "failed":
-            note(f"failed {result.path}: {result.message}")
+            note(f"failed {in_line(str(result.path))}: {in_line(result.message)}")
 
 
-def _line(result: FileResult) -> str:
-    chunks = f"  {counted(result.chunks, 'chunk')}" if result.status not in ("failed", "removed") else ""
+def _line(result: FileResult, *, dry_run: bool = False) -> str:
+    # In a dry run, what was not read has no chunks yet.
+    told = result.status not in ("failed", "removed") and (result.chunks or not dry_run)
+    chunks = f"  {counted(result.chunks, 'chunk')}" if told else ""
     if result.status == "updated" and result.chunks:
         chunks += f", {result.encoded} encoded"
     was = f"  (was {result.was})" if result.was else ""
     message = f"  ({result.message})" if result.message else ""
-    return printable(f"{result.status:<9} {result.document_id or result.path}{was}{chunks}{message}")
+    return in_line(f"{result.status:<9} {result.document_id or result.path}{was}{chunks}{message}")
 
 
 def _password(path: Path | None) -> str | None:

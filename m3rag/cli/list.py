@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m3rag.cli.console import command, counted, note, print_json, say
+from m3rag.cli.console import command, counted, in_line, note, print_json, say
 from m3rag.cli.options import Debug, Index, Json
 
 WIDEST = 40
@@ -23,12 +23,13 @@ def list_documents(index: Index = None, as_json: Json = False, debug: Debug = Fa
         ]
         print_json("list", {"index": str(kb.place), "documents": shown})
         return
-    names = min(max((len(d.id) for d in documents), default=0), WIDEST)
+    ids = [in_line(d.id) for d in documents]
+    names = min(max(map(len, ids), default=0), WIDEST)
     pages = [counted(d.pages, "page") if d.pages else "" for d in documents]
     chunks = [counted(d.chunks, "chunk") for d in documents]
-    for document, of_pages, of_chunks in zip(documents, pages, chunks, strict=True):
+    for document, name, of_pages, of_chunks in zip(documents, ids, pages, chunks, strict=True):
         columns = f"{of_pages:>{max(map(len, pages))}}  {of_chunks:>{max(map(len, chunks))}}"
-        title = "" if document.title == document.id else document.title
-        say(f"{document.id:<{names}}  {columns}  {title}".rstrip())
+        title = "" if document.title == document.id else in_line(document.title)
+        say(f"{name:<{names}}  {columns}  {title}".rstrip())
     if not documents:
         note(f"the index {kb.place} is empty; fill it with `m3rag ingest FOLDER`")

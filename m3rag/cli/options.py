@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from m3rag.types import MOST
+
 if TYPE_CHECKING:
     from m3rag.retrieval import SearchOptions
 
@@ -47,13 +49,14 @@ Filters = Annotated[
     list[str] | None,
     typer.Option("--filter", "-f", help="KEY=VALUE a chunk's metadata must have; document_id=... for one document."),
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", "-k", min=1, envvar="M3RAG_TOP_K", help="Most hits.")]
+TopK = Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=MOST, envvar="M3RAG_TOP_K", help="Most hits.")]
 Passages = Annotated[
     int | None,
     typer.Option(
         "--top-k",
         "-k",
         min=1,
+        max=MOST,
         envvar="M3RAG_ANSWER_PASSAGES",
         help="Passages an answer is made from.",
         show_default="5",
@@ -76,7 +79,7 @@ Fusion = Annotated[
 ]
 MinScore = Annotated[float | None, typer.Option(help="Leave out hits of a lower score.")]
 Diversity = Annotated[float | None, typer.Option(help="0 to 1: how much a hit loses for being like those before it.")]
-PerDocument = Annotated[int | None, typer.Option(min=1, help="Most hits of one document.")]
+PerDocument = Annotated[int | None, typer.Option(min=1, max=MOST, help="Most hits of one document.")]
 RerankerName = Annotated[
     str | None,
     typer.Option(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import parse_qsl, urlsplit
 
 import typer
 
-from m3rag.cli.console import command, note, print_json, shows_progress
+from m3rag.cli.console import command, in_line, note, print_json, shows_progress
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+
+if TYPE_CHECKING:
+    from m3rag.store.place import Place
 
 To = Annotated[
     str | None,
@@ -40,7 +44,13 @@ def rebuild(
     settings = load_settings(index=index, model=model)
     place = place_of(settings.index, api_key=settings.index_key)
     show = shows_progress(quiet=quiet, as_json=as_json)
-    on_document = (lambda d: note(f"wrote {d.id}")) if show else None
+    on_document = (lambda d: note(f"wrote {in_line(d.id)}")) if show else None
+    there = None if to is None else place_of(to, codec=settings.codec)
+    if there is not None and _are_one(place, there):
+        raise InputError(
+            f"{place} and {there} are the same index: give another place with --to, or leave --to out to encode the "
+            "index anew where it is"
+        )
     store = place.open()
     try:
         if to is None and not isinstance(store, QdrantEdgeStore):
@@ -57,8 +67,7 @@ def rebuild(
                 max_length=settings.max_length,
                 batch_tokens=settings.batch_tokens,
             )
-        if to is not None:
-            there = place_of(to, codec=settings.codec)
+        if to is not None and there is not None:
             # The key is that of the index's server: no other server may see it.
             if place.folder is not None or there.shares_server(place):
                 there = place_of(to, api_key=settings.index_key, codec=settings.codec)
@@ -78,3 +87,19 @@ def rebuild(
         print_json("rebuild", {"index": written, "model": name, "documents": documents})
     else:
         typer.echo(f"{'copied' if same else 'encoded'} {documents} documents into {written} ({name})")
+
+
+def _are_one(one: Place, other: Place) -> bool:
+    """Whether two names, such as a relative and an absolute path, mean one index."""
+    from m3rag.store.place import DEFAULT_COLLECTION
+
+    def meant(place: Place) -> tuple[str, str]:
+        where, _, options = str(place).partition("?")
+        if place.folder is None:
+            parts = urlsplit(where)
+            return f"{parts.scheme}://{parts.netloc}".casefold(), parts.path.strip("/") or DEFAULT_COLLECTION
+        kind = where.partition(":")[0] if where.startswith("chroma:") else ""
+        collection = dict(parse_qsl(options)).get("collection", DEFAULT_COLLECTION)
+        return f"{kind}{place.folder.resolve()}", collection if kind else ""
+
+    return meant(one) == meant(other)

@@ -129,7 +129,7 @@ def print_table(hits: Sequence[Hit], words: Sequence[list[WordMatch]]) -> None:
     console = Console(width=None if Console().is_terminal else 140, markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("#", justify="right")
-    places = [printable(place(hit.chunk.document_id, hit.chunk.page)) for hit in hits]
+    places = [place(hit.chunk.document_id, hit.chunk.page) for hit in hits]
     room = min(max(map(len, places), default=0), 24)
     # Folded and never cut: the page stands at its end.
     table.add_column("document:page", overflow="fold", min_width=room)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import command, counted, print_json, say
+from m3rag.cli.console import command, counted, in_line, print_json, say
 from m3rag.cli.options import Debug, Index, Json
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def _chunk(chunk: Chunk) -> dict[str, Any]:
 
 def _print(record: DocumentRecord, chunks: Sequence[Chunk]) -> None:
     pages = f", {counted(record.pages, 'page')}" if record.pages else ""
-    say(f"{record.id}: {record.title}")
-    say(f"{counted(record.chunks, 'chunk')}{pages}" + (f", from {record.source}" if record.source else ""))
+    say(f"{in_line(record.id)}: {in_line(record.title)}")
+    say(f"{counted(record.chunks, 'chunk')}{pages}" + (f", from {in_line(record.source)}" if record.source else ""))
     for number, chunk in enumerate(chunks, 1):
         page = f"p. {chunk.page}, " if chunk.page is not None else ""
-        headings = f"  {' > '.join(chunk.headings)}" if chunk.headings else ""
+        headings = f"  {in_line(' > '.join(chunk.headings))}" if chunk.headings else ""
         say(f"\n#{number}  {page}characters {chunk.start}-{chunk.end}{headings}")
         for line in chunk.text.splitlines():
             say(f"    {line}".rstrip())

@@ -49,6 +49,10 @@ def _remedy(error: StoreError, place: Place) -> str:
         return "pip install -U m3rag"
     if place.folder is None:
         return "start the server, or give another --index"
+    from m3rag.store.edge_folder import lacks_permission  # noqa: PLC0415 - engines load when used
+
+    if lacks_permission(error):
+        return f"give this user write permission on {place.folder} and all in it, or copy it to where you may write"
     return f"restore {place.folder} from a backup, or delete it and ingest again"
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, SecretStr
-from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, TomlConfigSettingsSource
+from pydantic import SecretStr
 
-from m3rag.doctor.variables import variable_of
-from m3rag.settings import FILE_NAME, Settings, find_file, load_settings, setting_names
+from m3rag.settings import FILE_NAME, find_file, load_settings, origin_of, setting_names
 
 MASK = "***"
 
@@ -42,8 +39,7 @@ def origins(**overrides: Any) -> list[Origin]:
         ConfigurationError: If a setting is unknown or malformed.
     """
     settings = load_settings(**overrides)
-    sources = list(_sources(overrides))
-    return [Origin(name, _shown(_value(settings, name)), _origin(name, sources)) for name in setting_names()]
+    return [Origin(name, _shown(_value(settings, name)), origin_of(name, overrides)) for name in setting_names()]
 
 
 def setting_files() -> list[Path]:
@@ -55,34 +51,6 @@ def setting_files() -> list[Path]:
 def user_file() -> Path:
     """The `m3rag.toml` of the user, there or not, which holds where no other does."""
     return user_config_path("m3rag", appauthor=False) / FILE_NAME
-
-
-def _sources(overrides: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, Any]]]:
-    """What each source says, the first wins; None is the environment, whose origin is the variable's name."""
-    yield "command line", {name: value for name, value in overrides.items() if value is not None}
-    yield None, EnvSettingsSource(Settings)()
-    if Path(".env").is_file():
-        yield str(Path(".env").resolve()), DotEnvSettingsSource(Settings)()
-    file = find_file(Path.cwd())
-    if file is not None:
-        yield str(file), TomlConfigSettingsSource(Settings, file)()
-
-
-def _origin(name: str, sources: list[tuple[str | None, Mapping[str, Any]]]) -> str:
-    for origin, said in sources:
-        if _says(said, name.split(".")):
-            return variable_of(name) if origin is None else origin
-    return "default"
-
-
-def _says(said: Any, path: list[str]) -> bool:
-    for part in path:
-        if isinstance(said, BaseModel):
-            said = said.model_dump(exclude_unset=True)
-        if not isinstance(said, Mapping) or part not in said:
-            return False
-        said = said[part]
-    return True
 
 
 def _value(settings: Any, name: str) -> Any:

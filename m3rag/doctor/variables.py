@@ -32,11 +32,6 @@ class UnknownVariable:
         return f"the environment variable {self.name} is no setting of m3rag{meant}"
 
 
-def variable_of(setting: str) -> str:
-    """The environment variable of a setting: `M3RAG_LLM__MODEL` of `llm.model`."""
-    return PREFIX + setting.replace(".", "__").upper()
-
-
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[UnknownVariable]:
     """The variables named `M3RAG_...` that nothing reads, ordered by name.
 
@@ -48,7 +43,7 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[Unkn
     if not ours:
         return []
     # Imported here: every command asks, also one that needs no settings.
-    from m3rag.settings import setting_names  # noqa: PLC0415
+    from m3rag.settings import setting_names, variable_of  # noqa: PLC0415
 
     names = setting_names()
     known = {variable_of(name) for name in names} | NO_SETTINGS

@@ -91,6 +91,11 @@ class Threshold:
         Raises:
             InputError: If there is no such figure, or nothing to work it out from.
         """
+        if not report.systems and self.system != "answers":
+            raise InputError(
+                f"{self.metric} cannot be held against {self.least:g}: no question was left to search for, since "
+                "nothing relevant to them is in the index; `m3rag list` names the documents, mend the labels"
+            )
         systems = report.systems.items()
         figures = {f"{name}:{key}": value for name, of in systems for key, value in of["metrics"].items()}
         figures |= {f"answers:{key}": (report.answers or {}).get(key) for key in FIGURES if report.answers}
@@ -106,7 +111,7 @@ def require_same_data(data_hash: str, baseline: Report) -> None:
     Raises:
         InputError: If it is one.
     """
-    theirs = baseline.context.get("data", {})
+    theirs = baseline.context.get("data") or {}
     if theirs.get("hash") != data_hash:
         raise InputError(
             f"the baseline was measured on other data ({theirs.get('path')}, hash {str(theirs.get('hash'))[:12]}, not "

@@ -183,6 +183,8 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+        except (RecursionError, ValueError) as error:  # or a number of thousands of digits
+            raise InputError(f"{where}: JSON that cannot be read ({error}): mend this line") from None
         if not isinstance(record, dict):
             raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
         yield where, record

@@ -6,11 +6,13 @@ out, and judged queries that the run does not answer count as 0.
 
 A ranking is ordered as in trec_eval: by score in single precision, best first, and ties by document
 id, the last one first. Every metric uses this one order; ir-measures' `RR@k` alone breaks ties the
-other way round, since it takes that metric from another tool than the rest.
+other way round, since it takes that metric from another tool than the rest. What orders its ties in
+another way, as our own search does (the first id first), writes its run by `as_ranked`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -107,6 +109,28 @@ def aggregate(run: Run, qrels: Qrels, metrics: Sequence[str] = DEFAULT_METRICS) 
     return {name: mean(values.values()) for name, values in per_query(run, qrels, metrics).items()}
 
 
+def as_ranked(ranking: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """A ranking as the scores of a run, which every reader orders in the same way.
+
+    A score that is not below the one before it in single precision is lowered to the next number that is;
+    all others stay as they are.
+
+    Args:
+        ranking: Document ids with their scores, best first; each id once.
+
+    Example:
+        >>> as_ranked([("a", 2.0), ("b", 0.5), ("c", 0.5)])
+        {'a': 2.0, 'b': 0.5, 'c': 0.4999999701976776}
+    """
+    scores: dict[str, float] = {}
+    last = np.float32(np.inf)
+    for key, score in ranking:
+        lowered = np.nextafter(last, np.float32(-np.inf))
+        scores[key] = float(lowered) if np.float32(score) >= last else score
+        last = np.float32(scores[key])
+    return scores
+
+
 def _ranking(query_id: str, retrieved: Mapping[str, float]) -> list[str]:
     keys = sorted(retrieved, reverse=True)
     scores = np.array([retrieved[key] for key in keys], np.float32)
@@ -123,9 +147,12 @@ def parse_metric(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
     """The function and the cut-off that a name such as `ndcg@10` means.
 
     Raises:
-        InputError: If the metric is unknown, or has no cut-off of 1 or more.
+        InputError: If the metric is unknown, or has no cut-off of 1 to 999,999.
     """
     metric, _, cut = name.partition("@")
-    if metric not in METRICS or not cut.isascii() or not cut.isdigit() or int(cut) < 1:
-        raise InputError(f"unknown metric {name!r}: give one of {', '.join(METRICS)} with a cut-off, such as ndcg@10")
+    if metric not in METRICS or not re.fullmatch("0*[1-9][0-9]{0,5}", cut):
+        raise InputError(
+            f"unknown metric {name!r:.60}: give one of {', '.join(METRICS)} with a cut-off, such as ndcg@10, "
+            "of at most 999999"
+        )
     return METRICS[metric], int(cut)

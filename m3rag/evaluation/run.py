@@ -16,7 +16,7 @@ from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation.corpus import chunked
 from m3rag.evaluation.datasets import RetrievalSet
-from m3rag.evaluation.metrics import DEFAULT_METRICS, aggregate
+from m3rag.evaluation.metrics import DEFAULT_METRICS, aggregate, as_ranked
 from m3rag.output import IntArray, M3Output
 from m3rag.retrieval.mode import M3_MODES, Mode
 from m3rag.scoring import LEG_SCORES, ScoreMatrix, Weights, fuse
@@ -122,7 +122,7 @@ def rankings(
         fused = of_chunks if starts is None else np.maximum.reduceat(of_chunks, starts)
         # Sorting positions that are in the order of the ids makes a stable sort break ties by id.
         best = order[np.argsort(-fused[order], kind="stable")[:depth]]
-        yield {ids[i]: float(fused[i]) for i in best if mode is not Mode.LEXICAL or fused[i] > 0}
+        yield as_ranked((ids[i], float(fused[i])) for i in best if mode is not Mode.LEXICAL or fused[i] > 0)
 
 
 def evaluate(
@@ -189,7 +189,8 @@ def evaluate_bm25(
     ids = list(dataset.corpus)
     index = BM25Index(tokenize=tokenize).fit(list(dataset.corpus.values()))
     found = index.search(list(dataset.queries.values()), k=DEPTH)
-    run = {key: {ids[i]: score for i, score in hits} for key, hits in zip(dataset.queries, found, strict=True)}
+    ranked = zip(dataset.queries, found, strict=True)
+    run = {key: as_ranked((ids[i], score) for i, score in hits) for key, hits in ranked}
     return aggregate(run, dataset.qrels, metrics)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from m3rag.errors import InputError
 from m3rag.evaluation.labelled import Judgements, Level, judgements, unit_of
+from m3rag.evaluation.metrics import as_ranked
 from m3rag.evaluation.questions import EvalQuestion
 from m3rag.output import M3Output
 from m3rag.reranking.protocol import Reranker
@@ -55,7 +57,8 @@ class SearchRun:
     Attributes:
         qrels: Question id to unit to gain, of the questions done. A unit is a document's id, a chunk's, or
             `document#page=3`.
-        runs: System to question id to unit to score.
+        runs: System to question id to unit to score, best first and no two of them equal, so that a run file
+            means the order of the search and no other.
         seconds: System to question id to seconds, the encoding of the question included.
         skipped: Ids of the questions of which nothing relevant is in the index.
     """
@@ -164,17 +167,17 @@ def _rank(retriever: HybridRetriever, asked: _Asked, system: System, depth: int)
     if system.reranker is not None:
         top = system.reranker.rerank(asked.query, hits[: system.rerank_top]) if hits else []
         # Scores of two scales cannot be compared: what is written is the order alone.
-        return _units([*top, *hits[system.rerank_top :]], asked.level, depth, by_rank=True)
-    return _units(hits, asked.level, depth, by_rank=False)
+        order = list(_units([*top, *hits[system.rerank_top :]], asked.level, depth))
+        return {name: float(depth - before) for before, name in enumerate(order)}
+    return as_ranked(_units(hits, asked.level, depth).items())
 
 
-def _units(hits: Sequence[Hit], level: Level, depth: int, *, by_rank: bool) -> dict[str, float]:
+def _units(hits: Sequence[Hit], level: Level, depth: int) -> dict[str, float]:
+    """The first `depth` units in the order of the hits, each with the score of its first hit."""
     units: dict[str, float] = {}
     for hit in hits:
-        name = _name(unit_of(hit.chunk, level))
-        if name not in units and len(units) < depth:
-            units[name] = float(depth - len(units)) if by_rank else hit.score
-    return units
+        units.setdefault(_name(unit_of(hit.chunk, level)), hit.score)
+    return dict(islice(units.items(), depth))
 
 
 def _name(unit: tuple[str, int]) -> str:

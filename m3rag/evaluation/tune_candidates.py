@@ -98,22 +98,33 @@ class Judged:
     def values(self, weights: Floats, metric: str) -> Floats:
         """The metric under each of `(w, 3)` weights: `(w,)`.
 
-        A unit has the score of its best chunk. Ties are broken by the unit's id.
+        A unit stands where its best chunk does. Ties are broken by the chunk's id, as in a search.
         """
         function, k = parse_metric(metric)
         if not len(self.relevant):
             return np.zeros(len(weights))
-        units = np.maximum.reduceat(self.fused(weights), self.starts, axis=0)  # (u, w)
+        fused = self.fused(weights)
+        units = np.maximum.reduceat(fused, self.starts, axis=0)  # (u, w)
+        first = self._first(fused, units)
         gains = np.zeros((len(weights), k))
         for position, gain in zip(self.relevant, self.gains, strict=True):
             own = units[position]
-            ahead = (units > own).sum(axis=0) + (units[:position] == own).sum(axis=0)
+            ahead = ((units > own) | ((units == own) & (first < first[position]))).sum(axis=0)
             seen = np.flatnonzero((ahead < k) & (own > -np.inf))
             gains[seen, ahead[seen]] = gain
         # Over a whole grid of weights there are few different rankings of the relevant units.
         patterns, which = np.unique(gains, axis=0, return_inverse=True)
         values = np.array([function(pattern, self.ideal, k) for pattern in patterns])
         return values[which.reshape(-1)]
+
+    def _first(self, fused: Floats, units: Floats) -> npt.NDArray[np.int64]:
+        """Where the first of each unit's best chunks stands in the order of all ids: `(u, w)`."""
+        n = len(self.chunk_ids)
+        places = np.empty(n, np.int64)
+        places[sorted(range(n), key=self.chunk_ids.__getitem__)] = np.arange(n)
+        best = fused == np.repeat(units, np.diff(self.starts, append=n), axis=0)
+        first: npt.NDArray[np.int64] = np.minimum.reduceat(np.where(best, places[:, None], n), self.starts, axis=0)
+        return first
 
 
 def collect(

@@ -15,7 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from m3rag.cli.app import app
+from m3rag.cli.rebuild import _are_one
 from m3rag.knowledge_base import KnowledgeBase
+from m3rag.store.place import place_of
 from m3rag.testing.llm_server import LLMServer
 
 ENTEN = """\
@@ -251,3 +253,55 @@ def test_interrupted_by_the_user(folder: Path) -> None:
     assert process.returncode == 130, errors
     assert "interrupted" in errors
     assert [d["id"] for d in run_json("list", "-i", "i")["documents"]] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there hold no line's end")
+def test_a_files_name_forges_no_row(files: Path) -> None:
+    (files / "zebra.txt").rename(files / "zebra.txt\nremoved   enten.md")
+    shown = "zebra.txt\\u000aremoved   enten.md"
+    done = run("ingest", "papers", "-i", "i")
+    assert f"added     {shown}  1 chunk" in done.stdout.splitlines()
+    (files / "empty\nfailed.txt").write_text("")
+    assert "failed empty" not in run("ingest", "papers", "-i", "i", "-q").stderr.splitlines()
+    listed = run("list", "-i", "i").stdout.splitlines()
+    assert len(listed) == 2
+    assert listed[1].startswith(shown)
+    assert any(line.endswith(shown) for line in run("search", "zebra stripes", "-i", "i").stdout.splitlines())
+    name = "zebra.txt\nremoved   enten.md"
+    assert run("show", name, "-i", "i").stdout.startswith(f"{shown}: ")
+
+
+def test_a_dry_run_counts_no_chunks_of_what_it_did_not_read(files: Path) -> None:
+    lines = run("ingest", "papers", "-i", "i", "--dry-run").stdout.splitlines()
+    assert lines == ["added     enten.md", "added     zebra.txt"]
+
+
+@pytest.mark.parametrize("command", ["search", "ask"])
+def test_more_hits_than_can_be_counted_are_wrong_usage(index: Path, command: str) -> None:
+    result = run(command, "ducks", "-i", "i", "-k", "99999999999999999999")
+    assert result.exit_code == 2
+    assert "2147483647" in result.stderr
+
+
+@pytest.mark.parametrize("to", ["i", "./i/", "{here}/i", "link"])
+def test_an_index_is_not_copied_into_itself(index: Path, folder: Path, to: str) -> None:
+    if to == "link":
+        try:
+            Path("link").symlink_to("i")
+        except OSError:
+            pytest.skip("no links here")
+    result = run("rebuild", "-i", "i", "--to", to.format(here=folder))
+    assert result.exit_code == 2
+    assert "are the same index: give another place with --to" in result.stderr
+
+
+def test_places_that_are_one() -> None:
+    pairs = {
+        ("chroma:db", "chroma:./db?collection=m3rag"): True,
+        ("chroma:db", "chroma:db?collection=other"): False,
+        ("chroma:db", "db"): False,
+        ("http://h:6333", "http://H:6333/m3rag"): True,
+        ("http://h:6333/a", "http://h:6333/b"): False,
+        ("http://h:6333/a", "https://h:6333/a"): False,
+    }
+    assert {pair: _are_one(place_of(pair[0]), place_of(pair[1])) for pair in pairs} == pairs

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from m3rag.cli.app import app
-from m3rag.cli.console import EXIT_CODES, command, print_json, printable
+from m3rag.cli.console import EXIT_CODES, command, in_line, place, print_json, printable
 from m3rag.cli.options import Debug
 from m3rag.errors import (
     ConfigurationError,
@@ -93,3 +93,10 @@ def test_unknown_variables_are_told_once_and_change_nothing(monkeypatch: pytest.
     first, second = result.stderr.splitlines()
     assert first == "note: the environment variable M3RAG_TOPK is no setting of m3rag: did you mean M3RAG_TOP_K?"
     assert second.startswith("error: ")
+
+
+def test_a_name_stays_in_its_line() -> None:
+    name = "a.txt\nremoved   b.txt\t1 chunk\u2028\x1b[2J"
+    assert in_line(name) == "a.txt\\u000aremoved   b.txt\\u00091 chunk\\u2028\\u001b[2J"
+    assert place(name, 3) == f"{in_line(name)}:3"
+    assert place("Ενότητα 1.pdf", None) == "Ενότητα 1.pdf"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from m3rag.cli.app import app
 from m3rag.encoder import M3Encoder
-from m3rag.evaluation import searching
+from m3rag.evaluation import report, searching
 from m3rag.knowledge_base import KnowledgeBase
 
 TEXTS = (
@@ -191,6 +191,8 @@ def test_a_baseline_and_thresholds(index: Path) -> None:
     assert {(c["system"], c["metric"]) for c in found["change"]} >= {("all", "ndcg@10"), ("lexical", "hit@1")}
     assert all(c["mean"] == c["low"] == c["high"] == 0 and c["questions"] == 4 for c in found["change"])
     assert "95% interval of a paired bootstrap" in run(*command, "--baseline", "base/run.json").stdout
+    Path("printed.json").write_text(json.dumps(found), encoding="utf-8")  # `m3rag eval --json > printed.json`
+    assert run_json(*command, "--baseline", "printed.json")["change"] == found["change"]
 
     assert run(*command, "--fail-under", "ndcg@10=0.9").exit_code == 0
     result = run(*command, "--fail-under", "ndcg@10=0.9", "--fail-under", "all:mrr@10=1.1")
@@ -231,6 +233,9 @@ def test_interrupted_it_leaves_what_is_done(index: Path, monkeypatch: pytest.Mon
         (["qa.jsonl", "--baseline", "nowhere"], 2, "nowhere is missing"),
         (["qa.jsonl", "--preset", "paper"], 2, "needs a folder in BEIR's form"),
         (["qa.jsonl", "--cache", "cache"], 2, "--cache keeps encoded corpora"),
+        (["qa.jsonl", "--out", "qa.jsonl"], 2, "qa.jsonl is a file: give another folder"),
+        (["qa.jsonl", "--candidates", "99999999999999999999"], 2, "2147483647"),
+        (["deep.jsonl"], 2, "deep.jsonl:1"),
         (["missing.jsonl"], 2, "1 of 1 questions call something relevant that is not in the index"),
         (["labelled.jsonl", "--answers"], 2, "leave out --answers"),
         (["qa.jsonl", "--modes", "sparse"], 3, "unknown mode 'sparse'"),
@@ -243,6 +248,7 @@ def test_exit_codes(index: Path, arguments: list[str], code: int, message: str) 
     questions()
     beir()
     lines("bad.jsonl", [{"question": "q"}])
+    Path("deep.jsonl").write_text("[" * 200_000)
     lines("missing.jsonl", [{"query": "q", "relevant": ["gone.txt"]}])
     lines("labelled.jsonl", [{"query": "q", "relevant": ["0.txt"]}])
     result = run(*arguments, *([] if "-i" in arguments else ["-i", index]))
@@ -257,6 +263,31 @@ def test_what_is_missing_may_be_skipped(index: Path) -> None:
     result = run(lines("some.jsonl", told), "-i", index, "--skip-missing", "--modes", "all")
     assert result.exit_code == 0, result.output
     assert "1 questions were left out" in result.stderr
+
+
+def test_with_nothing_left_a_threshold_says_so(index: Path) -> None:
+    told = [{"query": "q", "relevant": ["gone.txt"]}]
+    command = (lines("gone.jsonl", told), "-i", index, "--skip-missing", "--modes", "all", "--fail-under")
+    result = run(*command, "ndcg@10=0.5")
+    assert result.exit_code == 2
+    assert "ndcg@10 cannot be held against 0.5: no question was left" in result.stderr
+
+
+def test_figures_are_shown_and_written_even_where_the_rest_fails(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (questions(), "-i", index, "--modes")
+    assert run(*command, "lexical", "--out", "base").exit_code == 0
+    result = run(*command, "all", "--out", "out", "--baseline", "base")
+    assert (result.exit_code, "no figure in common" in result.stderr) == (2, True)
+    assert "recall@100" in result.stdout
+    assert Path("out/run.json").is_file()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "_replace", full)
+    result = run(*command, "all", "--out", "full")
+    assert (result.exit_code, "No space left" in result.stderr) == (2, True)
+    assert "recall@100" in result.stdout
 
 
 def test_learned_weights_are_those_of_a_search(index: Path) -> None:

@@ -33,6 +33,15 @@ def test_settings_that_cannot_be_read_leave_the_rest_to_be_looked_at(folder: Pat
     assert "index" not in checks
 
 
+@pytest.mark.parametrize("line", ["mode = 'foo'", "weights = 'bar'"])
+def test_settings_that_no_search_takes_are_a_problem(folder: Path, line: str) -> None:
+    Path("m3rag.toml").write_text(line)
+    found = next(check for check in diagnose() if check.name == "settings")
+    assert found.severity == "error"
+    assert found.message.startswith(f"setting {line.partition(' ')[0]}: unknown ")
+    assert str(folder / "m3rag.toml") in found.message
+
+
 @pytest.mark.parametrize("error", [ConfigurationError("settings contradict"), RuntimeError("a bug")])
 def test_a_check_that_fails_is_a_finding_and_not_the_end(error: Exception) -> None:
     def checks() -> Iterator[Check]:

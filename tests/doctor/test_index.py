@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -67,6 +70,41 @@ def test_damaged_and_of_a_newer_version(index: Path) -> None:
     found = look(index)["index"]
     assert found.severity == "error"
     assert "ingest again" in (found.remedy or "")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_an_index_that_may_not_be_written_is_not_called_damaged(
+    index: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:  # as the tests may run as root, to whom nothing is refused
+        patched.setattr(Path, "unlink", refuse)  # the seal is broken first
+        broken = look(index)["index"]
+    (index / "seal.json").unlink()
+    with monkeypatch.context() as patched:
+        told = RuntimeError(f"Failed to open mmap payload storage: {error.strerror} (os error {error.errno})")
+        patched.setattr("qdrant_edge.EdgeShard", SimpleNamespace(load=Mock(side_effect=told)))
+        engine = look(index)["index"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        unread = look(index)["index"]
+    for found in (broken, engine, unread):
+        assert found.severity == "error"
+        assert f"this user needs write permission on {index}" in found.message
+        assert "backup" not in found.message
+        assert found.remedy is not None
+        assert found.remedy.startswith(f"give this user write permission on {index}")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission(index: Path) -> None:
+    index.chmod(0o500)
+    try:
+        assert "this user needs write permission" in look(index)["index"].message
+    finally:
+        index.chmod(0o700)
 
 
 def test_made_by_another_model(index: Path) -> None:

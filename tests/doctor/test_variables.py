@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from m3rag.doctor.variables import unknown_variables, variable_of
-from m3rag.settings import Settings, load_settings, setting_names
+from m3rag.doctor.variables import unknown_variables
+from m3rag.settings import Settings, load_settings, setting_names, variable_of
 
 
 def test_every_setting_is_known_with_its_group() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 
 from m3rag.errors import InputError
-from m3rag.evaluation.metrics import aggregate, mean, per_query
+from m3rag.evaluation.metrics import aggregate, as_ranked, mean, per_query
 
 DOCUMENTS = ["d1", "d10", "d2", "D2", "é", "鸭", "z-9", "a b"]
 CUTS = (1, 3, 10)
@@ -64,6 +64,26 @@ def test_mrr_with_a_cut_agrees_where_nothing_ties(qrels: dict[str, dict[str, int
         assert aggregate(run, qrels, [f"mrr@{k}"])[f"mrr@{k}"] == pytest.approx(expected, abs=1e-9)
 
 
+@given(judgements, st.permutations(DOCUMENTS), st.lists(scores, min_size=8, max_size=8))
+def test_a_ranking_with_ties_is_read_in_its_order(
+    qrels: dict[str, dict[str, int]], order: list[str], values: list[float]
+) -> None:
+    ranked = as_ranked(zip(order, sorted(values, reverse=True), strict=True))
+    assert list(ranked) == order
+    by_rank = {document: float(-i) for i, document in enumerate(order)}
+    run, expected = dict.fromkeys(qrels, ranked), dict.fromkeys(qrels, by_rank)
+    assert per_query(run, qrels, list(PAIRS)) == per_query(expected, qrels, list(PAIRS))
+    for k in CUTS:  # which breaks ties the other way round
+        theirs = ir_measures.calc_aggregate([RR @ k], qrels, run)[RR @ k]
+        assert aggregate(expected, qrels, [f"mrr@{k}"])[f"mrr@{k}"] == pytest.approx(theirs, abs=1e-9)
+
+
+def test_scores_that_do_not_tie_are_kept() -> None:
+    given = {"a": 2.0, "b": 0.1, "c": -1.0}
+    assert as_ranked(given.items()) == given
+    assert as_ranked([]) == {}
+
+
 def test_graded_ndcg_by_hand() -> None:
     run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
     qrels = {"q": {"b": 3, "c": 1, "missed": 2}}
@@ -81,7 +101,9 @@ def test_queries_are_those_of_the_judgements() -> None:
     assert mean([]) == 0.0
 
 
-@pytest.mark.parametrize("name", ["p@10", "map", "ndcg", "ndcg@0", "ndcg@x", "ndcg@-1", "", "@3", "ndcg@²"])
+@pytest.mark.parametrize(
+    "name", ["p@10", "map", "ndcg", "ndcg@0", "ndcg@x", "ndcg@-1", "", "@3", "ndcg@²", "ndcg@1000000"]
+)
 def test_an_unknown_metric_says_what_there_is(name: str) -> None:
     with pytest.raises(InputError, match="ndcg, recall, mrr, map, hit with a cut-off, such as ndcg@10"):
         aggregate({}, {}, [name])

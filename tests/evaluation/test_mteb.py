@@ -24,7 +24,8 @@ from m3rag.evaluation.mteb import MTEBEncoder, MTEBSearch  # noqa: E402
 from m3rag.testing import HashEncoder  # noqa: E402
 
 WORDS = ("duck", "goose", "swan", "pond", "river", "bread", "train", "noon", "fever", "snow", "court", "thief")
-CORPUS = {f"d{i:02}": " ".join(WORDS[(i * j) % 12] for j in range(1, 4 + i % 5)) for i in range(24)}
+# A word of its own for each: MTEB breaks ties in another way than a search does.
+CORPUS = {f"d{i:02}": " ".join([*(WORDS[(i * j) % 12] for j in range(1, 4 + i % 5)), f"own{i}"]) for i in range(24)}
 QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[(5 * i + 1) % 12]}" for i in range(12)}
 QRELS = {f"q{i}": {f"d{(2 * i) % 24:02}": 1, f"d{(7 * i + 3) % 24:02}": 2} for i in range(12)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,10 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.errors import InputError
+from m3rag.evaluation.comparing import differences
 from m3rag.evaluation.judging import JudgedAnswer
 from m3rag.evaluation.metrics import aggregate
 from m3rag.evaluation.questions import EvalQuestion
-from m3rag.evaluation.report import Report, file_name, latency, load_report, trec_qrels, trec_run, versions
+from m3rag.evaluation.report import (
+    Report,
+    file_name,
+    latency,
+    load_report,
+    require_writable,
+    trec_qrels,
+    trec_run,
+    versions,
+)
 from m3rag.evaluation.searching import SearchRun
 
 RUN = SearchRun(
@@ -52,7 +63,7 @@ def test_figures_by_system_and_language() -> None:
     assert found.answers is not None
     assert (found.answers["f1"], found.answers["languages"]["de"]["refusal_f1"]) == (1.0, 1.0)
     assert found.per_query["answers"]["f1_all"] == {"q 1": 1.0, "q2": 1.0}
-    assert report(answers=False).as_dict().keys() == {"complete", "data", "versions", "systems"}
+    assert report(answers=False).as_dict().keys() == {"complete", "data", "versions", "systems", "per_query"}
     assert latency([]) == {}
 
 
@@ -106,13 +117,52 @@ def test_names_of_files_suit_any_machine() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "missing"), ("{", "as JSON"), ("[]", "no report"), ('{"schema": "m3rag.eval/9"}', "no report")],
+    [
+        (None, "missing"),
+        ("{", r"as JSON.*measure that run again"),
+        ("[" * 200_000, r"as JSON.*measure that run again"),
+        ("[]", "no report"),
+        ('{"schema": "m3rag.eval/9"}', "no report"),
+        (
+            '{"schema": "m3rag.eval/1"}',
+            r"run\.json is no whole report \(complete, systems, per_query .*: give",
+        ),
+    ],
 )
 def test_what_is_no_report_is_said(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(InputError, match=message):
         load_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["complete", "systems", "per_query", "data", "answers"])
+@pytest.mark.parametrize("value", [None, [], 1, {"all": 1}, {"all": {"ndcg@10": None}}, {"all": {"metrics": {"a": 1}}}])
+def test_a_report_that_is_not_whole_is_said_or_read(tmp_path: Path, name: str, value: object) -> None:
+    whole = {"schema": "m3rag.eval/1", **report().as_dict(), "change": [{"system": "all"}]}
+    (tmp_path / "run.json").write_text(json.dumps(whole), encoding="utf-8-sig")
+    assert load_report(tmp_path) == report()
+    (tmp_path / "run.json").write_text(json.dumps({**whole, name: value}))
+    try:
+        found = load_report(tmp_path)
+    except InputError as error:
+        if f"({name} missing or malformed)" not in str(error):
+            raise
+    else:
+        with contextlib.suppress(InputError):
+            differences(report(), found)
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_writable(tmp_path / "deep" / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/out"):
+        with pytest.raises(InputError, match="file is a file: give another folder"):
+            require_writable(tmp_path / name)
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != tmp_path)  # the tests may run as root
+    with pytest.raises(InputError, match="you may not write in"):
+        require_writable(tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from m3rag.bm25 import encoder_tokenizer
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation import Passages, RetrievalSet, aggregate, evaluate, evaluate_bm25, load_beir
+from m3rag.evaluation.metrics import as_ranked
 from m3rag.evaluation.run import rankings, score_all
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.retrieval.mode import M3_MODES
@@ -37,7 +38,7 @@ def searched(encoder: HashEncoder, dataset: RetrievalSet, mode: Mode) -> dict[st
     store.put_document(DocumentRecord(id="d", title="", version="1", chunks=len(chunks)), [(chunks, output)])
     retriever = HybridRetriever(encoder, store, rerank_depth=500)
     return {
-        key: {hit.chunk.id: hit.score for hit in retriever.search(query, k=100, mode=mode)}
+        key: as_ranked((hit.chunk.id, hit.score) for hit in retriever.search(query, k=100, mode=mode))
         for key, query in dataset.queries.items()
     }
 

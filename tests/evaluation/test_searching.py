@@ -11,12 +11,15 @@ from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation import RetrievalSet, aggregate, evaluate
 from m3rag.evaluation.corpus import take_corpus
-from m3rag.evaluation.labelled import Relevant
+from m3rag.evaluation.labelled import LabelledQuestion, Relevant
 from m3rag.evaluation.questions import EvalQuestion, questions_of
 from m3rag.evaluation.searching import SearchRun, System, search_all
+from m3rag.evaluation.tune_candidates import collect
+from m3rag.evaluation.tune_search import as_rows
 from m3rag.reranking import ColbertReranker
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.retrieval.mode import M3_MODES
+from m3rag.scoring import Weights
 from m3rag.settings import Settings
 from m3rag.store import DocumentRecord
 from m3rag.store.memory import MemoryStore
@@ -41,7 +44,8 @@ WORDS = [
     "garden",
     "stone",
 ]
-CORPUS = {f"d{i:02}": " ".join(WORDS[(i * j) % 16] for j in range(1, 4 + i % 5)) for i in range(40)}
+# With words of its own in each part: parts of the same words differ by rounding alone, so that their order is chance.
+CORPUS = {f"d{i:02}": " ".join(f"{WORDS[(i * j) % 16]} own{i}" for j in range(1, 4 + i % 5)) for i in range(40)}
 SET = RetrievalSet(
     name="words",
     corpus=CORPUS,
@@ -122,6 +126,35 @@ class Backwards:
     def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
         self.given.append(len(hits))
         return list(reversed(hits))[:k]
+
+
+@pytest.mark.parametrize("level", ["document", "page", "chunk"])
+def test_hits_of_one_score_are_judged_in_the_order_of_the_search(level: str) -> None:
+    encoder = HashEncoder()
+    store = MemoryStore(encoder.info)
+    # Chunk ids run against those of the documents: a search goes by the chunks'.
+    chunks = [Chunk(f"c{9 - i}", f"d{i}", "ducks swim", 0, 10, page=1) for i in range(3)]
+    for chunk in chunks:
+        record = DocumentRecord(chunk.document_id, chunk.document_id, "1", 1, page_starts=(0,))
+        store.put_document(record, [([chunk], encoder.encode_documents([chunk.text]))])
+    retriever = HybridRetriever(encoder, store)
+    hits = retriever.search("ducks", k=3)
+    assert [hit.chunk.id for hit in hits] == ["c7", "c8", "c9"]
+    assert len({hit.score for hit in hits}) == 1
+    best = {"document": Relevant("d2"), "page": Relevant("d2", page=1), "chunk": Relevant("c7")}[level]
+    systems = [System.of("all"), System(name="kept", mode=Mode.ALL, reranker=Kept())]
+    run = search_all(retriever, [asked("q", "ducks", best)], systems)
+    for system in systems:
+        assert aggregate(run.runs[system.name], run.qrels, ["hit@1"]) == {"hit@1": 1.0}, system.name
+    (labelled,), _ = collect(retriever, [LabelledQuestion("q", "ducks", (best,))])
+    assert labelled.values(as_rows([Weights()]), "hit@1").tolist() == [1.0], "tune judges as eval does"
+
+
+class Kept:
+    """A reranker that changes nothing."""
+
+    def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
+        return list(hits)[:k]
 
 
 def test_a_reranker_orders_the_best_and_the_rest_follow() -> None:

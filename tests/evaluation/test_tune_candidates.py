@@ -121,12 +121,13 @@ def test_no_row_that_some_weights_want_is_left_out() -> None:
     assert reachable(np.zeros((0, 2)), 7).tolist() == []
 
 
-def test_ties_are_broken_by_the_id_of_the_unit() -> None:
+def test_ties_are_broken_by_the_id_of_the_best_chunk() -> None:
     question = LabelledQuestion("q", "q", (Relevant("b"),))
-    for names, rank in ((("a", "b"), 2), (("c", "b"), 1)):
-        units = [(name, 0) for name in names]
+    for chunk_ids, rank in ((("x", "y", "z"), 2), (("z", "x", "y"), 1), (("y", "z", "x"), 2)):
+        units = [("a", 0), ("b", 0), ("b", 0)]
         judged = Judgements("document", {("b", 0): 1}, ())
-        found = Judged.of(question, judged, units, ["x", "y"], np.ones((2, 3)), depth=200)
+        scores = np.array([[1.0] * 3, [1.0] * 3, [0.5] * 3])
+        found = Judged.of(question, judged, units, list(chunk_ids), scores, depth=200)
         assert found.values(as_rows(WEIGHTS[:1]), "mrr@10").tolist() == [1 / rank]
 
 
