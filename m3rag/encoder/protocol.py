@@ -12,6 +12,7 @@ from m3rag.output import M3Output
 from m3rag.types import ModelInfo
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Texts in, M3Output out. `m3rag.testing.HashEncoder` is a small fake of it."""
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from m3rag.encoder.cache import MemoryCache
 from m3rag.encoder.cached import CachedEncoder
 from m3rag.encoder.dense_only import DenseOnlyEncoder
 from m3rag.encoder.encoder import M3Encoder
+from m3rag.encoder.protocol import Encoder
 from m3rag.errors import InputError
 
 SharedEncoder = M3Encoder | DenseOnlyEncoder | CachedEncoder
 
 
-def require_encoder(encoder: object) -> None:
-    """Refuse what is none.
+def shared(encoder: object) -> SharedEncoder:
+    """An encoder with all that the frameworks ask of it: itself, or one of your own behind a short-lived cache.
 
     Raises:
-        InputError: If it is neither of the three kinds.
+        InputError: If it is no encoder.
     """
-    if not isinstance(encoder, (M3Encoder, DenseOnlyEncoder, CachedEncoder)):
-        raise InputError(
-            f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder, a DenseOnlyEncoder or a CachedEncoder"
-        )
+    if isinstance(encoder, (M3Encoder, DenseOnlyEncoder, CachedEncoder)):
+        return encoder
+    if isinstance(encoder, Encoder):
+        return CachedEncoder(encoder, MemoryCache())
+    raise InputError(
+        f"encoder is a {type(encoder).__name__}, must be an m3rag.M3Encoder, a DenseOnlyEncoder, a CachedEncoder or "
+        "another m3rag.encoder.Encoder"
+    )
 
 
 def reload_options(encoder: SharedEncoder) -> dict[str, Any] | None:

@@ -107,9 +107,9 @@ class ModelHolder(BaseModel):
             return self.encoder
 
     def _adopt(self, encoder: SharedEncoder) -> None:
-        from m3rag.encoder.shared import reload_options, require_encoder  # noqa: PLC0415
+        from m3rag.encoder.shared import reload_options, shared  # noqa: PLC0415
 
-        require_encoder(encoder)
+        self.encoder = encoder = shared(encoder)
         given = self.model_fields_set & {"model_name", "cache_folder", "model_kwargs"}
         if given:
             raise InputError(f"encoder is already loaded: leave out {', '.join(sorted(given))}")

@@ -13,6 +13,7 @@ from m3rag.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from m3rag.encoder.protocol import Encoder
     from m3rag.encoder.shared import SharedEncoder
 else:
     # pydantic resolves the annotation when the class is made, and torch takes seconds to import.
@@ -41,17 +42,21 @@ class EncoderFields(BaseModel):
 
     _encoder: SharedEncoder | None = PrivateAttr(default=None)
 
-    def __init__(self, *, encoder: SharedEncoder | None = None, **fields: Any) -> None:
+    def __init__(self, *, encoder: Encoder | None = None, **fields: Any) -> None:
         """Load the model, or share one already loaded.
 
         Args:
             encoder: A loaded model, whose settings become the fields. It is no field itself.
             **fields: The attributes above, and those of the base class.
         """
+        given = None
         if encoder is not None:
-            fields = {**fields, **_settings(encoder, fields)}
+            from m3rag.encoder.shared import shared  # noqa: PLC0415
+
+            given = shared(encoder)
+            fields = {**fields, **_settings(given, fields)}
         super().__init__(**fields)
-        self._encoder = encoder
+        self._encoder = given
         self._loaded()
 
     def _loaded(self) -> SharedEncoder:
@@ -92,9 +97,8 @@ class EncoderFields(BaseModel):
 
 def _settings(encoder: SharedEncoder, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that would load a shared encoder again, as after unpickling."""
-    from m3rag.encoder.shared import reload_options, require_encoder  # noqa: PLC0415
+    from m3rag.encoder.shared import reload_options  # noqa: PLC0415
 
-    require_encoder(encoder)
     contradicting = sorted(given.keys() & {"model_name", *_OPTIONS})
     if contradicting:
         raise InputError(f"encoder is already loaded: leave out {', '.join(contradicting)}")

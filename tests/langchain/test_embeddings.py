@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from m3rag.encoder import CachedEncoder, M3Encoder, MemoryCache
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.langchain import M3Embeddings
+from m3rag.testing import HashEncoder
 
 TEXTS = ["Ducks swim on ponds.", "", "Les canards nagent.", "Enten schwimmen auf dem Teich im Park. " * 3]
 
@@ -126,6 +127,16 @@ def test_batch_size_bounds_what_the_encoder_is_handed(monkeypatch: pytest.Monkey
 def test_what_cannot_be_honoured_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){message}"):
         M3Embeddings(**{"model": "mini"} | arguments if "encoder" not in arguments else arguments)
+
+
+async def test_any_encoder_of_the_protocol_will_do() -> None:
+    encoder = HashEncoder()
+    embeddings = M3Embeddings(encoder=encoder)  # type: ignore[arg-type]
+    dense = encoder.encode_documents(["ducks swim", ""]).dense
+    np.testing.assert_allclose(embeddings.embed_documents(["ducks swim", ""]), dense)
+    np.testing.assert_allclose(await embeddings.aembed_query("ducks swim"), dense[0])
+    with pytest.raises(InputError, match="cannot be loaded again by its name"):
+        pickle.dumps(embeddings)
 
 
 def test_options_that_contradict_a_shared_encoder_are_named() -> None:

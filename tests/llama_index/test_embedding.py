@@ -19,6 +19,7 @@ import m3rag.llama_index
 from m3rag.encoder.encoder import M3Encoder
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.llama_index import M3Embedding
+from m3rag.testing import HashEncoder
 
 TEXTS = ["Ducks swim on ponds.", "", "Les canards nagent.", "Enten schwimmen auf dem Teich im Park. " * 3]
 
@@ -108,6 +109,14 @@ def test_a_dict_restores_it_and_holds_no_more_than_the_fields(monkeypatch: pytes
     restored = M3Embedding.from_dict(stored)
     assert restored.to_dict() == stored
     assert restored.get_query_embedding("ducks") == embedding.get_query_embedding("ducks")
+
+
+async def test_any_encoder_of_the_protocol_will_do() -> None:
+    encoder = HashEncoder()
+    embedding = M3Embedding(encoder=encoder)
+    (dense,) = encoder.encode_documents(["ducks swim"]).dense
+    np.testing.assert_allclose(embedding.get_text_embedding("ducks swim"), dense)
+    np.testing.assert_allclose(await embedding.aget_query_embedding("ducks swim"), dense)
 
 
 def test_copies_share_the_model(embedding: M3Embedding) -> None:
