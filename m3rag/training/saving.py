@@ -102,7 +102,12 @@ def write_network(trainee: Subject, folder: Path, tensors: Mapping[str, Tensor],
         written.pop("torch_dtype", None)
         written["dtype"] = "float32"
     write_json(folder / "config.json", written)
-    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    _save(dict(tensors), folder / "model.safetensors")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+    shutil.copymode(path.with_name("config.json"), path)  # it was written for its owner alone
 
 
 def _write_heads(trainee: Trainee, folder: Path) -> None:
@@ -111,7 +116,7 @@ def _write_heads(trainee: Trainee, folder: Path) -> None:
         both = {
             f"{name}.{key}": tensor.half() for name, head in heads.items() for key, tensor in state_of(head).items()
         }
-        save_file(both, folder / HEADS)
+        _save(both, folder / HEADS)
         return
     for file in HEAD_FILES:
         torch.save(state_of(heads[Path(file).stem]), folder / file)

@@ -147,11 +147,16 @@ def test_word_spans_cover_all_but_white_space(encoder: Encoder, multilingual_tex
 
 
 def test_converts_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    folder = mini.ensure_mini(tmp_path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    folder = mini.ensure_mini(cache)
     written = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert mini.ensure_mini(tmp_path) == folder
+    assert mini.ensure_mini(cache) == folder
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == written
-    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+    assert [p.name for p in cache.iterdir()] == [folder.name]
+    # Whoever may read the cache may read the model.
+    assert folder.stat().st_mode == cache.stat().st_mode
+    assert len({p.stat().st_mode for p in written}) == 1
 
 
 def test_two_processes_that_convert_together_agree(tmp_path: Path) -> None:

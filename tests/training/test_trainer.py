@@ -72,6 +72,7 @@ def test_each_method_moves_what_it_says_and_learns(
     assert (record["examples"], record["held_out_examples"], record["steps"]) == (70, 10, steps)
     assert record["settings"]["method"] == method
     assert not (tmp_path / "m.training").exists()
+    assert len({file.stat().st_mode for file in out.iterdir()}) == 1, "whoever may read one file may read all"
 
 
 def test_deltas_on_the_last_layer_alone_move_no_other(
