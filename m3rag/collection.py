@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
@@ -39,7 +40,7 @@ CHUNKS_AT_ONCE = 256
 """Chunks encoded and written together by `upsert`: it bounds memory, and what a kill can undo."""
 
 
-class Collection:
+class Collection(CopiedAsItself):
     """Chunks in, hits out: what every door to an index (files, frameworks, server) stands on.
 
     Example:
@@ -357,10 +358,6 @@ class Collection:
             if self._store is not None:
                 self._store.close()
                 self._store = self._bm25 = self._reranker = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: frameworks copy what holds a collection, and an index is open once."""
-        return self
 
     def __reduce__(self) -> NoReturn:
         raise InputError(f"the open index {self.place} cannot be pickled: pickle its place, and open it there")

@@ -188,9 +188,19 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(dict(e), overrides) for e in error.errors())) from error
     except ValueError as error:
-        # pydantic-settings does not say which file it read.
-        file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else None
+        file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else _not_unicode()
         raise ConfigurationError(f"{file or 'the settings'} cannot be read: {error}") from error
+
+
+def _not_unicode() -> Path | None:
+    """The file that is not in UTF-8: pydantic-settings does not say which one it read."""
+    for file in (Path(".env").resolve(), find_file(Path.cwd())):
+        try:
+            if file is not None and file.is_file():
+                file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return file
+    return None
 
 
 def setting_names() -> list[str]:
@@ -246,19 +256,23 @@ def _says(said: Any, path: list[str]) -> bool:
 
 
 def _explain(error: dict[str, Any], overrides: Mapping[str, Any]) -> str:
-    name = ".".join(str(part) for part in error["loc"]).removeprefix("m3rag_")
+    said = ".".join(str(part) for part in error["loc"])
+    name = said.removeprefix("m3rag_")
     if error["type"] != "extra_forbidden":
         ours = error["type"] == "value_error"  # such a message shows what it is about
         shown = "" if ours or "key" in name else f", got {error['input']!r}"
         return f"setting {name}: {error['msg'].removeprefix('Value error, ')}{shown}{_set_in(name, overrides)}"
     known = setting_names()
     near = get_close_matches(name, known, n=1)
-    return f"unknown setting {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+    hint = f": did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+    # Only of a .env file are the names of variables not cut to those of settings.
+    where = _set_in(name, overrides) if said == name else f" (set in {Path('.env').resolve()})"
+    return f"unknown setting {name}{where}{hint}"
 
 
 def _set_in(name: str, overrides: Mapping[str, Any]) -> str:
     origin = origin_of(name, overrides)
     # Options of commands have variables too, and do not say from which of the two their value is.
-    if origin == "command line" and os.environ.get(variable_of(name)) == str(overrides[name]):
+    if origin == "command line" and os.environ.get(variable_of(name)) == str(overrides.get(name)):
         origin = variable_of(name)
     return "" if origin in ("command line", "default") else f" (set in {origin})"

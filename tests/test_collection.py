@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from m3rag.collection import CHUNKS_AT_ONCE, Collection
-from m3rag.encoder import AsyncEncoding, MicroBatcher
+from m3rag.encoder import AsyncEncoding, CachedEncoder, MemoryCache, MicroBatcher
 from m3rag.errors import ConfigurationError, IndexMismatchError, IndexMissingError, InputError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
@@ -181,11 +181,11 @@ def test_a_reranker_by_setting_or_as_tune_found(
 
 
 def test_a_model_is_loaded_once_whoever_copies_what_holds_it() -> None:
-    class Encoder(AsyncEncoding, HashEncoder):
-        pass
-
-    encoder = Encoder()
-    assert copy.deepcopy({"reranker": ColbertReranker(encoder)})["reranker"].encoder is encoder
+    encoder = CachedEncoder(HashEncoder(), MemoryCache())
+    held = {"encoder": encoder, "reranker": ColbertReranker(encoder)}
+    copied = copy.deepcopy(held)
+    assert copied is not held
+    assert copied == held
 
 
 def test_a_copy_is_the_same_index_and_a_pickle_is_refused(collection: Collection) -> None:

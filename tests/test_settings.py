@@ -44,14 +44,25 @@ def test_the_search_for_a_file_ends_at_the_repository(folder: Path) -> None:
 
 def test_unknown_settings_get_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m3rag.toml").write_text("chunk_token = 3\n")
-    with pytest.raises(ConfigurationError, match="unknown setting chunk_token: did you mean chunk_tokens"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown setting chunk_token \(set in .*m3rag\.toml\): did you mean chunk_tokens"
+    ):
         load_settings()
     Path("m3rag.toml").write_text("[llm]\nmodle = 'x'\n")
-    with pytest.raises(ConfigurationError, match=r"unknown setting llm\.modle: did you mean llm\.model"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown setting llm\.modle \(set in .*m3rag\.toml\): did you mean llm\.model"
+    ):
         load_settings()
     Path("m3rag.toml").unlink()
     Path(".env").write_text("M3RAG_TOPK=3\n")
-    with pytest.raises(ConfigurationError, match="unknown setting topk: did you mean top_k"):
+    with pytest.raises(ConfigurationError, match=r"unknown setting topk \(set in .*\.env\): did you mean top_k"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["m3rag.toml", ".env"])
+def test_a_file_that_is_not_in_utf8_is_named(name: str) -> None:
+    Path(name).write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match=rf"{name} cannot be read: 'utf-8' codec"):
         load_settings()
 
 
@@ -92,6 +103,11 @@ def test_a_value_that_no_search_takes_is_refused_with_its_source(
     with pytest.raises(ConfigurationError, match=f"^{message}") as told:
         load_settings(**{name: value})
     assert "(set in" not in str(told.value), "a caller knows what it gave"
+
+
+def test_a_nested_value_that_a_caller_gives_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"^setting serve\.max_upload_mb: .* got 0$"):
+        load_settings(serve={"max_upload_mb": 0})
 
 
 @pytest.mark.parametrize(("mode", "weights"), [("dense+bm25", "mldr"), ("colbert", "1/0.3/1"), ("all", "0/1/0")])

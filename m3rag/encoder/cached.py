@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.cache import EmbeddingCache
 from m3rag.encoder.cache_value import dense_of, from_values, to_values
 from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
@@ -37,7 +38,7 @@ Done = Callable[[Mapping[bytes, bytes]], None]
 Encode = Callable[[Mapping[bytes, str], set[bytes]], None]
 
 
-class CachedEncoder(AsyncEncoding):
+class CachedEncoder(AsyncEncoding, CopiedAsItself):
     """Encode texts, but only those that a cache does not hold; what it holds comes back bit for bit.
 
     A text is found again by model fingerprint, role, maximal length, ColBERT dtype and its characters,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.spans import Spans, clean
@@ -22,7 +23,7 @@ Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """The numbers of some texts, and their vectors."""
 
 
-class DenseOnlyEncoder(AsyncEncoding, ABC):
+class DenseOnlyEncoder(AsyncEncoding, CopiedAsItself, ABC):
     """An `Encoder` that gives the dense leg and no other, for use in mode `dense`.
 
     A subclass says how vectors are made (`_embed`), what model makes them (`info`), and how long a

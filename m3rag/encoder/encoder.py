@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.assembly import OutputBuilder
 from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
 from m3rag.encoder.checkpoint import Checkpoint, ModelName, Pooling, Recipe
@@ -47,7 +48,7 @@ WINDOW_BATCHES = 32
 CHARACTERS_PER_TOKEN = 4
 
 
-class M3Encoder(AsyncEncoding):
+class M3Encoder(AsyncEncoding, CopiedAsItself):
     """Encode texts with an M3 checkpoint.
 
     Safe to share between threads: the forward pass is locked.

@@ -11,7 +11,7 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from m3rag.encoder.inputs import Role, require_texts
 from m3rag.encoder.shared_calls import Call, CallWorker, Request
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import M3Output
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Output = TypeVar("Output", M3Output, npt.NDArray[np.float32])
 
@@ -165,10 +162,6 @@ class AsyncEncoding:
         >>> [output.dense.shape for output in asyncio.run(ask(AsyncHashEncoder()))]
         [(1, 32), (1, 32)]
     """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: frameworks copy what holds an encoder, and a model is loaded once."""
-        return self
 
     @property
     def batcher(self) -> MicroBatcher:

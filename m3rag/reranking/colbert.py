@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import IndexMismatchError
 from m3rag.legs import require_legs
@@ -15,11 +15,8 @@ from m3rag.scoring import colbert_scores
 from m3rag.store.protocol import Store
 from m3rag.types import Hit
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class ColbertReranker:
+class ColbertReranker(CopiedAsItself):
     """Rerank by ColBERT alone: the mean over the question's tokens of the best cosine in the passage.
 
     With a store this costs one encoded question, since the passages' token vectors are there; hits
@@ -60,10 +57,6 @@ class ColbertReranker:
         self.encoder = encoder
         self.store = store
         self.top_n = top_n
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: frameworks copy what holds a reranker, and its encoder and store are shared."""
-        return self
 
     def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
         """Order hits by ColBERT's score, in [-1, 1].

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
+from m3rag._copied import CopiedAsItself
 from m3rag.encoder.checkpoint import Checkpoint, ModelName
 from m3rag.encoder.device import choose_device, choose_dtype
 from m3rag.encoder.encoder import BATCH_TOKENS, CHARACTERS_PER_TOKEN, WINDOW_BATCHES
@@ -21,13 +21,10 @@ from m3rag.reranking.pairs import PairTokenizer, TextPair, TokenizedPairs, requi
 from m3rag.reranking.scorer import PairScorer, Scores
 from m3rag.types import Hit
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 log = logging.getLogger(__name__)
 
 
-class CrossEncoderReranker:
+class CrossEncoderReranker(CopiedAsItself):
     """Rerank with a cross-encoder: a sequence classifier that reads question and passage together.
 
     Takes any sequence-classification checkpoint with a `tokenizer.json`: XLM-R, RoBERTa, CamemBERT
@@ -101,10 +98,6 @@ class CrossEncoderReranker:
         self.scorer = PairScorer(classifier, device=self.device, batch_tokens=self.batch_tokens)
         limit = classifier.max_length
         self.max_length, self.query_max_length = self.tokenizer.lengths(max_length, query_max_length, limit=limit)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: frameworks copy what holds a reranker, and a model is loaded once."""
-        return self
 
     def compute_score(self, pairs: Sequence[TextPair], *, progress: Progress | None = None) -> Scores:
         """How relevant each passage is to its question.
