@@ -88,7 +88,7 @@ class M3Output:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice | Sequence[int] | npt.NDArray[np.integer]) -> M3Output:
-        rows = np.arange(len(self))[index]
+        rows = np.arange(len(self))[list(index) if isinstance(index, tuple) else index]
         rows = np.atleast_1d(rows)
         counts = np.diff(self.offsets)[rows]
         parts = [self.colbert[self.offsets[r] : self.offsets[r + 1]] for r in rows]
@@ -100,7 +100,8 @@ class M3Output:
         )
 
     def colbert_of(self, i: int) -> FloatArray:
-        """The token vectors `(tokens, c)` of text `i`, a view."""
+        """The token vectors `(tokens, c)` of text `i`, from the end where that is negative: a view."""
+        i = range(len(self))[i]
         return self.colbert[self.offsets[i] : self.offsets[i + 1]]
 
     def lexical_dicts(self) -> list[dict[str, float]]:

@@ -50,6 +50,7 @@ def test_picking_is_picking_each(seed: int, n: int, data: st.DataObject) -> None
     for i, row in enumerate(rows):
         assert same(picked[i], output[row])
         assert np.array_equal(picked.colbert_of(i), output.colbert_of(row % n))
+        assert np.array_equal(picked.colbert_of(i - len(picked)), picked.colbert_of(i))
         assert np.array_equal(picked.dense[i], output.dense[row])
         assert np.array_equal(picked.lexical[[i]].toarray(), output.lexical[[row]].toarray())
 

@@ -22,7 +22,7 @@ from m3rag.compat.flag_scores import (
 from m3rag.encoder.checkpoint import Pooling
 from m3rag.encoder.device import choose_device
 from m3rag.encoder.encoder import M3Encoder
-from m3rag.encoder.inputs import Role
+from m3rag.encoder.inputs import Role, require_texts
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import FloatArray, M3Output
 from m3rag.scoring import max_similarities
@@ -273,7 +273,7 @@ class BGEM3FlagModel:
         one = len(sentence_pairs) > 0 and isinstance(sentence_pairs[0], str)
         pairs = cast("list[tuple[str, str]]", [sentence_pairs] if one else list(sentence_pairs))
         for i, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) != 2:
+            if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
                 raise InputError(f"pair {i} must be a question and a passage, got {pair!r:.60}")
         weights = mode_weights(weights_for_different_modes)
         step = self._step(batch_size)
@@ -416,5 +416,6 @@ def _instructed(texts: str | Sequence[str], instruction: str | None, form: str) 
     r"""The texts with their instruction; a `\n` that a shell or a YAML file left in the format is a line break."""
     if instruction is None:
         return texts if isinstance(texts, str) else list(texts)
+    require_texts([texts] if isinstance(texts, str) else texts)
     form = form.replace("\\n", "\n")
     return form.format(instruction, texts) if isinstance(texts, str) else [form.format(instruction, t) for t in texts]

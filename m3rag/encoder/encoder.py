@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -57,7 +57,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         >>> encoder = M3Encoder("mini")
         >>> output = encoder.encode_documents(["Ducks swim.", "Les canards nagent."])
         >>> output.dense.shape, output.lexical.shape, output.colbert.shape
-        ((2, 384), (2, 250037), (11, 128))
+        ((2, 384), (2, 250037), (12, 256))
 
     Args:
         model: `mini` (embedded), a hub id such as `BAAI/bge-m3`, or a checkpoint folder.
@@ -113,6 +113,8 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        if colbert_dtype not in ("float16", "float32"):
+            raise ConfigurationError(f"colbert_dtype is {colbert_dtype!r}, must be float16 or float32")
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only)
         recipe = checkpoint.recipe
         self.recipe = Recipe(
@@ -137,7 +139,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         architecture = Architecture.of(checkpoint)
         self._limit = architecture.max_length
         self._max_length = self._valid_length(
-            min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length
+            min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length, *get_args(Role)
         )
         if truncate_dim is not None and not 1 <= truncate_dim <= architecture.hidden:
             raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
@@ -245,6 +247,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         progress: Progress | None = None,
     ) -> npt.NDArray[np.float32]:
         """The dense vectors alone, `(n, d)` float32, without keeping the other two in memory."""
+        require_texts(texts)
         dense = np.empty((len(texts), self.info.dense_dim), np.float32)
         for first, window in self._windows(texts, role, max_length):
             for rows, encoded in self._run(window, progress):
@@ -310,6 +313,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
     def _encode(
         self, texts: Sequence[str], *, role: Role, max_length: int | None, progress: Progress | None
     ) -> M3Output:
+        require_texts(texts)
         builder = OutputBuilder(len(texts), self.info, self.colbert_dtype)
         for first, window in self._windows(texts, role, max_length):
             builder.reserve(window.kept)
@@ -325,9 +329,8 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
     def _windows(self, texts: Sequence[str], role: Role, max_length: int | None) -> Iterator[tuple[int, Batch]]:
         """Texts as packed tokens, a window at a time: (number of its first text, its batch)."""
-        require_texts(texts)
         require_role(role)
-        length = self.max_length if max_length is None else self._valid_length(max_length)
+        length = self.max_length if max_length is None else self._valid_length(max_length, role)
         batches = WINDOW_BATCHES * len(self.devices)
         starts = _window_starts(texts, characters=batches * self.batch_tokens * CHARACTERS_PER_TOKEN)
         windows = (
@@ -345,10 +348,13 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
             return max_length
         return (max_length - 1) * MCLS_TOKENS // (MCLS_TOKENS + 1) + SPECIALS
 
-    def _valid_length(self, max_length: int) -> int:
-        if not SPECIALS < max_length <= self._limit:
+    def _valid_length(self, max_length: int, *roles: Role) -> int:
+        prefix = max(self.tokenizer.prefix_length(self._prefix(role)) for role in roles)
+        least = next(n for n in count(SPECIALS + 1) if self._plain_length(n) > SPECIALS + prefix)
+        if not least <= max_length <= self._limit:
+            beside = f" beside a prefix of {prefix} tokens" if prefix else ""
             raise ConfigurationError(
-                f"max_length {max_length} is out of range for this model: choose {SPECIALS + 1} to {self._limit}"
+                f"max_length {max_length} is out of range for this model{beside}: choose {least} to {self._limit}"
             )
         return max_length
 

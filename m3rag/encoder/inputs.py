@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from m3rag.errors import InputError
@@ -20,6 +20,8 @@ def require_texts(texts: Sequence[str]) -> None:
     """
     if isinstance(texts, str):
         raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
+    if not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")) or isinstance(texts, Mapping):
+        raise InputError(f"texts must be a list of strings, got a {type(texts).__name__}; make it one with list(...)")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {i} is a {type(text).__name__}, must be a string")

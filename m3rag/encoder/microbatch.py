@@ -111,7 +111,7 @@ class MicroBatcher:
         return {"max_texts": self.max_texts, "max_chars": self.max_chars, "max_wait_s": self.max_wait_s}
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], MicroBatcher], tuple[dict[str, Any]]]:
-        # A copy begins with a thread of its own, so that an encoder stays picklable.
+        # A copy begins with a thread of its own.
         return _with_options, (self._options(),)
 
 

@@ -168,12 +168,12 @@ def read_corpus(path: Path) -> Iterator[Chunk]:
     file = path / "corpus.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{file} is not there: give a file of {{'_id', 'title', 'text'}} a line")
-    with file.open(encoding="utf-8-sig") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
                 title, text = row.get("title") or "", row["text"]
                 whole = f"{title}\n{text}" if title else text + ""
             except (ValueError, LookupError, TypeError, AttributeError) as error:

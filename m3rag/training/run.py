@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from m3rag._version import __version__
+from m3rag.errors import ConfigurationError
 from m3rag.training import distributed
 from m3rag.training.backbone import Subject
 from m3rag.training.batches import Draw, draw
@@ -135,7 +136,12 @@ class Run:
         (losses["total"] * share).backward()  # type: ignore[no-untyped-call]
         moving = list(self.trainee.trained.values())
         distributed.sum_gradients(moving)
-        torch.nn.utils.clip_grad_norm_(moving, settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(moving, settings.max_grad_norm)
+        if not (torch.isfinite(norm) and torch.isfinite(losses["total"])):
+            raise ConfigurationError(
+                f"the loss is {losses['total'].item():g}, its gradient {norm.item():g}: from there nothing is learned; "
+                f"lower the learning rate ({settings.rate:g}), or look for damage in the base's weights"
+            )
         optimizer.step()
         means = distributed.total(torch.stack(list(losses.values())) * share)
         return dict(zip(losses, means.tolist(), strict=True))

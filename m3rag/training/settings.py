@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -88,12 +89,12 @@ class RunSettings:
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
         for name, low in self.LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigurationError(f"{name} is {value}, must be at least {low}")
+            if value is not None and not low <= value < math.inf:
+                raise ConfigurationError(f"{name} is {value}, must be at least {low}, and finite")
         for name in self.ABOVE_ZERO:
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{name} is {value}, must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigurationError(f"{name} is {value}, must be above 0, and finite")
         if self.lora_layers is not None and self.method != "lora":
             raise ConfigurationError(f"lora_layers has no part in the method {self.method}: leave it out")
         for name in ("warmup", "dropout"):

@@ -371,6 +371,10 @@ def test_wrong_calls_are_refused(both: Make) -> None:
         ours.encode("ducks", max_length=0)
     with pytest.raises(InputError, match="text 1"):
         ours.encode(["ducks", None])
+    with pytest.raises(InputError, match="text 0"):
+        ours.encode([None, 3], instruction="find: ")
+    with pytest.raises(InputError, match="pair 0"):
+        ours.compute_score([["a", ["b"]]])
     with pytest.raises(InputError, match="pair 0"):
         ours.compute_score([("a", "b", "c")])
     with pytest.raises(InputError, match="pair 0"):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from m3rag.encoder import CachedEncoder, MemoryCache
 from m3rag.encoder.encoder import M3Encoder
 from m3rag.errors import ConfigurationError, InputError
 
@@ -135,6 +138,25 @@ def test_bad_input_is_named(encoder: M3Encoder) -> None:
         encoder.encode_queries("ducks")
     with pytest.raises(InputError, match="text 1 is a NoneType"):
         encoder.encode_queries(["ducks", None])  # type: ignore[list-item]
+    for encode in (encoder, CachedEncoder(encoder, MemoryCache())):
+        odd_ones = {"list_iterator": iter(["a"]), "dict": {"a": 1}, "set": {"a"}, "NoneType": None, "int": 3}
+        for kind, odd in odd_ones.items():
+            with pytest.raises(InputError, match=f"got a {kind}; make it one"):
+                encode.encode_documents(odd)  # type: ignore[arg-type]
+            with pytest.raises(InputError, match=f"got a {kind}; make it one"):
+                encode.encode_dense(odd, role="query")  # type: ignore[arg-type]
+
+
+def test_a_prefix_leaves_room_for_a_text(tiny_checkpoint: Path) -> None:
+    prefixed = partial(M3Encoder, str(tiny_checkpoint), device="cpu", query_instruction="find the ducks: ")
+    with pytest.raises(ConfigurationError, match=r"3 is out of range .* beside a prefix of \d+ tokens: choose") as told:
+        prefixed(max_length=3)
+    least = int(re.findall(r"choose (\d+)", str(told.value))[0])
+    encoder = prefixed(max_length=least)
+    assert len(encoder.encode_queries(["ducks"]).colbert) == len(encoder.token_spans("ducks", role="query")) > 1
+    with pytest.raises(ConfigurationError, match="out of range"):
+        encoder.encode_queries(["ducks"], max_length=least - 1)
+    assert len(encoder.encode_documents(["ducks"], max_length=3)) == 1
 
 
 @pytest.mark.parametrize(
@@ -143,6 +165,7 @@ def test_bad_input_is_named(encoder: M3Encoder) -> None:
         ({"max_length": 8193}, "8193 is out of range .* 3 to 8192"),
         ({"max_length": 2}, "2 is out of range"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"colbert_dtype": "int8"}, "colbert_dtype is 'int8', must be float16 or float32"),
         ({"dtype": "int3"}, "'int3' is unknown: choose one of float32"),
         ({"pooling": "max"}, "pooling is 'max', must be one of cls, mean, last_token"),
         ({"truncate_dim": 65}, "truncate_dim must be 1 to 64, got 65"),

@@ -170,9 +170,10 @@ def test_passages_of_a_corpus_and_of_the_data(tmp_path: Path) -> None:
     rows = ['{"_id": "7", "title": "Ponds", "text": "deep"}', "", '{"text": "plain"}', '{"_id": "9", "text": " "}']
     corpus.write_text("\n".join(rows), encoding="utf-8")
     assert [(c.id, c.text) for c in read_corpus(tmp_path)] == [("7", "Ponds\ndeep"), ("3", "plain")]
-    corpus.write_text('{"text": 5}', encoding="utf-8")
-    with pytest.raises(InputError, match=r"corpus\.jsonl:1"):
-        list(read_corpus(corpus))
+    for bad in (b'{"text": 5}', '{"text": "café"}'.encode("latin-1")):
+        corpus.write_bytes(bad)
+        with pytest.raises(InputError, match=r"corpus\.jsonl:1"):
+            list(read_corpus(corpus))
     with pytest.raises(InputError, match="is not there"):
         list(read_corpus(tmp_path / "none"))
     data = questions(tmp_path / "data", 20)

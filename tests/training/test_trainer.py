@@ -287,6 +287,8 @@ def test_bfloat16_leaves_the_weights_in_float32(
         ({"method": "qlora"}, "method is 'qlora', must be one of full, lora, heads"),
         ({"batch_size": 1}, "batch_size is 1, must be at least 2"),
         ({"temperature": 0.0}, "temperature is 0.0, must be above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf, must be above 0, and finite"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan, must be at least 0"),
         ({"merge": 0.0}, "merge is 0.0, must be above 0 and at most 1"),
         ({"merge": 0.5, "method": "heads"}, "merge has no part in the method heads"),
         ({"lora_layers": 2}, "lora_layers has no part in the method full"),
@@ -297,6 +299,15 @@ def test_bfloat16_leaves_the_weights_in_float32(
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         TrainingSettings(**changes)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    settings = TrainingSettings(**{**QUICK, "learning_rate": 1e30, "warmup": 0.0})
+    with pytest.raises(ConfigurationError, match=r"nothing is learned; lower the learning rate \(1e\+30\)"):
+        train(examples, small_checkpoint, tmp_path / "m", settings=settings, device="cpu")
+    assert not (tmp_path / "m").exists()
 
 
 def test_what_does_not_fit_the_model_or_the_data_is_refused(
