@@ -73,6 +73,7 @@ def create_app(knowledge_base: KnowledgeBase, settings: ServeSettings | None = N
 
 
 def _add_health(app: FastAPI, metrics: Metrics) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["server"])
     async def health() -> dict[str, str]:
         """Whether the server runs; nothing else is looked at."""

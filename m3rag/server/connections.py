@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import h11
 import uvicorn
@@ -46,6 +47,7 @@ class Connection(H11Protocol):
 
 def config_of(app: ASGIApp) -> uvicorn.Config:
     """How uvicorn runs the application."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # as log_level
     return uvicorn.Config(
         app,
         http=Connection,  # h11: the heads that httptools takes have no end

@@ -17,7 +17,7 @@ from m3rag.answering.protocol import refusal
 from m3rag.collection import DEFAULT_MODEL
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.protocol import AsyncEncoder, Encoder
-from m3rag.errors import InputError
+from m3rag.errors import InputError, M3RagError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
 from m3rag.retrieval import Mode, NoHits, SearchOptions
@@ -118,6 +118,20 @@ class Engine:
         if isinstance(encoder, AsyncEncoder):
             return await (encoder.aencode_queries if query else encoder.aencode_documents)(list(texts))
         return await asyncio.to_thread(encoder.encode_queries if query else encoder.encode_documents, list(texts))
+
+    async def tokens(self, *texts: str) -> list[int]:
+        """How many tokens texts have; words where the model does not tell, or none is needed yet."""
+        encoder = await self.encoder() if await asyncio.to_thread(self._filled) else None
+
+        def counted(text: str) -> int:
+            try:
+                return len(encoder.word_spans(text) if encoder is not None else text.split())
+            except M3RagError:
+                return len(text.split())
+
+        # A language model may write half a surrogate pair, which not every tokenizer takes.
+        sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return await asyncio.to_thread(lambda: [counted(text) for text in sound])
 
     async def search(self, query: str, options: SearchOptions) -> tuple[list[Hit], NoHits | None]:
         """The hits; without any, why."""

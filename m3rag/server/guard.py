@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -150,25 +151,25 @@ class Guard:
             if started:
                 raise
             ended = Refused(503, "the server has ended before it could answer", "Ask again when it is back.")
-            await response_of(ended)(scope, receive, sent)
+            await response_of(ended, scope["path"])(scope, receive, sent)
         except Exception as error:  # noqa: BLE001 - the last place where an error can become a response
             if started:
                 response_of(error)  # writes it to the log; the client sees the stream end
                 raise _Ended from None
-            await response_of(error)(scope, receive, sent)
+            await response_of(error, scope["path"])(scope, receive, sent)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
         # First, so that no page of another site can use up what the user may ask in a minute.
         self.policy.check_site(scope, headers)
         if not is_open(scope["path"]):
             client = scope.get("client")
-            wait = self.rates.wait(client[0] if client else "", time.monotonic())
+            wait = math.ceil(self.rates.wait(client[0] if client else "", time.monotonic()))
             if wait:
                 raise Refused(
                     429,
                     f"more than {self.rates.per_minute} requests in a minute",
-                    f"Wait {wait:.0f} s, or raise the setting serve.rate_limit.",
-                    headers={"retry-after": f"{wait:.0f}"},
+                    f"Wait {wait} s, or raise the setting serve.rate_limit.",
+                    headers={"retry-after": str(wait)},
                 )
         self.policy.check_key(scope, headers)
         length = headers.get("content-length", "")
@@ -201,7 +202,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
             if taken > most:
                 error = _too_large(most)
                 # As FastAPI's own kind of error, which it lets pass where it reads a body.
-                raise HTTPException(413, error.message)
+                raise HTTPException(413, error.message) from error
         return message
 
     return bounded

@@ -21,7 +21,7 @@ from m3rag.encoder.protocol import Encoder
 from m3rag.legs import require_legs
 from m3rag.output import M3Output
 from m3rag.server.engine import Engine
-from m3rag.server.errors import Refused, body_of, told
+from m3rag.server.errors import Refused, openai_body_of, told
 from m3rag.server.leaving import EndsWithClient
 from m3rag.server.schemas import MOST_QUESTION, ChatBody, EmbeddingsBody
 from m3rag.server.shapes import citation_json, titled_hit
@@ -38,12 +38,18 @@ def routes(engine: Engine) -> APIRouter:
     """The routes over an engine."""
     router = APIRouter(prefix="/v1", tags=["openai"], route_class=EndsWithClient)
 
+    @router.get("/models/", include_in_schema=False)  # else the address of a model without a name
     @router.get("/models")
     async def models() -> dict[str, Any]:
         """The model of the embeddings, and `m3rag`, which answers from the documents."""
         names = [CHAT_MODEL, (await asyncio.to_thread(engine.status))["model"]]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "m3rag"} for name in names]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": [_model(name) for name in names]}
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """One of the two models."""
+        _require_model(name, (await asyncio.to_thread(engine.status))["model"])
+        return _model(name)
 
     @router.post("/embeddings")
     async def embeddings(body: EmbeddingsBody) -> Response:
@@ -67,7 +73,8 @@ def routes(engine: Engine) -> APIRouter:
         question, history = conversation(body)
         asked, hits = await engine.passages(question, history, body.m3rag.options())
         if body.stream:
-            return StreamingResponse(with_pings(_chunks(engine, asked, hits)), media_type="text/event-stream")
+            counted = body if body.stream_options is not None and body.stream_options.include_usage else None
+            return StreamingResponse(with_pings(_chunks(engine, asked, hits, counted)), media_type="text/event-stream")
         answer: Answer | None = None
         async with aclosing(engine.answer(asked, hits)) as pieces:
             async for piece in pieces:
@@ -77,7 +84,12 @@ def routes(engine: Engine) -> APIRouter:
         message = {"role": "assistant", "content": answer.text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         sources = await _sources(engine, asked, hits, answer)
-        reply = {**_envelope("chat.completion"), "choices": [choice], "m3rag": sources}
+        reply = {
+            **_envelope("chat.completion"),
+            "choices": [choice],
+            "usage": await _usage(engine, body, answer),
+            "m3rag": sources,
+        }
         return Response(json_line(reply), media_type="application/json")
 
     return router
@@ -89,7 +101,8 @@ def conversation(body: ChatBody) -> tuple[str, list[Turn]]:
     Raises:
         Refused: If the last message is not a question of the user.
     """
-    said = [message for message in body.messages if message.role in ("user", "assistant")]
+    # What an assistant said without text was to its tools.
+    said = [m for m in body.messages if m.role == "user" or (m.role == "assistant" and m.content is not None)]
     if not said or said[-1].role != "user" or not said[-1].text.strip():
         raise Refused(400, "the last message must be a question with the role user")
     if len(said[-1].text) > MOST_QUESTION:
@@ -101,8 +114,11 @@ def conversation(body: ChatBody) -> tuple[str, list[Turn]]:
     return said[-1].text, turns
 
 
-async def _chunks(engine: Engine, asked: str, hits: list[Hit]) -> AsyncIterator[str]:
+async def _chunks(engine: Engine, asked: str, hits: list[Hit], counted: ChatBody | None) -> AsyncIterator[str]:
+    """The events of an answer; the last has the usage where `counted`, the request, is given."""
     envelope = _envelope("chat.completion.chunk")
+    if counted is not None:
+        envelope["usage"] = None  # until the last chunk
 
     def chunk(delta: dict[str, Any], finish: str | None = None, **further: Any) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -120,10 +136,17 @@ async def _chunks(engine: Engine, asked: str, hits: list[Hit]) -> AsyncIterator[
                 if not said:  # a refusal comes without pieces
                     yield chunk({"content": piece.text})
                 yield chunk({}, "stop", m3rag=await _sources(engine, asked, hits, piece))
+                if counted is not None:
+                    yield _data({**envelope, "choices": [], "usage": await _usage(engine, counted, piece)})
         yield "data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001 - the status has been sent; what is left is an event
-        _, message, remedy = told(error)
-        yield _data(body_of(message, remedy))
+        yield _data(openai_body_of(*told(error)))
+
+
+async def _usage(engine: Engine, body: ChatBody, answer: Answer) -> dict[str, int]:
+    """Tokens of the messages that were sent, and of the answer; the passages between them are not the client's."""
+    *sent, said = await engine.tokens(*(message.text for message in body.messages), answer.text)
+    return {"prompt_tokens": sum(sent), "completion_tokens": said, "total_tokens": sum(sent) + said}
 
 
 async def _sources(engine: Engine, asked: str, hits: list[Hit], answer: Answer) -> dict[str, Any]:
@@ -138,6 +161,10 @@ async def _sources(engine: Engine, asked: str, hits: list[Hit], answer: Answer) 
     }
 
 
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "m3rag"}
+
+
 def _data(value: dict[str, Any]) -> str:
     return f"data: {json_line(value)}\n\n"
 
@@ -150,7 +177,8 @@ def _envelope(kind: str) -> dict[str, Any]:
 def _require_model(given: str, name: str) -> None:
     if given not in ("", CHAT_MODEL, name):
         known = " and ".join(dict.fromkeys([CHAT_MODEL, name]))
-        raise Refused(404, f"there is no model of the name given here, only {known}")
+        message = f"there is no model of the name given here, only {known}"
+        raise Refused(404, message, "GET /v1/models has their names.", code="model_not_found")
 
 
 def _embeddings(encoder: Encoder, output: M3Output, body: EmbeddingsBody) -> dict[str, Any]:

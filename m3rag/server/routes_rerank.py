@@ -66,4 +66,4 @@ def _texts(body: RerankBody) -> list[str]:
 
 
 def _text(body: RerankBody, name: str, value: Any) -> dict[str, Any]:
-    return {name: value} if body.return_documents else {}
+    return {name: value} if body.return_documents or body.return_text else {}

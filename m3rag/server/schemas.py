@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from m3rag.answering import Turn
 from m3rag.retrieval import Mode, SearchOptions
@@ -35,6 +35,9 @@ class ErrorDetail(BaseModel):
 
     message: str
     remedy: str | None
+    type: Annotated[str | None, Field(description="as OpenAI names it, below /v1")] = None
+    code: Annotated[str | None, Field(description="as OpenAI names it, below /v1")] = None
+    param: Annotated[str | None, Field(description="where in the request, below /v1")] = None
 
 
 class ErrorBody(BaseModel):
@@ -118,13 +121,21 @@ class FurtherLegs(Body):
     colbert: bool = False
 
 
+def _no_tokens(given: object) -> object:
+    if isinstance(given, list) and any(isinstance(one, int | list) for one in given):
+        raise ValueError(
+            "holds tokens, which are another model's: send text (with LangChain: check_embedding_ctx_length=False)"
+        )
+    return given
+
+
 Texts = Annotated[list[str], Field(min_length=1, max_length=2048)]
 
 
 class EmbeddingsBody(Body):
     """OpenAI's request for embeddings, with `m3rag` as an extension."""
 
-    input: str | Texts
+    input: Annotated[str | Texts, BeforeValidator(_no_tokens)]
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -145,13 +156,19 @@ class ContentPart(BaseModel):
 class ChatMessage(BaseModel):
     """One message of OpenAI's chat."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
 
     @property
     def text(self) -> str:
         """What it says."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+
+
+class StreamOptions(BaseModel):
+    """What a stream brings beside the answer."""
+
+    include_usage: bool | None = None
 
 
 class ChatBody(BaseModel):
@@ -162,8 +179,8 @@ class ChatBody(BaseModel):
 
     model: str = ""
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=200)]
-    stream: bool = False
-    stream_options: dict[str, Any] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
     m3rag: Looking = Looking()
 
@@ -174,8 +191,14 @@ class RerankDocument(BaseModel):
     text: str
 
 
+def _not_raw(given: bool | None) -> bool | None:
+    if given:
+        raise ValueError("the scores of this model are no logits, of which there could be raw ones: leave it out")
+    return given
+
+
 class RerankBody(Body):
-    """A request to rank documents, in the shapes of Cohere, Jina and TEI."""
+    """A request to rank documents, in the shapes of Cohere, Jina and TEI; how long a text may be is the model's."""
 
     query: Question
     documents: Annotated[list[str | RerankDocument], Field(min_length=1, max_length=1000)] | None = None
@@ -184,6 +207,13 @@ class RerankBody(Body):
     )
     model: str = ""
     top_n: Annotated[int, Field(ge=1)] | None = None
-    return_documents: bool = False
+    return_documents: bool | None = None
+    return_text: Annotated[bool | None, Field(description="as TEI names return_documents")] = None
+    raw_scores: Annotated[bool | None, AfterValidator(_not_raw), Field(description="only false")] = None
+    truncate: Annotated[bool | None, Field(description="passed over: what is too long is cut at its end")] = None
+    truncation_direction: Literal["right", "Right"] | None = None
+    max_tokens_per_doc: Annotated[int | None, Field(description="passed over")] = None
+    rank_fields: list[Literal["text"]] | None = None
+    user: Annotated[str | None, Field(description="passed over")] = None
     mode: Mode | None = None
     weights: Annotated[str, Field(max_length=100)] | None = None

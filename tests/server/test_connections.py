@@ -93,6 +93,12 @@ def test_many_that_ask_nothing_stop_nobody(server: Served) -> None:
             sock.close()
 
 
+def test_malformed_uploads_do_not_fill_the_log(server: Served, caplog: pytest.LogCaptureFixture) -> None:
+    head = {"content-type": "multipart/form-data; boundary=b"}
+    assert httpx.post(f"{server.url}/api/documents", content=b"no boundary", headers=head).status_code == 400
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     "framing",
     ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Content-Length: -3", "Content-Length: 3\r\nContent-Length: 4"],

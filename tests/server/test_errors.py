@@ -54,6 +54,24 @@ async def test_what_cannot_be_done_is_said_in_one_shape(
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [("PUT", "/api/documents", "DELETE, GET, POST"), ("GET", "/api/search", "POST"), ("PUT", "/health", "GET, HEAD")],
+)
+async def test_a_method_that_is_not_taken_is_told_which_are(
+    client: httpx.AsyncClient, method: str, path: str, methods: str
+) -> None:
+    response = await client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == methods
+
+
+async def test_files_take_no_other_method(client: httpx.AsyncClient) -> None:
+    response = await client.put("/static/index.html")
+    assert response.status_code == 405
+    assert "POST" not in response.headers.get("allow", "")
+
+
 @pytest.mark.parametrize("body", [b'{"query": "\\ud800"}', b"{", b"[]", b'{"query": ' + b"9" * 5_000 + b"}", b"\xff"])
 async def test_a_body_that_is_no_json_of_ours_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.post("/api/search", content=body, headers={"content-type": "application/json"})

@@ -47,6 +47,7 @@ async def test_the_key_opens_by_either_header(locked: httpx.AsyncClient, headers
 @pytest.mark.parametrize("path", OPEN)
 async def test_the_page_and_the_health_check_need_no_key(locked: httpx.AsyncClient, path: str) -> None:
     assert (await locked.get(path)).status_code == 200
+    assert (await locked.head(path)).status_code == 200
 
 
 async def test_a_key_is_compared_in_constant_time_whatever_is_sent(
@@ -143,6 +144,14 @@ async def test_a_client_that_asks_too_often_has_to_wait(kb: KnowledgeBase) -> No
             assert (await second.get("/api/status")).status_code == 200
 
 
+async def test_who_waits_as_long_as_told_is_let_in(kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard.RateLimit, "wait", lambda *_: 1.2)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        refused = await client.get("/api/status")
+    assert refused.headers["retry-after"] == "2"
+    assert "Wait 2 s" in refused.json()["error"]["remedy"]
+
+
 async def test_pages_of_other_sites_use_up_nothing(kb: KnowledgeBase) -> None:
     async with client_of(create_app(kb, ServeSettings(rate_limit=2))) as client:
         for foreign in ({"origin": "http://evil.example"}, {"host": "evil.example"}, {"sec-fetch-site": "same-site"}):
@@ -174,7 +183,8 @@ async def test_a_body_is_bounded_whether_or_not_its_length_is_told(client: httpx
 
     streamed = await client.post("/api/search", content=pieces(), headers=headers)
     assert streamed.status_code == 413
-    assert "larger" in streamed.json()["error"]["message"]
+    assert streamed.json() == told.json()
+    assert "serve.max_upload_mb" in told.json()["error"]["remedy"]
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(

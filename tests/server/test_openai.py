@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,12 +14,13 @@ from openai import OpenAI
 from m3rag import KnowledgeBase
 from m3rag.answering import OpenAIChat
 from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.errors import ConfigurationError
 from m3rag.server import create_app
 from m3rag.settings import ServeSettings
 from m3rag.testing import HashEncoder
 from m3rag.testing.llm_server import LLMServer
 
-from .serving import client_of, filled, serving
+from .serving import base, client_of, filled, serving
 
 QUESTION = [{"role": "user", "content": "What do ducks eat in ponds?"}]
 
@@ -35,6 +37,46 @@ def openai_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
 
 def test_models(openai_client: OpenAI) -> None:
     assert [model.id for model in openai_client.models.list()] == ["m3rag", "hash"]
+
+
+@pytest.mark.parametrize("name", ["m3rag", "hash"])
+def test_one_model(openai_client: OpenAI, name: str) -> None:
+    assert openai_client.models.retrieve(name).id == name
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "BAAI/bge-m3"])
+def test_no_other_model(openai_client: OpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        openai_client.models.retrieve(name)
+    assert (caught.value.code, caught.value.type) == ("model_not_found", "invalid_request_error")
+
+
+async def test_the_list_of_models_is_found_with_a_slash(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/models/")).json() == (await client.get("/v1/models")).json()
+
+
+async def test_a_model_with_a_slash_in_its_name(monkeypatch: pytest.MonkeyPatch, kb: KnowledgeBase) -> None:
+    app = create_app(kb, ServeSettings())
+    monkeypatch.setattr(type(app.state.engine), "status", lambda _self: {"model": "BAAI/bge-m3"})
+    async with client_of(app) as client:
+        for path in ("BAAI/bge-m3", "BAAI%2Fbge-m3"):
+            assert (await client.get(f"/v1/models/{path}")).json()["id"] == "BAAI/bge-m3"
+
+
+def test_errors_are_told_as_the_client_knows_them(openai_client: OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError) as unknown:
+        openai_client.with_options(api_key="wrong").models.list()
+    assert (unknown.value.code, unknown.value.type) == ("invalid_api_key", "authentication_error")
+    with pytest.raises(openai.UnprocessableEntityError) as wrong:
+        openai_client.embeddings.create(model="hash", input="x", extra_body={"m3rag": {"smell": True}})
+    assert (wrong.value.param, wrong.value.type) == ("m3rag.smell", "invalid_request_error")
+    assert wrong.value.body["remedy"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("tokens", [[1, 2, 3], [[1, 2, 3], [4]]])
+def test_tokens_of_another_model_are_no_text(openai_client: OpenAI, tokens: list[int]) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="check_embedding_ctx_length=False"):
+        openai_client.embeddings.create(model="hash", input=tokens)
 
 
 def test_a_wrong_key_is_the_clients_own_error(openai_client: OpenAI) -> None:
@@ -109,6 +151,70 @@ def test_a_streamed_chat_is_the_same(openai_client: OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert chunks[-1].m3rag["citations"] == whole.m3rag["citations"]  # type: ignore[attr-defined]
+
+
+def tokens_of(*texts: str | None) -> int:
+    return sum(len(HashEncoder().word_spans(text or "")) for text in texts)
+
+
+def test_what_a_chat_used(openai_client: OpenAI) -> None:
+    found = openai_client.chat.completions.create(model="m3rag", messages=QUESTION, stream=None)  # type: ignore[call-overload]
+    assert found.usage.prompt_tokens == tokens_of(QUESTION[0]["content"])
+    assert found.usage.completion_tokens == tokens_of(found.choices[0].message.content)
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_a_stream_used_comes_last_where_it_is_wanted(openai_client: OpenAI, wanted: bool) -> None:
+    *before, last = openai_client.chat.completions.create(
+        model="m3rag",
+        messages=QUESTION,  # type: ignore[arg-type]
+        stream=True,
+        stream_options={"include_usage": wanted},
+    )
+    assert all(chunk.usage is None and chunk.choices for chunk in before)
+    if not wanted:
+        assert last.usage is None
+        return
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in before)
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.prompt_tokens == tokens_of(QUESTION[0]["content"])
+    assert last.usage.completion_tokens == tokens_of(text)
+    assert last.usage.total_tokens == last.usage.prompt_tokens + last.usage.completion_tokens
+
+
+async def test_without_documents_words_are_counted(tmp_path: Path) -> None:
+    async with client_of(create_app(base(tmp_path), ServeSettings())) as client:
+        response = await client.post("/v1/chat/completions", json={"messages": QUESTION})
+    assert response.json()["usage"]["prompt_tokens"] == len(QUESTION[0]["content"].split())
+
+
+async def test_a_model_that_does_not_tell_its_tokens(monkeypatch: pytest.MonkeyPatch, kb: KnowledgeBase) -> None:
+    def refused(_self: object, _text: str) -> None:
+        raise ConfigurationError("not known")
+
+    app = create_app(kb, ServeSettings())
+    monkeypatch.setattr(HashEncoder, "word_spans", refused)
+    assert await app.state.engine.tokens("What do\nducks eat?", "") == [4, 0]
+
+
+async def test_what_was_said_to_tools_is_passed_over() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Do ducks swim?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "quack"},
+        {"role": "function", "name": "look", "content": "quack"},
+        {"role": "assistant", "content": "They do."},
+        {"role": "user", "content": "And eat?"},
+    ]
+    with LLMServer(["What do ducks eat?", "Weed [1]."]) as server, OpenAIChat("any", base_url=server.base_url) as llm:
+        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
+            response = await client.post("/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 200, response.text
+    assert "They do." in server.requests[0].prompt
+    assert "quack" not in server.requests[0].prompt
 
 
 async def test_turns_before_the_question_are_its_history() -> None:

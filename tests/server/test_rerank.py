@@ -41,6 +41,36 @@ async def test_teis_shape(client: httpx.AsyncClient) -> None:
     assert set(found[0]) == {"index", "score"}
 
 
+async def test_what_teis_clients_send(client: httpx.AsyncClient) -> None:
+    body = {"query": QUERY, "texts": TEXTS, "raw_scores": False, "return_text": True, "truncate": True}
+    found = (await client.post("/rerank", json={**body, "truncation_direction": "Right"})).json()
+    assert [one["text"] for one in found] == [TEXTS[one["index"]] for one in found]
+    found = (await client.post("/rerank", json={**body, "return_text": False})).json()
+    assert set(found[0]) == {"index", "score"}
+
+
+async def test_what_coheres_clients_send(client: httpx.AsyncClient) -> None:
+    body = {"query": QUERY, "documents": TEXTS, "max_tokens_per_doc": 4096, "rank_fields": ["text"], "user": "me"}
+    response = await client.post("/v1/rerank", json={**body, "return_documents": None})
+    assert "document" not in response.json()["results"][0]
+
+
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [
+        ({"raw_scores": True}, "raw_scores: the scores"),
+        ({"truncation_direction": "Left"}, "truncation_direction: "),
+        ({"rank_fields": ["title"]}, "rank_fields.0: "),
+    ],
+)
+async def test_what_would_be_ranked_otherwise_is_refused(
+    client: httpx.AsyncClient, further: dict[str, object], told: str
+) -> None:
+    response = await client.post("/rerank", json={"query": QUERY, "texts": TEXTS, **further})
+    assert response.status_code == 422
+    assert response.json()["error"]["message"].startswith(told)
+
+
 async def test_one_leg_alone(client: httpx.AsyncClient) -> None:
     body = {"query": "cats purr", "documents": TEXTS, "mode": "lexical"}
     results = (await client.post("/rerank", json=body)).json()["results"]
