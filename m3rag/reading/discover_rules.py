@@ -87,8 +87,10 @@ class FolderRules:
         real = self._real(name)
         for base, spec in reversed(self.ignores):  # the deepest that says anything decides
             said = spec.says(real[len(base) :])
+            if said:
+                return True
             if said is not None:
-                return said
+                break  # taken back, which is all it says: `include` is still asked
         return self.include is not None and not is_folder and not self.include.says(below)
 
     def _real(self, name: str) -> str:

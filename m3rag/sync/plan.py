@@ -188,6 +188,7 @@ class Plan:
             for record in records.values()
             if record.id not in here
             and root_of(record) in roots
+            and not _is_hidden(record)
             and not any(Path(record.source).is_relative_to(folder) for folder in unread)
         }
 
@@ -197,6 +198,11 @@ def root_of(record: DocumentRecord) -> Path | None:
     depth = record.id.count("/")
     parents = Path(record.source).parents if record.source else ()
     return parents[depth] if len(parents) > depth else None
+
+
+def _is_hidden(record: DocumentRecord) -> bool:
+    """Whether it was ingested as a single file for sure: folders are read without what is hidden."""
+    return any(name.startswith((".", "~$")) for name in record.id.split("/"))
 
 
 def _id_or_none(path: Path, root: Path) -> str | None:

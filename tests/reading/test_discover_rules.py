@@ -61,6 +61,13 @@ def test_a_malformed_pattern_is_named(root: Path) -> None:
         find_files(root, rules=Rules(exclude=("!",)))
 
 
+def test_what_gitignore_takes_back_is_still_to_be_included(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.md\n!a.md\n*.log.txt\n!keep.txt\n")
+    for name in ("a.md", "b.txt", "c.md", "keep.txt"):
+        (tmp_path / name).write_text(name)
+    assert found(tmp_path, include=("*.md",), gitignore=True) == {"a.md"}
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
 @pytest.mark.parametrize("below", ["", "docs", "docs/keep"])
 def test_gitignore_is_what_git_says(root: Path, below: str) -> None:

@@ -49,6 +49,68 @@ def test_other_encodings_are_guessed_and_said(text, encoding):
     assert "guess" in content.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Price: 5 €", "cp1252"),
+        ("Ich weiß.", "cp1252"),
+        ("Änderungen", "cp1252"),
+        ("25 °C", "cp1252"),
+        ("3 × 4 · 5, £2", "cp1252"),
+        ("© 2020 Foo. All rights reserved.", "cp1252"),
+        ("“Smart quotes” – and a dash… it’s", "cp1252"),
+        ("L’été, un café à la crème", "cp1252"),
+        ("El niño comió piñas en la mañana", "cp1252"),
+        ("Ærø og Århus ligger på øer", "cp1252"),
+        ("x" * 20_000 + " São João não é", "cp1252"),
+        ("Zażółć gęślą jaźń, proszę przyjść jutro", "cp1250"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy", "cp1250"),
+        ("Árvíztűrő tükörfúrógép", "cp1250"),
+        ("Все люди рождаются свободными и равными", "cp1251"),
+        ("Все люди рождаются свободными и равными", "koi8_r"),
+        ("Η γρήγορη αλεπού πηδάει πάνω από το σκυλί", "cp1253"),
+        ("يولد جميع الناس أحراراً ومتساوين في الكرامة والحقوق", "cp1256"),
+        ("มนุษย์ทั้งหลายเกิดมามีอิสระ", "cp874"),
+        ("모든 인간은 태어날 때부터 자유로우며", "cp949"),
+        ("人人生而自由，在尊严和权利上一律平等。", "gb18030"),
+        ("人人生而自由，在尊嚴和權利上一律平等。", "big5hkscs"),
+    ],
+)
+def test_short_texts_are_guessed_by_their_letters(text, encoding):
+    assert read_text(text.encode(encoding)).text == text
+
+
+@pytest.mark.parametrize(
+    ("folder", "encodings"),
+    [
+        ("es", ["cp1252"]),
+        ("fr", ["cp1252"]),
+        ("ja", ["cp932", "euc_jp"]),
+        ("ko", ["cp949"]),
+        ("ru", ["cp1251", "koi8_r"]),
+        ("zh", ["gb18030"]),
+        ("zh-hant", ["big5hkscs", "gb18030"]),
+    ],
+)
+def test_markdown_full_of_code_is_guessed_too(shared_data, folder, encodings):
+    for path in sorted((shared_data / "files" / "md-fastapi" / folder).glob("*.md")):
+        for encoding in encodings:
+            data = path.read_text("utf-8").encode(encoding, "ignore")  # what it has of emoji
+            assert read_text(data).text == data.decode(encoding), (path.name, encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"), [(JAPANESE, "iso2022_jp"), ("すべて", "iso2022_jp"), ("모든 인간은", "iso2022_kr")]
+)
+def test_text_in_seven_bits_is_known_by_its_escapes(text, encoding):
+    content = read_text(text.encode(encoding))
+    assert (content.text, content.warnings) == (text, ())
+
+
+def test_what_no_letters_tell_of_is_read_with_a_warning():
+    assert "read as cp1252, which is a guess" in read_text(b"abc \xff\xa6\xb6").warnings[0]
+
+
 def test_a_few_broken_bytes_do_not_turn_utf8_into_another_script():
     content = read_text(RUSSIAN.encode() + b"\xff end")
     assert content.text == RUSSIAN + "\ufffd end"

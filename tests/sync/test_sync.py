@@ -170,6 +170,14 @@ def test_only_documents_of_the_folder_are_removed(kb, folder, tmp_path, monkeypa
     assert "alone.txt" in ids(kb)
 
 
+def test_a_hidden_file_that_was_ingested_by_itself_stays(kb, folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / ".secret.md").write_text("Secret.")
+    kb.ingest(".secret.md")
+    assert "removed" not in statuses(kb.sync(".")).values()
+    assert ".secret.md" in ids(kb)
+
+
 def test_ingest_removes_nothing(kb, folder) -> None:
     kb.ingest(folder)
     (folder / "a.txt").unlink()
