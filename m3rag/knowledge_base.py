@@ -93,7 +93,8 @@ class KnowledgeBase(Collection):
         Only documents that were ingested with the same folder are removed; what was ingested with
         another one stays, and so does a single file from elsewhere, or a hidden one. A file that was
         renamed or moved within the folder, or a copy of another, is not encoded again; of a changed one,
-        only the chunks that are new. A folder that was moved as a whole keeps its documents. What cannot be read is kept as it is.
+        only the chunks that are new. A folder that was moved as a whole keeps its documents. What cannot be
+        read is kept as it is.
 
         Args:
             *folders: Folders; a file among them is ingested, and never causes a removal.
