@@ -379,6 +379,9 @@ def test_one_collection_whichever_door(tmp_path: Path) -> None:
         assert found.metadata["headings"] == ["Birds"]
         assert text[found.metadata["start"] : found.metadata["end"]] == found.page_content
         store.add_documents([Document(id="g", page_content="Geese fly.", metadata={"source": "geese.txt", "page": 2})])
+        for shown, id in (({"source": "ducks.md"}, found.id), ({"headings": "Birds"}, found.id), ({"page": 2}, "g")):
+            assert ids(store.similarity_search("ducks", filter=shown)) == [id]
+            assert ids(store.similarity_search("ducks", filter={"$not": shown})) == list({found.id, "g"} - {id})
     with KnowledgeBase(tmp_path / "index", encoder=HashEncoder(), settings=settings()) as kb:
         assert [record.id for record in kb.documents()] == ["ducks.md", "geese.txt"]
         (hit,) = kb.search("geese fly", k=1)
