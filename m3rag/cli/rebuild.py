@@ -86,7 +86,9 @@ def rebuild(
     if as_json:
         print_json("rebuild", {"index": written, "model": name, "documents": documents})
     else:
-        typer.echo(f"{'copied' if same else 'encoded'} {documents} documents into {written} ({name})")
+        # An index of the same model is written anew from what it holds.
+        copied = encoder is None or encoder.info.fingerprint == made_by.fingerprint
+        typer.echo(f"{'copied' if copied else 'encoded'} {documents} documents into {written} ({name})")
 
 
 def _are_one(one: Place, other: Place) -> bool:
