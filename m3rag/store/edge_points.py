@@ -51,7 +51,9 @@ def datatype_of(codec: str) -> qdrant.VectorStorageDatatype:
 
 def schema(model: ModelInfo, *, codec: str) -> qdrant.EdgeConfig:
     """The collection of one model: those of `dense`, `lexical` and `colbert` that it gives, on every chunk's point."""
-    vectors = {"dense": qdrant.EdgeVectorParams(model.dense_dim, qdrant.Distance.Dot)}
+    # The graph is walked by one byte a dimension, which halves the time; what it finds gets its exact score.
+    bytes_too = qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8)
+    vectors = {"dense": qdrant.EdgeVectorParams(model.dense_dim, qdrant.Distance.Dot, quantization_config=bytes_too)}
     if "colbert" in model.legs:
         vectors["colbert"] = qdrant.EdgeVectorParams(
             model.colbert_dim,

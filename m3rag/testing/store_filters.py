@@ -105,6 +105,7 @@ FILTERS: list[Filter] = [
 BAD_VALUES: list[Any] = [None, {"gt": 3}, {}, [None], float("nan"), float("inf"), b"de", {"$in": "de"}, {"$eq": None}]
 BAD_VALUES += [{"$gte": "de"}, {"$gte": True}, {"$gt": float("nan")}, {"$gt": 1, "$lt": "2024-01-01"}, {"$exists": 1}]
 BAD_FILTERS: list[Any] = [
+    [],
     {"$nor": []},
     {"$and": {}},
     {"$or": [None]},

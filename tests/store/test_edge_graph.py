@@ -1,0 +1,76 @@
+"""Beyond what is scanned, a graph finds nearly the same chunks, and gives them their exact scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m3rag.output import M3Output
+from m3rag.store import DocumentRecord, MemoryStore, QdrantEdgeStore, edge_engine, edge_points, edge_view, qdrant_edge
+from m3rag.testing.data import MODEL, random_output, random_query
+from m3rag.types import Chunk
+
+CHUNKS = 3000
+K = 50
+
+
+@pytest.fixture(scope="module")
+def content() -> tuple[list[Chunk], M3Output]:
+    chunks = [Chunk(f"c{i:04}", "d", f"text {i}", i, i + 1, metadata={"odd": i % 2 == 1}) for i in range(CHUNKS)]
+    return chunks, random_output(np.random.default_rng(7), CHUNKS)
+
+
+@pytest.fixture(scope="module")
+def oracle(content: tuple[list[Chunk], M3Output]) -> MemoryStore:
+    store = MemoryStore(MODEL)
+    store.put_document(DocumentRecord("d", "", "1", CHUNKS), [content])
+    return store
+
+
+@pytest.fixture
+def store(
+    tmp_path: Path, content: tuple[list[Chunk], M3Output], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[QdrantEdgeStore]:
+    for module in (edge_engine, edge_points, edge_view, qdrant_edge):
+        monkeypatch.setattr(module, "EXACT_UP_TO", 100)
+    with QdrantEdgeStore.create(tmp_path / "index", MODEL) as store:
+        store.put_document(DocumentRecord("d", "", "1", CHUNKS), [content])
+        with store._engine.shard() as shard:
+            assert shard.info().indexed_vectors_count > CHUNKS, "there is no graph"
+        yield store
+
+
+@pytest.mark.parametrize("filter", [None, {"odd": True}])
+def test_the_graph_finds_nearly_all_with_exact_scores(
+    store: QdrantEdgeStore, oracle: MemoryStore, filter: dict[str, bool] | None
+) -> None:
+    rng = np.random.default_rng(8)
+    recalls = []
+    for _ in range(20):
+        query = random_query(rng)
+        found = store.candidates(query, "dense", k=K, filter=filter)
+        right = dict(oracle.candidates(query, "dense", k=K, filter=filter))
+        assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+        scores = oracle.score(query, "dense", [id_ for id_, _ in found])
+        assert dict(found) == pytest.approx(scores, abs=1e-5)
+        recalls.append(len(right.keys() & dict(found).keys()) / K)
+    assert np.mean(recalls) >= 0.98
+
+
+def test_names_are_read_once_and_hold_through_changes(
+    store: QdrantEdgeStore, content: tuple[list[Chunk], M3Output], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_engine, "NAMES_KEPT", 2 * K)
+    chunks, output = content
+    query = random_query(np.random.default_rng(9))
+    first = store.candidates(query, "dense", k=K)
+    gone = first[0][0]
+    store.delete_chunks([gone])
+    assert gone not in dict(store.candidates(query, "dense", k=K))
+    store.upsert(chunks[: int(gone[1:]) + 1][-1:], output[int(gone[1:])])
+    for leg in ("lexical", "dense"):  # more names than are kept
+        store.candidates(query, leg, k=CHUNKS)
+    assert store.candidates(query, "dense", k=K) == first
