@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from m3rag._copied import CopiedAsItself
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
+from m3rag.opened import shared_place
 from m3rag.output import M3Output
 from m3rag.reranking.named import reranker_named
 from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
@@ -19,7 +20,6 @@ from m3rag.retrieval.explain import explanations
 from m3rag.settings import Settings, load_settings
 from m3rag.store import DocumentRecord, Filter, Manifest
 from m3rag.store.payload import require_storable
-from m3rag.store.place import Place, place_of
 from m3rag.types import LEGS, Chunk, Hit, ModelInfo
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from m3rag.encoder.explain import TokenAlignment
     from m3rag.reranking import Reranker
     from m3rag.retrieval import SearchOptions
+    from m3rag.store.place import Place
     from m3rag.store.protocol import Store
 
 DEFAULT_MODEL = "mini"
@@ -52,7 +53,8 @@ class Collection(CopiedAsItself):
         ['Ducks swim.']
 
     The index is opened when first needed, and the model when a text is first encoded: listing and
-    removing load no model. Usable from several threads, and as a context manager.
+    removing load no model. Usable from several threads, and as a context manager. Several of one index in one
+    process share it while it is open, see `m3rag.opened`.
 
     Args:
         path: Where the index lies; created when something is first written. A folder, `:memory:`,
@@ -82,9 +84,7 @@ class Collection(CopiedAsItself):
         mode: Mode | str | None = None,
     ) -> None:
         self.settings = settings or load_settings()
-        self.place = place_of(
-            self.settings.index if path is None else path, api_key=self.settings.index_key, codec=self.settings.codec
-        )
+        self.place = shared_place(path, self.settings)
         self._model = model or self.settings.model
         self._encoder = encoder
         self._mode = None if mode is None else Mode.parse(mode)

@@ -1,4 +1,4 @@
-"""Indexes that are open in this process, shared by the frameworks' stores: an engine lets one in at a time."""
+"""Indexes that are open in this process, shared by all collections of them: an engine lets one in at a time."""
 
 from __future__ import annotations
 

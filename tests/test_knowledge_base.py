@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from m3rag.errors import ConfigurationError, IndexMismatchError, IndexMissingError, InputError, StoreError
+from m3rag.errors import ConfigurationError, IndexMismatchError, IndexMissingError, InputError
 from m3rag.ingest import Progress
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
@@ -231,10 +231,13 @@ def test_a_rebuild_that_fails_changes_nothing(kb: KnowledgeBase, files: Path, en
         assert kb.search("ducks")
 
 
-def test_one_process_at_a_time(kb: KnowledgeBase, files: Path) -> None:
+def test_two_of_one_process_share_the_index(kb: KnowledgeBase, files: Path) -> None:
     kb.ingest(files)
-    with KnowledgeBase(kb.path, encoder=HashEncoder()) as second, pytest.raises(StoreError):
-        second.documents()
+    with KnowledgeBase(kb.path, encoder=HashEncoder()) as second:
+        assert second.documents() == kb.documents()
+        second.delete([second.documents()[0].id])
+        assert second.documents() == kb.documents()
+    assert kb.search("ducks")
 
 
 def test_bad_input_is_named(kb: KnowledgeBase, files: Path, tmp_path: Path) -> None:

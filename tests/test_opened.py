@@ -13,13 +13,13 @@ from m3rag.errors import IndexLockedError, IndexMismatchError, StoreError
 from m3rag.opened import SharedPlace, shared_place
 from m3rag.settings import Settings
 from m3rag.store.edge_seal import SEAL
+from m3rag.store.place import place_of
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk
 
 
 def collection(index: str | Path, *, dense_dim: int = 32) -> Collection:
-    settings = Settings()
-    return Collection(shared_place(index, settings), encoder=HashEncoder(dense_dim=dense_dim), settings=settings)
+    return Collection(index, encoder=HashEncoder(dense_dim=dense_dim), settings=Settings())
 
 
 def chunk(id: str) -> Chunk:
@@ -46,12 +46,11 @@ def test_the_last_to_close_releases_what_all_share(index: str) -> None:
     one.close()
     one.close()
     assert [hit.chunk.id for hit in other.search("b", k=1)] == ["b"]
-    alone = Collection(index, encoder=HashEncoder())
     with pytest.raises(IndexLockedError):
-        alone.documents()
+        place_of(index).open()
     other.close()
-    with alone:
-        assert found(alone) == ["a", "b"]
+    with place_of(index).open() as alone:
+        assert [record.id for record in alone.documents()] == ["a", "b"]
 
 
 def test_who_closed_opens_it_again(index: str) -> None:
@@ -74,8 +73,8 @@ def test_who_lets_go_without_closing_counts_no_more(tmp_path: Path) -> None:
     del one
     gc.collect()
     other.close()
-    with Collection(tmp_path / "index", encoder=HashEncoder()) as alone:
-        assert found(alone) == ["a"]
+    with place_of(tmp_path / "index").open() as alone:
+        assert [record.id for record in alone.documents()] == ["a"]
 
 
 def test_another_model_is_refused_and_changes_nothing(index: str) -> None:
@@ -119,8 +118,8 @@ def test_an_index_that_was_deleted_and_made_anew_is_another(tmp_path: Path) -> N
     with collection(tmp_path / "index") as third:
         assert found(third) == ["new"]
     new.close()
-    with Collection(tmp_path / "index", encoder=HashEncoder()) as alone:
-        assert found(alone) == ["new"]
+    with place_of(tmp_path / "index").open() as alone:
+        assert [record.id for record in alone.documents()] == ["new"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes no file that is open")
@@ -147,8 +146,8 @@ def test_threads_make_and_leave_one_index(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    with Collection(tmp_path / "index", encoder=HashEncoder()) as alone:
-        assert len(found(alone)) == 24
+    with place_of(tmp_path / "index").open() as alone:
+        assert len(alone.documents()) == 24
 
 
 def test_what_many_may_open_stays_as_it_is(tmp_path: Path) -> None:

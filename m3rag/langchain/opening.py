@@ -9,7 +9,6 @@ from langchain_core.embeddings import Embeddings
 from m3rag.collection import Collection
 from m3rag.errors import InputError
 from m3rag.langchain.foreign import EmbeddingsEncoder, encoder_of
-from m3rag.opened import shared_place
 from m3rag.retrieval import Mode
 from m3rag.settings import Settings, load_settings
 from m3rag.store.place import MEMORY, Place
@@ -19,8 +18,6 @@ def opened(
     embedding: Embeddings | None, index: str | Path | Place | None, mode: Mode | None, settings: Settings | None
 ) -> Collection:
     """A collection whose encoder is that of the embedding; `M3VectorStore` says what each argument means.
-
-    It has its own encoder, mode and settings, and shares the open index with others of this process.
 
     Raises:
         InputError: If there is neither an embedding nor an index, or the embedding is none.
@@ -34,12 +31,11 @@ def opened(
                 "there is no embedding to encode with: M3VectorStore(M3Embeddings(model='BAAI/bge-m3')), "
                 "or give index= of an index that is there, or collection="
             )
-        return Collection(shared_place(index, settings), mode=mode, settings=settings)
+        return Collection(index, mode=mode, settings=settings)
     encoder = encoder_of(embedding)
     if mode is None and encoder.info.legs == ("dense",):
         mode = Mode.DENSE
-    place = shared_place(MEMORY if index is None else index, settings)
-    collection = Collection(place, encoder=encoder, mode=mode, settings=settings)
+    collection = Collection(MEMORY if index is None else index, encoder=encoder, mode=mode, settings=settings)
     collection.mode.check(encoder.info)
     try:
         manifest = collection.manifest
