@@ -237,7 +237,11 @@ def _asked(given: str | dict[str, Any]) -> tuple[str, list[BaseMessage]]:
             f'the chain was given {str(given)[:80]!r}: give a question or {{"question": str, "chat_history": messages}}'
         )
     check_question(question)
-    turns = turns_of(convert_to_messages(given.get("chat_history") or []))
+    history = given.get("chat_history") or []
+    if isinstance(history, str | dict | BaseMessage):
+        # LangChain would take its letters or keys for messages.
+        raise InputError(f"chat_history is a {type(history).__name__}, must be a list of messages: put it in a list")
+    turns = turns_of(convert_to_messages(history))
     if not turns:
         return question, []
     rules, shown = (message.content for message in rewriting(question, turns))

@@ -11,16 +11,18 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
+from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from m3rag.errors import InputError
-from m3rag.langchain.documents import to_document_with_scores
+from m3rag.langchain.documents import documents_of, to_document_with_scores
 from m3rag.langchain.searching import Search, require_known, several
 from m3rag.langchain.vector_store import M3VectorStore
 from m3rag.retrieval import Mode
 from m3rag.settings import Settings
 from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter
+from m3rag.types import Hit
 
 if TYPE_CHECKING:
     from m3rag.collection import Collection
@@ -105,11 +107,11 @@ class M3DocumentIndex(DocumentIndex):
             All ids, in order, as `succeeded`.
 
         Raises:
-            InputError: If metadata are not JSON, a text is not Unicode, or an option is unknown; nothing is
-                written then.
+            InputError: If something is no Document, metadata are not JSON, a text is not Unicode, or an option is
+                unknown; nothing is written then.
         """
         require_known("upsert", kwargs, ("batch_size",))
-        return UpsertResponse(succeeded=self._documents.add_documents(list(items), **kwargs), failed=[])
+        return UpsertResponse(succeeded=self._documents.add_documents(documents_of(items), **kwargs), failed=[])
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> DeleteResponse:
         """Remove what has these ids; what is not stored is left out.
@@ -136,12 +138,12 @@ class M3DocumentIndex(DocumentIndex):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return [to_document_with_scores(hit) for hit in self._search.hits(query, *self._options(kwargs))]
+        return _documents(self._search.hits(query, *self._options(kwargs)))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return [to_document_with_scores(hit) for hit in await self._search.ahits(query, *self._options(kwargs))]
+        return await run_in_executor(None, _documents, await self._search.ahits(query, *self._options(kwargs)))
 
     def _options(self, kwargs: dict[str, Any]) -> tuple[int, Filter | None, dict[str, Any]]:
         # `verbose` is the base class's own, which hands it on all the same.
@@ -151,3 +153,7 @@ class M3DocumentIndex(DocumentIndex):
     @property
     def _search(self) -> Search:
         return Search(self._documents.collection, None if self.mode is None else Mode.parse(self.mode))
+
+
+def _documents(hits: Sequence[Hit]) -> list[Document]:
+    return [to_document_with_scores(hit) for hit in hits]

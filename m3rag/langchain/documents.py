@@ -8,7 +8,7 @@ A chunk that came in as a Document gives exactly that Document again. One that c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from datetime import date
@@ -27,6 +27,24 @@ DOOR = RESERVED + "langchain"
 It holds what of the Document's metadata would mean something to m3rag: a splitter's note of the passage
 around a chunk is true of the text that was split, which may be one page of many of the same source.
 """
+
+
+def documents_of(given: Iterable[Document]) -> list[Document]:
+    """A list of the Documents that are given, by a generator perhaps.
+
+    Raises:
+        InputError: If it is one Document or no collection, or holds something that is no Document.
+    """
+    if isinstance(given, Document | str) or not isinstance(given, Iterable):
+        raise InputError(f"documents is a {type(given).__name__}, must be a list of Documents")
+    documents = list(given)
+    for place, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise InputError(
+                f"document {place} is a {type(document).__name__}, must be a Document: make it one, "
+                'Document(page_content="...")'
+            )
+    return documents
 
 
 def to_chunk(document: Document, id: str) -> Chunk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -141,6 +142,17 @@ def listed(texts: Iterable[str]) -> list[str]:
     found = texts if isinstance(texts, str) else list(texts)
     require_texts(found)
     return list(found)
+
+
+def whole(name: str, number: Any) -> int:
+    """A whole number, which may be one of numpy's.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise InputError(f"{name} must be a whole number, got {number!r}")
+    return int(number)
 
 
 def _require_known(kind: type[ModelHolder], where: str, kwargs: Mapping[str, Any], known: tuple[str, ...]) -> None:

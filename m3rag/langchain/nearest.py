@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from m3rag.errors import InputError
+from m3rag.langchain.model import whole
 from m3rag.output import M3Output
 from m3rag.store.protocol import Filter, Store
 from m3rag.types import Chunk, ModelInfo
@@ -27,10 +29,10 @@ def nearest(store: Store, vector: Sequence[float], *, k: int, filter: Filter | N
         filter: Conditions on the chunks' metadata.
 
     Raises:
-        InputError: If the vector is not of the model's dimension, or not finite, or `k` is below 1.
+        InputError: If the vector is not of the model's dimension, or not finite, or `k` is no whole number from 1.
     """
     query = _query(vector, store.manifest.model)
-    scores = dict(store.candidates(query, "dense", k=k, filter=filter))
+    scores = dict(store.candidates(query, "dense", k=whole("k", k), filter=filter))
     return [(chunk, scores[chunk.id]) for chunk in store.get(list(scores))]
 
 
@@ -48,12 +50,14 @@ def diverse(store: Store, found: Sequence[Found], *, k: int, lambda_mult: float)
         lambda_mult: From 0, as diverse as can be, to 1, by relevance alone.
 
     Raises:
-        InputError: If `k` or `lambda_mult` is out of range.
+        InputError: If `k` or `lambda_mult` is no number, or out of range.
     """
-    if k < 1:
+    if whole("k", k) < 1:
         raise InputError(f"k must be at least 1, got {k}")
-    if not 0 <= lambda_mult <= 1:
-        raise InputError(f"lambda_mult goes from 0 (as diverse as can be) to 1 (by relevance alone), got {lambda_mult}")
+    if not isinstance(lambda_mult, Real) or not 0 <= lambda_mult <= 1:
+        raise InputError(
+            f"lambda_mult goes from 0 (as diverse as can be) to 1 (by relevance alone), got {lambda_mult!r}"
+        )
     while found:
         ids = [chunk.id for chunk, _ in found]
         try:

@@ -12,6 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
 from m3rag.errors import ConfigurationError, InputError
+from m3rag.langchain.documents import documents_of
 from m3rag.langchain.passages import hits_of
 from m3rag.types import Hit
 
@@ -80,9 +81,9 @@ class M3Reranker(BaseDocumentCompressor):
             At most `top_n` copies, best first.
 
         Raises:
-            InputError: If the query is blank.
+            InputError: If the query is blank, or something is no Document.
         """
-        documents = list(documents)
+        documents = documents_of(documents)
         if not documents:
             return []
         hits = hits_of(documents)

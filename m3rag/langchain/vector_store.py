@@ -15,6 +15,7 @@ from m3rag.collection import Collection
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document
 from m3rag.langchain.foreign import EncoderEmbeddings
+from m3rag.langchain.model import whole
 from m3rag.langchain.nearest import diverse, nearest
 from m3rag.langchain.opening import opened
 from m3rag.langchain.searching import Search, for_mmr, require_known, scored
@@ -23,6 +24,7 @@ from m3rag.retrieval import Mode
 from m3rag.settings import Settings
 from m3rag.store.place import Place
 from m3rag.store.protocol import Filter
+from m3rag.types import Hit
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,13 +117,13 @@ class M3VectorStore(WritableStore):
             InputError: If the question is empty, a number is out of its range, or an option is unknown.
             ConfigurationError: If the mode needs a leg that the model does not give, or options do not go together.
         """
-        return [to_document(hit.chunk) for hit in self._search.hits(query, k, filter, options)]
+        return _documents(self._search.hits(query, k, filter, options))
 
     async def asimilarity_search(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[Document]:
         """As `similarity_search`; concurrent callers share the model's passes."""
-        return [to_document(hit.chunk) for hit in await self._search.ahits(query, k, filter, options)]
+        return await run_in_executor(None, _documents, await self._search.ahits(query, k, filter, options))
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
@@ -130,13 +132,13 @@ class M3VectorStore(WritableStore):
 
         The Documents have it as `relevance_score` in their metadata too, and the score of each leg as `scores`.
         """
-        return [scored(hit, hit.score) for hit in self._search.hits(query, k, filter, options)]
+        return _with_scores(self._search.hits(query, k, filter, options))
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`; concurrent callers share the model's passes."""
-        return [scored(hit, hit.score) for hit in await self._search.ahits(query, k, filter, options)]
+        return await run_in_executor(None, _with_scores, await self._search.ahits(query, k, filter, options))
 
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
@@ -146,7 +148,8 @@ class M3VectorStore(WritableStore):
     async def _asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[tuple[Document, float]]:
-        return self._search.relevant(await self._search.ahits(query, k, filter, options), options)
+        hits = await self._search.ahits(query, k, filter, options)
+        return await run_in_executor(None, self._search.relevant, hits, options)
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **options: Any
@@ -191,7 +194,7 @@ class M3VectorStore(WritableStore):
         Raises:
             InputError, ConfigurationError: As `similarity_search`.
         """
-        hits = self._search.hits(query, max(k, fetch_k), filter, for_mmr(options))
+        hits = self._search.hits(query, _pool(k, fetch_k), filter, for_mmr(options))
         return self._search.diverse(query, hits, k, lambda_mult)
 
     async def amax_marginal_relevance_search(
@@ -204,7 +207,7 @@ class M3VectorStore(WritableStore):
         **options: Any,
     ) -> list[Document]:
         """As `max_marginal_relevance_search`; concurrent callers share the model's passes."""
-        hits = await self._search.ahits(query, max(k, fetch_k), filter, for_mmr(options))
+        hits = await self._search.ahits(query, _pool(k, fetch_k), filter, for_mmr(options))
         return await run_in_executor(None, self._search.diverse, query, hits, k, lambda_mult)
 
     def max_marginal_relevance_search_by_vector(
@@ -221,7 +224,7 @@ class M3VectorStore(WritableStore):
         if not self.collection.exists:
             return []
         store = self.collection.store
-        found = nearest(store, embedding, k=max(k, fetch_k), filter=filter)
+        found = nearest(store, embedding, k=_pool(k, fetch_k), filter=filter)
         return [to_document(chunk) for chunk in diverse(store, found, k=k, lambda_mult=lambda_mult)]
 
     @classmethod
@@ -259,3 +262,15 @@ class M3VectorStore(WritableStore):
 
     def __repr__(self) -> str:
         return f"M3VectorStore(index={str(self.collection.place)!r})"
+
+
+def _documents(hits: Sequence[Hit]) -> list[Document]:
+    return [to_document(hit.chunk) for hit in hits]
+
+
+def _with_scores(hits: Sequence[Hit]) -> list[tuple[Document, float]]:
+    return [scored(hit, hit.score) for hit in hits]
+
+
+def _pool(k: int, fetch_k: int) -> int:
+    return max(whole("k", k), whole("fetch_k", fetch_k))

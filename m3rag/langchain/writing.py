@@ -13,8 +13,8 @@ from langchain_core.vectorstores import VectorStore
 
 from m3rag.collection import CHUNKS_AT_ONCE, Collection
 from m3rag.errors import InputError
-from m3rag.langchain.documents import to_chunk, to_document
-from m3rag.langchain.model import listed
+from m3rag.langchain.documents import documents_of, to_chunk, to_document
+from m3rag.langchain.model import listed, whole
 from m3rag.langchain.searching import require_known, several
 from m3rag.store.payload import require_storable
 from m3rag.store.protocol import Filter
@@ -41,7 +41,7 @@ class WritableStore(VectorStore):
 
         Args:
             documents: Any number. Metadata must be JSON, which knows no tuples: one comes back as a list.
-            ids: One a Document, in place of its own; None for its own. A Document without any gets a random one.
+            ids: One a Document, in place of its own; None or "" for its own. A Document without any gets a random one.
                 Where an id comes twice, the last Document counts.
             batch_size: Most Documents encoded and written together; by default 256.
             **kwargs: There are no others.
@@ -50,14 +50,14 @@ class WritableStore(VectorStore):
             The ids, in order.
 
         Raises:
-            InputError: If there are not as many ids as Documents, metadata are not JSON, a text is not
-                Unicode, or an option is unknown. Nothing is written then.
+            InputError: If something is no Document, there are not as many ids as Documents, metadata are not JSON,
+                a text is not Unicode, or an option is unknown. Nothing is written then.
         """
         require_known("add_documents", kwargs, ("ids", "batch_size"))
-        size = CHUNKS_AT_ONCE if batch_size is None else batch_size
+        size = CHUNKS_AT_ONCE if batch_size is None else whole("batch_size", batch_size)
         if size < 1:
             raise InputError(f"batch_size must be at least 1, got {size}")
-        documents = list(documents)
+        documents = documents_of(documents)
         names = _ids(documents, ids)
         chunks = {id: to_chunk(document, id) for document, id in zip(documents, names, strict=True)}
         waiting = list(chunks.values())
@@ -138,5 +138,4 @@ def _ids(documents: Sequence[Document], ids: Sequence[str | None] | None) -> lis
     odd = [id for id in given if id is not None and not isinstance(id, str)]
     if odd:
         raise InputError(f"an id is {odd[0]!r}, a {type(odd[0]).__name__}: ids are strings")
-    own = [document.id if id is None else id for document, id in zip(documents, given, strict=True)]
-    return [str(uuid.uuid4()) if id is None else id for id in own]
+    return [id or document.id or str(uuid.uuid4()) for document, id in zip(documents, given, strict=True)]

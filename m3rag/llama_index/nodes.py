@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
@@ -36,6 +37,24 @@ NODE = RESERVED + "node"
 """What of a node is neither id, text nor metadata, so that it comes back whole, see `to_node`."""
 
 _ELSEWHERE = ("id_", "text", "metadata", "class_name", "start_char_idx", "end_char_idx")
+
+
+def nodes_given(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """A list of nodes, which an iterator may give.
+
+    Raises:
+        InputError: If it is one node or no collection, or holds something that is no node.
+    """
+    if isinstance(nodes, BaseNode | str) or not isinstance(nodes, Iterable):
+        raise InputError(f"nodes is a {type(nodes).__name__}, must be a list of nodes")
+    given = list(nodes)
+    for place, node in enumerate(given):
+        if not isinstance(node, BaseNode):
+            raise InputError(
+                f"node {place} is a {type(node).__name__}, must be a node: TextNode(text=...), of a NodeWithScore its "
+                "`node`"
+            )
+    return given
 
 
 def to_chunk(node: BaseNode) -> Chunk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.retrievers import BaseRetriever
@@ -14,11 +15,14 @@ from m3rag.llama_index.search import Search, require_positive
 from m3rag.retrieval import SearchOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llama_index.core.callbacks import CallbackManager
     from llama_index.core.vector_stores import MetadataFilters
 
     from m3rag.collection import Collection
     from m3rag.store.protocol import Filter
+    from m3rag.types import Hit
 
 _OPTIONS = sorted(set(SearchOptions.__annotations__) - {"k", "filter"})
 
@@ -111,11 +115,15 @@ class M3Retriever(BaseRetriever):
         self._options = {**self._options, "k": similarity_top_k}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [to_scored_node(hit) for hit in self._search(query_bundle).run()]
+        return _nodes(self._search(query_bundle).run())
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [to_scored_node(hit) for hit in await self._search(query_bundle).arun()]
+        return await asyncio.to_thread(_nodes, await self._search(query_bundle).arun())
 
     def _search(self, query_bundle: QueryBundle) -> Search:
         text = "\n".join(query_bundle.embedding_strs)
         return Search(self._knowledge_base, text, self._condition, options={**self._options})  # type: ignore[typeddict-item]
+
+
+def _nodes(hits: Sequence[Hit]) -> list[NodeWithScore]:
+    return [to_scored_node(hit) for hit in hits]

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import both, condition_of
-from m3rag.llama_index.nodes import to_chunk, to_node
+from m3rag.llama_index.nodes import nodes_given, to_chunk, to_node
 from m3rag.llama_index.opened import opened, shared, unpicklable
 from m3rag.llama_index.query_modes import options_of
 from m3rag.llama_index.search import Search, chunks_where, several, unit
@@ -138,10 +138,10 @@ class M3VectorStore(BasePydanticVectorStore):
             The ids of the nodes, in their order.
 
         Raises:
-            InputError: If a node's metadata are not JSON or use a reserved key, or with `dense_dim` it brings no
-                embedding of that dimension.
+            InputError: If something is no node, a node's metadata are not JSON or use a reserved key, or with
+                `dense_dim` it brings no embedding of that dimension.
         """
-        nodes = list(nodes)  # one iterator would be empty when its ids are asked for
+        nodes = nodes_given(nodes)
         latest = {node.node_id: node for node in nodes}
         chunks = [to_chunk(node) for node in latest.values()]
         if self.dense_dim is None:
@@ -252,7 +252,7 @@ class M3VectorStore(BasePydanticVectorStore):
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """As `query`, without blocking the event loop."""
         search = await asyncio.to_thread(self._search, query, kwargs)
-        return _result(await search.arun() if search else [])
+        return await asyncio.to_thread(_result, await search.arun() if search else [])
 
     def _search(self, query: VectorStoreQuery, kwargs: dict[str, Any]) -> Search | None:
         """What to search for; None where there is no index yet."""

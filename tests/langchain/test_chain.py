@@ -251,6 +251,9 @@ def test_passages_beyond_the_limit_are_left_out_and_cannot_be_cited() -> None:
         (" ", "the question ' ' is blank"),
         ({"input": "Where?"}, "the chain was given .*'input'.*: give a question or"),
         ({"question": 7}, "give a question or"),
+        ({"question": "Where?", "chat_history": "Ducks?"}, "chat_history is a str, must be a list of messages"),
+        ({"question": "Where?", "chat_history": {"role": "user", "content": "Ducks?"}}, "chat_history is a dict"),
+        ({"question": "Where?", "chat_history": HumanMessage("Ducks?")}, "chat_history is a HumanMessage"),
     ],
 )
 def test_what_is_no_question_is_refused(given: Any, said: str) -> None:

@@ -75,6 +75,13 @@ def test_a_bad_document_leaves_all_as_it_was(index: M3DocumentIndex) -> None:
     assert index.get(["new"]) == []
 
 
+def test_what_is_no_document_is_named(index: M3DocumentIndex) -> None:
+    with pytest.raises(InputError, match="document 0 is a str, must be a Document"):
+        index.upsert(["a text"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="documents is a Document, must be a list"):
+        index.upsert(Document(page_content="a"))  # type: ignore[arg-type]
+
+
 def test_over_other_embeddings_and_a_folder(tmp_path: Path) -> None:
     embedding = DeterministicFakeEmbedding(size=8)
     index = M3DocumentIndex(embedding=embedding, index=tmp_path / "index", settings=Settings())

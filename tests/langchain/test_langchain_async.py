@@ -22,6 +22,9 @@ from m3rag.langchain import (
     M3TextSplitter,
     M3VectorStore,
     create_rag_chain,
+    document_index,
+    searching,
+    vector_store,
 )
 from m3rag.output import M3Output
 from m3rag.settings import Settings
@@ -29,6 +32,7 @@ from m3rag.testing import HashEncoder
 from m3rag.types import Chunk, Hit
 
 BEATS = 5
+SCORED = "to_document_with_scores"
 
 
 class Heart:
@@ -51,6 +55,16 @@ class Heart:
             last = self._beats + BEATS
             assert self._beaten.wait_for(lambda: self._beats >= last, timeout=20), "the event loop was blocked"
             self.waited += 1
+
+
+def waiting(heart: Heart, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which waits for some beats first."""
+
+    def call(*arguments: Any) -> Any:
+        heart.wait()
+        return function(*arguments)
+
+    return call
 
 
 class SlowEncoder(HashEncoder):
@@ -151,6 +165,25 @@ async def beating(collection: SlowCollection, call: Callable[[], Awaitable[objec
 async def test_the_heart_beats_during_every_call_of_the_store(collection: SlowCollection, name: str) -> None:
     store = M3VectorStore(collection=collection)
     heart = await beating(collection, lambda: STORE_CALLS[name](store))
+    assert heart.waited >= 1
+
+
+@pytest.mark.filterwarnings("ignore:.*is in beta")
+@pytest.mark.parametrize(
+    "name", ["asimilarity_search", "with_score", "with_relevance_scores", "mmr", "retriever", "ainvoke"]
+)
+async def test_the_heart_beats_while_what_was_found_becomes_documents(
+    collection: SlowCollection, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    heart = Heart()
+    for module, function in ((vector_store, "to_document"), (searching, "to_document"), (document_index, SCORED)):
+        monkeypatch.setattr(module, function, waiting(heart, getattr(module, function)))
+    heartbeat = asyncio.create_task(heart.beat())
+    if name in INDEX_CALLS:
+        await INDEX_CALLS[name](M3DocumentIndex(collection=collection))
+    else:
+        await STORE_CALLS[name](M3VectorStore(collection=collection))
+    heartbeat.cancel()
     assert heart.waited >= 1
 
 

@@ -64,7 +64,7 @@ def test_what_was_deleted_meanwhile_is_left_out() -> None:
     assert diverse(store, found, k=5, lambda_mult=0.5) == []
 
 
-@pytest.mark.parametrize(("k", "lambda_mult"), [(0, 0.5), (1, -0.1), (1, 1.5)])
+@pytest.mark.parametrize(("k", "lambda_mult"), [(0, 0.5), (1, -0.1), (1, 1.5), (1, "0.5")])
 def test_numbers_out_of_range_are_named(k: int, lambda_mult: float) -> None:
     store, rng = filled(DENSE_ONLY)
     found = nearest(store, rng.standard_normal(24).tolist(), k=5, filter=None)

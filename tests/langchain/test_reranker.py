@@ -86,6 +86,11 @@ def test_nothing_gives_nothing_and_a_blank_query_is_refused() -> None:
         M3Reranker(encoder=HashEncoder()).compress_documents(documents(), " ")
 
 
+def test_what_is_no_document_is_named() -> None:
+    with pytest.raises(InputError, match="document 0 is a str, must be a Document"):
+        M3Reranker(encoder=HashEncoder()).compress_documents(TEXTS, QUERY)  # type: ignore[arg-type]
+
+
 def test_documents_and_pairs_may_come_from_a_generator() -> None:
     reranker = M3Reranker(encoder=HashEncoder())
     assert reranker.compress_documents(iter(documents()), QUERY) == reranker.compress_documents(documents(), QUERY)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from m3rag.errors import ConfigurationError, IndexLockedError, IndexMismatchErro
 from m3rag.langchain import M3Embeddings, M3Retriever, M3VectorStore
 from m3rag.langchain.foreign import EncoderEmbeddings
 from m3rag.settings import Settings
+from m3rag.store import QdrantEdgeStore
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk
 
@@ -134,6 +135,20 @@ def test_mmr_finds_at_least_k(store: M3VectorStore) -> None:
     assert len(store.max_marginal_relevance_search("ducks", k=4, fetch_k=1, mode="dense")) == 4
 
 
+@pytest.mark.parametrize("options", [{"k": None}, {"k": 1.5}, {"k": True}, {"fetch_k": None}, {"fetch_k": "20"}])
+def test_what_is_no_number_is_named(store: M3VectorStore, options: dict[str, Any]) -> None:
+    (name,) = options
+    vector = store.embeddings.embed_query("ducks")
+    message = f"{name} must be a whole number, got "
+    with pytest.raises(InputError, match=message):
+        store.max_marginal_relevance_search("ducks", **options)
+    with pytest.raises(InputError, match=message):
+        store.max_marginal_relevance_search_by_vector(vector, **options)
+    if name == "k":
+        with pytest.raises(InputError, match=message):
+            store.similarity_search_by_vector(vector, **options)
+
+
 async def test_retrievers_of_every_kind_take_options_at_call_time(store: M3VectorStore) -> None:
     plain = store.as_retriever(search_kwargs={"k": 3})
     assert plain.invoke("ducks swim") == store.similarity_search("ducks swim", k=3)
@@ -199,6 +214,28 @@ def test_the_last_of_an_id_counts(empty: M3VectorStore) -> None:
     assert [document.page_content for document in empty.get_by_ids(["a"])] == ["second"]
 
 
+def test_an_empty_id_is_none(empty: M3VectorStore) -> None:
+    made = empty.add_documents([Document(id="own", page_content="a"), Document(id="", page_content="b")], ids=["", ""])
+    assert made[0] == "own"
+    assert len(made[1]) == 36
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a text"], "document 0 is a str, must be a Document: make it one"),
+        ([DOCUMENTS[0], None], "document 1 is a NoneType"),
+        ("a text", "documents is a str, must be a list of Documents"),
+        (DOCUMENTS[0], "documents is a Document, must be a list"),
+        (None, "documents is a NoneType, must be a list"),
+    ],
+)
+def test_what_is_no_document_is_named(empty: M3VectorStore, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        empty.add_documents(given)
+    assert not empty.collection.exists
+
+
 def test_texts_and_documents_may_come_from_a_generator(empty: M3VectorStore) -> None:
     made = empty.add_texts((text for text in ["a", "b"]), ({"n": n} for n in (1, 2)))
     assert [document.metadata for document in empty.get_by_ids(made)] == [{"n": 1}, {"n": 2}]
@@ -247,6 +284,8 @@ def test_what_cannot_be_stored_changes_nothing(empty: M3VectorStore) -> None:
         empty.add_texts(["a", "b"], [{}])
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         empty.add_documents([good], batch_size=0)
+    with pytest.raises(InputError, match="batch_size must be a whole number, got 'all'"):
+        empty.add_documents([good], batch_size="all")  # type: ignore[arg-type]
     assert ids(empty.similarity_search("kept good x", k=10)) == ["a"]
 
 
@@ -307,12 +346,11 @@ def test_a_given_collection_is_left_open_and_an_own_one_closed(tmp_path: Path) -
         assert collection.get(["a"])[0].text == "Ducks."
     own = M3VectorStore(DeterministicFakeEmbedding(size=8), index=tmp_path / "own", settings=settings())
     own.add_texts(["a"], ids=["1"])
-    other = Collection(tmp_path / "own", settings=settings())
     with pytest.raises(IndexLockedError):
-        other.documents()
+        QdrantEdgeStore.open(tmp_path / "own")
     own.close()
     own.close()
-    with other:
+    with QdrantEdgeStore.open(tmp_path / "own") as other:
         assert [record.id for record in other.documents()] == ["1"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from llama_index.core.schema import Document, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, Document, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
@@ -25,10 +25,14 @@ from m3rag.llama_index import (
     M3VectorStore,
     create_chat_engine,
     create_query_engine,
+    nodes,
+    retriever,
+    vector_store,
 )
 from m3rag.output import M3Output
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
+from m3rag.types import Chunk
 
 BEATS = 5
 
@@ -187,6 +191,23 @@ async def test_the_heart_beats_during_every_call(kb: SlowBase, heart: Heart, nam
         heart.stopped = True
         heartbeat.cancel()
     assert heart.waited >= 1
+
+
+@pytest.mark.parametrize("name", ["M3VectorStore.aquery", "M3Retriever.aretrieve"])
+async def test_the_heart_beats_while_what_was_found_becomes_nodes(
+    kb: SlowBase, heart: Heart, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def slow(chunk: Chunk) -> BaseNode:
+        built.wait()
+        return nodes.to_node(chunk)
+
+    built = Heart()
+    monkeypatch.setattr(vector_store, "to_node", slow)
+    monkeypatch.setattr(retriever, "to_scored_node", lambda hit: NodeWithScore(node=slow(hit.chunk)))
+    heartbeat = asyncio.create_task(built.beat())
+    await CALLS[name](kb)
+    heartbeat.cancel()
+    assert built.waited == len(NODES)
 
 
 def test_there_is_no_other_call() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from pydantic import ValidationError
@@ -128,6 +128,21 @@ def test_nothing_said_deletes_nothing(store: M3VectorStore, arguments: dict[str,
     with pytest.raises(InputError, match="node_ids or filters that say something"):
         store.delete_nodes(**arguments)
     assert len(store.get_nodes()) == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a text"], r"node 0 is a str, must be a node: TextNode\(text=\.\.\.\)"),
+        ([TextNode(text="a"), NodeWithScore(node=TextNode(text="b"))], "node 1 is a NodeWithScore, .*its `node`"),
+        (TextNode(text="a"), "nodes is a TextNode, must be a list"),
+        (None, "nodes is a NoneType, must be a list"),
+    ],
+)
+def test_what_is_no_node_is_named(collection: Collection, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        M3VectorStore(collection).add(given)
+    assert not collection.exists
 
 
 def test_one_string_is_no_list_of_its_letters(store: M3VectorStore) -> None:
