@@ -18,6 +18,7 @@ SAMPLE_CHARACTERS = 1 << 16
 SAMPLE_ROWS = 200
 HEADER_CHARACTERS = 100  # a longer cell is no name
 
+_STATED = re.compile(r"sep=([^\n])\n")
 _NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d\s.,:/%-]*(?:[eE][-+]?\d+)?\)?[%€$£¥]?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b.*")
 
 
@@ -32,9 +33,9 @@ class _Dialect:
 def read_csv(data: bytes) -> Content:
     """Read a table of text.
 
-    The delimiter is that of `, ; tab |` by which most rows have the same number of cells. The first
-    such row is a header if its cells are names: words, all different, none of them a value of its
-    own column.
+    The delimiter is that of Excel's first line `sep=;`, else that of `, ; tab |` by which most rows have
+    the same number of cells. The first such row is a header if its cells are names: words, all different,
+    none of them a value of its own column.
 
     Args:
         data: The file's bytes.
@@ -50,7 +51,9 @@ def read_csv(data: bytes) -> Content:
     decoded = decode(data)
     text = decoded.text.replace("\0", "")
     told = list(decoded.warnings)
-    dialect = _dialect(text)
+    if stated := _STATED.match(text):
+        text = text[stated.end() :]
+    dialect = _Dialect(stated[1], quoting=True) if stated else _dialect(text)
     try:
         lines = _lines(text, dialect)
     except csv.Error:

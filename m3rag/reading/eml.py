@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import email
+from collections.abc import Iterator
 from datetime import datetime
 from email import policy
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from email.message import EmailMessage, Message
+from email.message import EmailMessage, Message, MIMEPart
 from email.utils import parsedate_to_datetime
 from typing import cast
 
@@ -28,7 +29,8 @@ def read_eml(data: bytes) -> Content:
 
     Returns:
         The lines `Subject: ...`, `From`, `To`, `Cc` and `Date`, a blank line, and the text, that of
-        the HTML part where there is no plain one. The subject is the title and a heading; `from`,
+        the HTML part where there is no plain one, with what goes on after a picture or stands in the footer of
+        a mailing list. The subject is the title and a heading; `from`,
         `to`, `cc`, `date` (ISO 8601) and `message_id` are metadata. Attachments are named in the
         warnings.
 
@@ -40,7 +42,6 @@ def read_eml(data: bytes) -> Content:
     if not headers:
         raise ReadError("is no e-mail message: it has no subject, sender, recipient or date; save the message again")
     body, told = _body(message)
-    told += [f"the attachment {name} is not read; save it as a file to ingest it" for name in _attachments(message)]
     subject = headers.get("Subject", "")
     lead = "\n".join(f"{name}: {value}" for name, value in headers.items())
     return Content(
@@ -86,20 +87,52 @@ def _moment(date: str) -> datetime | None:
 def _body(message: EmailMessage) -> tuple[str, list[str]]:
     """The text, and what was doubtful about it."""
     told: list[str] = []
+    texts: list[str] = []
+    body = None
     for kind in ("plain", "html"):
         part = message.get_body((kind,))
-        # A malformed transfer encoding leaves the payload as it came.
-        payload = cast("bytes", part.get_payload(decode=True) or b"") if part is not None else b""
-        if part is None or not payload.strip():
-            continue
-        try:
-            text, doubts = _text(payload, kind, part.get_content_charset())
-        except ReadError as error:
-            told.append(f"the {kind} text is left out: it {error}")
-            continue
-        if text:
-            return text, [*told, *doubts]
-    return "", [*told, "the message has no text"]
+        if part is not None and (text := _text_of(part, kind, told)):
+            texts.append(text)
+            body = part
+            break
+    beside = list(_beside(message, body))
+    for part in filter(_goes_on, beside):
+        if text := _text_of(part, part.get_content_subtype(), told):
+            texts.append(text)
+    told += [] if texts else ["the message has no text"]
+    named = [f"the attachment {name} is not read; save it as a file to ingest it" for name in _attachments(beside)]
+    return "\n\n".join(texts), [*told, *named]
+
+
+def _beside(message: MIMEPart, body: MIMEPart | None) -> Iterator[MIMEPart]:
+    """The parts of a message that are neither its body nor another form of that."""
+    if message.get_content_subtype() == "alternative":
+        return
+    for part in message.iter_parts():
+        if not any(inner is body for inner in part.walk()):
+            yield part
+        elif part.is_multipart():
+            yield from _beside(part, body)
+
+
+def _goes_on(part: MIMEPart) -> bool:
+    """Whether a part is shown below the text: programs divide it where a picture stands, lists add a footer."""
+    shown = part.get_content_type() in ("text/plain", "text/html")
+    return shown and part.get_content_disposition() != "attachment" and not part.get_filename()
+
+
+def _text_of(part: MIMEPart, kind: str, told: list[str]) -> str:
+    # A malformed transfer encoding leaves the payload as it came.
+    payload = cast("bytes", part.get_payload(decode=True) or b"")
+    if not payload.strip():
+        return ""
+    try:
+        text, doubts = _text(payload, kind, part.get_content_charset())
+    except ReadError as error:
+        told.append(f"the {kind} text is left out: it {error}")
+        return ""
+    told += doubts
+    return text
 
 
 def _text(payload: bytes, kind: str, charset: str | None) -> tuple[str, tuple[str, ...]]:
@@ -111,11 +144,11 @@ def _text(payload: bytes, kind: str, charset: str | None) -> tuple[str, tuple[st
     return decoded.text.strip(), decoded.warnings
 
 
-def _attachments(message: EmailMessage) -> list[str]:
-    if not message.is_multipart():
-        return []
+def _attachments(parts: list[MIMEPart]) -> list[str]:
     names = []
-    for part in message.iter_attachments():
+    for part in parts:
+        if _goes_on(part):
+            continue
         if part.get_content_maintype() == "image" and part.get_content_disposition() != "attachment":
             continue  # a picture within the text
         inner = part.get_content_type()

@@ -15,7 +15,7 @@ from m3rag.reading.archive_parts import clean_title
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
 from m3rag.reading.epub_contents import labels, resolved, with_heading
-from m3rag.reading.html import read_html
+from m3rag.reading.html import read_html, with_end_tags
 from m3rag.reading.joining import Part, join
 from m3rag.reading.xml_tree import attribute, child, local, parse_part
 
@@ -29,9 +29,6 @@ _PROTECTIONS = (
     ("META-INF/rights.xml", "Adobe ADEPT"),
 )
 _DECLARED = re.compile(rb"""\A[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
-_CLOSED = re.compile(
-    r"<(?!(?:br|hr|img|input|link|meta|col|area|base|embed|source|track|wbr)\b)([A-Za-z][\w:-]*)(\s[^<>]*)?/>"
-)
 # What frames a web page is a part of a book: notes are asides, a chapter's title stands in its header.
 _BOOKISH = re.compile(r"(</?)(?:aside|header|footer)\b", re.IGNORECASE)
 
@@ -134,9 +131,8 @@ def _has_words(page: bytes) -> bool:
 
 
 def _as_html(data: bytes) -> bytes:
-    """XHTML as HTML in UTF-8: an element closed in its own tag would swallow what follows it."""
+    """XHTML as HTML in UTF-8."""
     declared = _DECLARED.match(data)
     text = decode(data, declared=declared.group(1).decode("ascii") if declared else None).text
-    opened = _CLOSED.sub(r"<\1\2></\1>", text)
     # The mark goes before whatever encoding the page declares.
-    return codecs.BOM_UTF8 + _BOOKISH.sub(r"\1div", opened).encode("utf-8", "replace")
+    return codecs.BOM_UTF8 + _BOOKISH.sub(r"\1div", with_end_tags(text)).encode("utf-8", "replace")

@@ -28,6 +28,11 @@ SECTIONING = frozenset({"article", "main", "section", "blockquote", "figure"})
 OWN_WORDS = 200  # characters outside links that make a page's header more than a banner
 
 _CHARSET = re.compile(rb"""(?:charset|<\?xml[^>]*encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+# XHTML closes an element in its own tag; a parser of HTML takes that for a start, and all that follows for its content.
+_XHTML = re.compile(r"\s*(?:<\?xml\b|(?:<!doctype[^>]*>\s*)?<html\s[^>]*\bxmlns\s*=)", re.IGNORECASE)
+_CLOSED = re.compile(
+    r"<(?!(?:br|hr|img|input|link|meta|col|area|base|embed|source|track|wbr)\b)([A-Za-z][\w:-]*)(\s[^<>]*)?/>"
+)
 _INVISIBLE = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?:\.0*)?(?![.\d])"
     r"|(?:left|top|text-indent)\s*:\s*-\d{4})",
@@ -57,8 +62,9 @@ def read_html(data: bytes) -> Content:
     """
     declared = _CHARSET.search(data[:4096])
     decoded = decode(data, declared=declared.group(1).decode("ascii") if declared else None)
-    check_nesting(decoded.text)
-    tree = LexborHTMLParser(decoded.text)
+    page = with_end_tags(decoded.text) if _XHTML.match(decoded.text) else decoded.text
+    check_nesting(page)
+    tree = LexborHTMLParser(page)
     title = tree.css_first("head > title")
     layout = Layout()
     hidden = _lay_out(tree.body, layout, _page_tables(tree)) if tree.body is not None else 0
@@ -71,6 +77,11 @@ def read_html(data: bytes) -> Content:
         metadata={"encoding": decoded.encoding},
         warnings=(*decoded.warnings, *_told(hidden)),
     )
+
+
+def with_end_tags(xhtml: str) -> str:
+    """XHTML as HTML: an element that is closed in its own tag gets an end tag."""
+    return _CLOSED.sub(r"<\1\2></\1>", xhtml)
 
 
 def _told(hidden: int) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ _FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n?\Z")
 # Lines that a paragraph, and so an underlined heading, cannot contain: lists, quotes, code, tables' rows.
 _NO_PARAGRAPH = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d{1,9}[.)][ \t]|<[/!?a-zA-Z]|///|:::|!!!)")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+# On its line, or as a block (`title: >-`) on the next ones (YAML 1.2, 8.1).
+_FRONT_TITLE = re.compile(r"^title:[ \t]*(?:[|>][-+\d]{0,2}[ \t]*\n((?:[ \t]+.*\n)+)|(.+?)[ \t]*$)", re.MULTILINE)
 _HIDING = re.compile(r"^ {0,3}(?:(?P<fence>`{3,})[^`\n]*$|(?P<tilde>~{3,}))|`[^`\n]+`|<!--", re.MULTILINE)
 
 # `# Title { #anchor }` is an attribute list of mkdocs, pandoc and others, not a part of the title.
@@ -46,7 +47,7 @@ def read_markdown(data: bytes) -> Content:
     headings = _headings(text, start=front.end() if front else 0)
     return Content(
         text,
-        title=title.group(1).strip("\"'") if title else "",
+        title=" ".join((title[1] or title[2].strip("\"'")).split()) if title else "",
         headings=tuple(h for h in headings if h.text),
         metadata={"encoding": decoded.encoding},
         warnings=decoded.warnings,

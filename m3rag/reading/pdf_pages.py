@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import sin
+from math import pi, sin
 from threading import Lock
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ REPAIR = "repair it (such as with qpdf) or export it again"
 _LINE = re.compile(r"[^\r\n]+")
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 THIN = 0.01  # points
+SAMPLE = 100  # characters of a page whose direction is looked at
 HALF_WAY = 0.7  # sine of 45 degrees
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -169,7 +171,9 @@ def opened(data: bytes, password: str | None) -> Iterator[pypdfium2.PdfDocument]
             raise ReadError(f"is a damaged PDF ({error}): {REPAIR}") from error
         if password:
             raise ReadError("is encrypted and the password is not the right one: give another") from error
-        raise ReadError("is encrypted and needs a password: give it (`password=`, or `--password-file`)") from error
+        raise ReadError(
+            "is encrypted and needs a password: give it (`password=`, or `--password-file`), or save it without one"
+        ) from error
     try:
         if len(document) > MAX_PAGES:
             raise ReadError(f"says it has {len(document):,} pages, the limit is {MAX_PAGES:,}: split it")
@@ -182,8 +186,10 @@ def opened(data: bytes, password: str | None) -> Iterator[pypdfium2.PdfDocument]
 def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | None]:
     """The text layer of a page for as long as the block lasts; None for a page on which nothing is drawn.
 
-    pdfium leaves out text objects without width, and the columns of vertical writing are such in
-    fonts that state no widths. Turned by a quarter they are lines, in the right order too.
+    pdfium orders lines as they are displayed, and mixes up those that are shown sideways or upside down, as
+    wide tables are: the page is turned while it looks at them. It leaves out text objects without width, and
+    the columns of vertical writing are such in fonts that state no widths. Turned by a quarter they are lines,
+    in the right order too.
 
     Args:
         document: An open document.
@@ -193,9 +199,16 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
         pypdfium2.PdfiumError: The page is damaged.
     """
     page = document[index]
+    turned = page.get_rotation()
     layer = None
     try:
         layer = page.get_textpage()
+        standing = _standing(layer)
+        if standing != turned:
+            layer.close()
+            page.set_rotation(standing)
+            layer = page.get_textpage()
+            page.set_rotation(turned)
         text = str(layer.get_text_range())
         if not text and not pdfium.FPDFPage_CountObjects(page.raw):
             yield None
@@ -211,6 +224,17 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
         if layer is not None:
             layer.close()
         page.close()
+
+
+def _standing(layer: pypdfium2.PdfTextPage) -> int:
+    """How far clockwise, 0, 90, 180 or 270 degrees, a page must be turned for most of its text to stand upright."""
+    count = pdfium.FPDFText_CountChars(layer.raw)
+    found = Counter(
+        round(-pdfium.FPDFText_GetCharAngle(layer.raw, at) / (pi / 2)) % 4 * 90
+        for at in range(0, count, max(count // SAMPLE, 1))
+        if pdfium.FPDFText_IsGenerated(layer.raw, at) != 1
+    )
+    return found.most_common(1)[0][0] if found else 0
 
 
 def _is_vertical(page: pypdfium2.PdfPage) -> bool:

@@ -88,3 +88,7 @@ def test_no_word_of_a_table_is_lost(rows):
     csv.writer(file).writerows(rows)
     text = text_of(file.getvalue()).split()
     assert all("".join(cell.split()) in "".join(text) for row in rows for cell in row)
+
+
+def test_the_line_that_tells_excel_the_delimiter_is_no_row():
+    assert text_of("sep=;\r\nname;price\r\nAnn, B;1,5\r\n") == "name | price\nname: Ann, B | price: 1,5"

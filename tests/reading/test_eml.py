@@ -94,3 +94,17 @@ def test_a_message_is_known_without_its_suffix():
     made = message(Subject="By content", From="a@b.c")
     made.set_content("words")
     assert parse(made.as_bytes(), name="mail").title == "By content"
+
+
+def test_text_goes_on_below_pictures_and_in_the_footer_of_a_list():
+    made = message(Subject="x")
+    made.set_content("before the picture")
+    made.add_alternative("<p>before the picture</p>", subtype="html")
+    made.make_mixed()
+    made.add_attachment(b"x", maintype="image", subtype="png", disposition="inline")
+    made.add_attachment("after it\n", disposition="inline")
+    made.add_attachment("<p>footer</p>", subtype="html", disposition="inline")
+    made.add_attachment("notes\n", filename="notes.txt", disposition="inline")
+    content = read_eml(made.as_bytes())
+    assert content.text == "Subject: x\n\nbefore the picture\n\nafter it\n\nfooter"
+    assert content.warnings == ("the attachment notes.txt is not read; save it as a file to ingest it",)

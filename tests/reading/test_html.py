@@ -133,3 +133,8 @@ def test_how_much_was_hidden_is_told():
     content = read_html(page.encode())
     assert (content.text, content.warnings) == ("seen", ("left out 2 hidden elements with text",))
     assert text_of("<p style='color:white'>on a dark page</p>") == "on a dark page"
+
+
+def test_xhtml_may_close_an_element_in_its_own_tag():
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title><script src="x"/></head><body><p/>seen'
+    assert [read_html(page.encode()).text, read_html(f'<?xml version="1.0"?>\n{page}'.encode()).text] == ["seen"] * 2

@@ -86,3 +86,8 @@ def test_hostile_text_takes_linear_time(hostile):
     begun = time.perf_counter()
     read_markdown(hostile.encode())
     assert time.perf_counter() - begun < 10
+
+
+@pytest.mark.parametrize("block", ["|", ">-", ">2"])
+def test_a_title_may_be_a_block_of_lines(block):
+    assert found(f"---\ntitle: {block}\n  The long\n  title\ntags: [a]\n---\n# Real\n")[0].title == "The long title"

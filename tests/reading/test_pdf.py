@@ -204,3 +204,9 @@ def test_a_count_of_pages_that_is_a_lie_is_no_long_wait():
 def test_what_is_written_from_right_to_left(letters):
     assert is_right_to_left(f"latin {letters}")
     assert not is_right_to_left("latin 123 \u4e00")
+
+
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_lines_keep_their_order_however_the_page_is_turned(turned):
+    lines = "The first line of the page,\nwhich goes on here\nand there\nuntil it has come to its end."
+    assert read_pdf(pdf(lines, entries=b"/Rotate %d" % turned)).text == lines
