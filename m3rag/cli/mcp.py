@@ -34,9 +34,9 @@ def mcp(
         return
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.server.engine import Engine
-    from m3rag.server.mcp import mcp_server
+    from m3rag.server.mcp import mcp_server, serve_stdio
     from m3rag.settings import load_settings
 
     settings = load_settings(**general)
     with KnowledgeBase(settings=settings) as kb:
-        mcp_server(Engine(kb, settings.serve)).run("stdio")
+        serve_stdio(mcp_server(Engine(kb, settings.serve)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +41,24 @@ def require_mcp() -> None:
         import mcp.server.mcpserver  # noqa: F401, PLC0415
     except ModuleNotFoundError as error:
         raise ImportError('m3rag mcp needs mcp 2 or later: pip install "m3rag[mcp]"', name=error.name) from error
+
+
+def serve_stdio(server: MCPServer[Any]) -> None:
+    """Serve the client at stdin and stdout until it leaves, in the middle of a call too."""
+    from anyio import BrokenResourceError  # noqa: PLC0415
+
+    try:
+        server.run("stdio")
+    except Exception as error:
+        if not all(isinstance(one, BrokenPipeError | BrokenResourceError) for one in _single(error)):
+            raise
+        # What is still to be written would fail once more when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _single(error: Exception) -> list[Exception]:
+    """The errors in a group of them, which Python 3.10 does not know."""
+    return [leaf for one in getattr(error, "exceptions", ()) for leaf in _single(one)] or [error]
 
 
 def mcp_server(engine: Engine) -> MCPServer[Any]:

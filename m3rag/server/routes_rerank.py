@@ -24,6 +24,7 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/rerank")
     @router.post("/v1/rerank", include_in_schema=False)
+    @router.post("/v2/rerank", include_in_schema=False)  # Cohere's ClientV2, and so its LangChain package
     async def rerank(body: RerankBody) -> JSONResponse:
         """Order documents by how well they answer: results with `index` and `relevance_score`.
 

@@ -12,15 +12,17 @@ from m3rag.sync.results import FileResult, IngestReport
 
 
 def dry_run(plan: Plan, *, sync: bool, on_result: Callable[[FileResult], None] | None = None) -> IngestReport:
-    """What a run would do, as far as it shows without parsing: a file that will fail to be read is `added`."""
+    """What a run would do, as far as it shows without parsing: a file that is damaged, not empty, is `added`."""
     results = []
     for number, (_, path) in enumerate(plan.found.files, 1):
         try:
             planned = plan.decide(number)
+            if planned.status != "unchanged" and path.stat().st_size == 0:
+                raise ReadError(f"{path}: is empty (0 bytes)")
             was = planned.donor.id if planned.status == "renamed" and planned.donor else ""
             chunks = planned.known.chunks if planned.known else 0
             results.append(FileResult(path, planned.document_id, planned.status, chunks, was=was))
-        except (ReadError, InputError) as error:
+        except (ReadError, InputError, OSError) as error:
             results.append(FileResult(path, "", "failed", message=without_path(path, error)))
         if on_result is not None:
             on_result(results[-1])

@@ -183,3 +183,19 @@ def test_a_server_that_is_gone_is_said_with_the_remedy(writing: Site, visit: Vis
     page.get_by_label("Question", exact=True).fill("Do ducks swim?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".turn .error")).to_contain_text("The server cannot be reached.Look whether")
+
+
+def test_a_document_that_is_deleted_is_no_longer_shown(writing: Site, visit: Visits, tmp_path: Path) -> None:
+    text = tmp_path / "geese.txt"
+    text.write_text("Geese fly south.\n")
+    page = visit(writing)
+    ready(page)
+    page.get_by_label("Files to add").set_input_files([text])
+    page.get_by_role("button", name="geese.txt 1 passage").click()
+    shown = page.locator("#source .text")
+    expect(shown).to_contain_text("Geese fly south.")
+    assert shown.evaluate("box => getComputedStyle(box).unicodeBidi") == "plaintext"  # a direction for each line
+    page.get_by_role("button", name="Delete geese.txt").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(shown).to_have_count(0)
+    expect(page.get_by_role("button", name="Choose files")).to_be_focused()

@@ -90,3 +90,18 @@ def test_a_full_storage_gives_up_the_oldest_first(writing: Site, visit: Visits) 
     expect(page.locator("#saved-list > li")).to_have_text(["What do ducks eat?"])
     page.reload()
     expect(page.locator(".turn .answer")).to_contain_text("Ducks eat grass")
+
+
+def test_two_windows_over_one_conversation_keep_both_their_turns(writing: Site, visit: Visits) -> None:
+    one = visit(writing)
+    ready(one)
+    ask(one, "What do ducks eat?")
+    expect(one.locator(".tools")).to_be_visible()
+    other = visit(writing, context=one.context)
+    ready(other)
+    ask(other, "What is a black hole?")
+    expect(one.locator(".turn .question")).to_have_text(["What do ducks eat?", "What is a black hole?"])
+    ask(one, "Where do they sleep?")
+    expect(other.locator(".turn .question")).to_have_count(3)
+    one.reload()
+    expect(one.locator(".turn .question")).to_have_count(3)

@@ -78,3 +78,11 @@ def test_a_narrow_screen_shows_one_pane_at_a_time(quoting: Site, visit: Visits) 
     expect(page.get_by_role("button", name="Choose files")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert violations(page) == []
+
+
+def test_the_narrowest_screens_need_no_scrolling_sideways(quoting: Site, visit: Visits) -> None:
+    page = visit(quoting, viewport={"width": 320, "height": 500})  # WCAG 2.2, 1.4.10: 1280 px at 400 %
+    expect(page.get_by_role("heading", name="Ask about")).to_be_visible()
+    for pane in ("Documents", "Conversation", "Source"):
+        page.get_by_role("navigation", name="Panes").get_by_role("button", name=pane).click()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +20,11 @@ from .serving import filled, serving
 SERVER = """
 import sys
 from m3rag.server.engine import Engine
-from m3rag.server.mcp import mcp_server
+from m3rag.server.mcp import mcp_server, serve_stdio
 sys.path.insert(0, {tests!r})
 from server.serving import filled
 kb = filled()
-mcp_server(Engine(kb, kb.settings.serve)).run("stdio")
+serve_stdio(mcp_server(Engine(kb, kb.settings.serve)))
 """
 
 
@@ -84,3 +86,26 @@ async def test_over_stdio(tmp_path: Path) -> None:
     code = SERVER.format(tests=str(Path(__file__).parents[1]))
     async with Client(StdioServerParameters(command=sys.executable, args=["-c", code])) as client:
         await used(client)
+
+
+def test_a_client_that_is_gone_ends_it_quietly() -> None:
+    code = SERVER.format(tests=str(Path(__file__).parents[1]))
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "any", "version": "1"}}
+    calls: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": client},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "search", "arguments": {"query": "ducks"}}},
+    ]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as server:
+        assert server.stdin
+        assert server.stdout
+        assert server.stderr
+        server.stdin.write(json.dumps({"jsonrpc": "2.0", **calls[0]}) + "\n")
+        server.stdin.flush()
+        assert "m3rag" in server.stdout.readline()
+        server.stdout.close()
+        server.stdin.write("".join(json.dumps({"jsonrpc": "2.0", **call}) + "\n" for call in calls[1:]))
+        server.stdin.close()
+        assert server.stderr.read() == ""
+        assert server.wait(60) == 0

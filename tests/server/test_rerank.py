@@ -49,9 +49,10 @@ async def test_what_teis_clients_send(client: httpx.AsyncClient) -> None:
     assert set(found[0]) == {"index", "score"}
 
 
-async def test_what_coheres_clients_send(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+async def test_what_coheres_clients_send(client: httpx.AsyncClient, path: str) -> None:
     body = {"query": QUERY, "documents": TEXTS, "max_tokens_per_doc": 4096, "rank_fields": ["text"], "user": "me"}
-    response = await client.post("/v1/rerank", json={**body, "return_documents": None})
+    response = await client.post(path, json={**body, "return_documents": None})
     assert "document" not in response.json()["results"][0]
 
 

@@ -366,3 +366,9 @@ def test_a_failed_rename_keeps_the_older_document(kb, folder, encoder, monkeypat
     monkeypatch.undo()
     assert statuses(kb.sync(folder))["new.md"] == "renamed"
     assert "long.md" not in ids(kb)
+
+
+def test_a_dry_run_knows_that_an_empty_file_is_not_read(kb, folder) -> None:
+    (folder / "empty.md").touch()
+    failed = [result for result in kb.sync(folder, dry_run=True).results if result.status == "failed"]
+    assert [(result.path.name, result.message) for result in failed] == [("empty.md", "is empty (0 bytes)")]

@@ -3,7 +3,7 @@
 import { ApiError, events } from "./api.js";
 import { $, announce, h, plural } from "./dom.js";
 import { searchOptions } from "./options.js";
-import { fresh, save } from "./saved.js";
+import { all, fresh, save, unique } from "./saved.js";
 import { turnView } from "./turn.js";
 
 const REMEMBERED = 6; // earlier turns that a question may lean on
@@ -48,6 +48,16 @@ export function show(other = fresh()) {
 
 /** The conversation that is shown. */
 export const shown = () => conversation;
+
+/** Another window of ours may have stored more of the conversation that is shown here: its turns are taken over. */
+export function catchUp() {
+  const stored = all().find((other) => other.id === conversation.id);
+  if (!stored || stored.updated <= conversation.updated) return;
+  const ours = conversation.turns.filter((turn) => turn === running?.turn); // only we know how far it is
+  const theirs = stored.turns.filter((turn) => !ours.some(({ key }) => key === turn.key));
+  Object.assign(conversation, { title: stored.title, updated: stored.updated, turns: [...theirs, ...ours] });
+  if (!running) follow(draw);
+}
 
 /** What an empty conversation says depends on whether there are documents. */
 export function setDocuments(count) {
@@ -102,7 +112,7 @@ function view(turn) {
 
 async function ask(question) {
   const asked = conversation; // another may be shown before the answer is whole
-  const turn = { question, answer: "", citations: [], hits: [], state: "streaming" };
+  const turn = { key: unique(), question, answer: "", citations: [], hits: [], state: "streaming" };
   const history = asked.turns
     .filter((earlier) => earlier.state === "done")
     .slice(-REMEMBERED)

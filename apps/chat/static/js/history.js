@@ -1,6 +1,6 @@
 // The list of stored conversations: show, rename, delete, begin a new one.
 
-import { show, shown } from "./conversation.js";
+import { catchUp, show, shown } from "./conversation.js";
 import { ask } from "./dialog.js";
 import { $, h, iconButton } from "./dom.js";
 import { show as showPane } from "./panes.js";
@@ -11,7 +11,10 @@ export function start() {
   show(all()[0] ?? fresh());
   $("new").addEventListener("click", () => go(fresh()));
   // Another window of ours stored or deleted one.
-  addEventListener("storage", draw);
+  addEventListener("storage", ({ newValue }) => {
+    if (!newValue?.includes('"state":"streaming"')) catchUp();
+    draw();
+  });
   draw();
 }
 

@@ -47,11 +47,14 @@ documents.start({
   onChange: (found) => {
     options.setDocuments(found);
     conversation.setDocuments(found.length);
+    source.keep(found);
   },
 });
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !$("dialog").open && source.close()) event.preventDefault();
 });
+// Another window or the command line may have changed the index meanwhile.
+document.addEventListener("visibilitychange", () => document.hidden || documents.refresh());
 await status();
 await documents.refresh();
 // Where nobody has gone elsewhere meanwhile, and no keyboard would cover half of a small screen.

@@ -1,5 +1,5 @@
-// Conversations in the browser's storage, each under a key of its own: two windows then do not
-// overwrite each other, and a damaged one harms no other.
+// Conversations in the browser's storage, each under a key of its own: a damaged one harms no other, and
+// two windows overwrite each other only where they show the same one (see `catchUp`).
 
 import { notice } from "./dom.js";
 import { local } from "./storage.js";
@@ -11,8 +11,11 @@ const keys = () => Object.keys(local).filter((key) => key.startsWith(PREFIX));
 const list = (value) => (Array.isArray(value) ? value : []);
 const text = (value) => (typeof value === "string" ? value : "");
 
+/** A name that nothing else has. */
+export const unique = () => crypto.randomUUID?.() ?? `${Date.now()}${Math.random()}`;
+
 /** A conversation without turns, not stored before it has one. */
-export const fresh = () => ({ id: crypto.randomUUID?.() ?? `${Date.now()}${Math.random()}`, title: "", updated: 0, turns: [] });
+export const fresh = () => ({ id: unique(), title: "", updated: 0, turns: [] });
 
 /** All stored conversations, the latest first; one that cannot be read is dropped with a notice. */
 export function all() {

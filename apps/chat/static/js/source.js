@@ -34,19 +34,29 @@ export async function open(place, button) {
   }
 }
 
+/** A document that is no longer in the index is no longer shown; the focus stays where it is. */
+export function keep(documents) {
+  if (!shown || documents.some((document) => document.id === shown.source.document_id)) return;
+  clear();
+}
+
 /** Close the source, and give the focus back. True if there was one. */
 export function close() {
   if (!opener && !shown) return false;
-  latest++;
-  shown = null;
-  entitle("Source");
-  $("source-tools").replaceChildren();
-  $("source-body").replaceChildren(empty());
+  clear();
   showPane("conversation");
   if (opener?.isConnected) opener.focus();
   else $("question").focus();
   opener = null;
   return true;
+}
+
+function clear() {
+  latest++;
+  shown = null;
+  entitle("Source");
+  $("source-tools").replaceChildren();
+  $("source-body").replaceChildren(empty());
 }
 
 function entitle(text) {
