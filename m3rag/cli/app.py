@@ -67,8 +67,3 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Options of m3rag itself."""
-
-
-def main() -> None:
-    """Entry point of the `m3rag` command."""
-    app()

@@ -205,6 +205,11 @@ class _Measuring:
             raise InputError(
                 f"{self._data.path} says of no question what a right answer is ('answers'): leave out --answers"
             )
+        if self._judged is None and not any(question.relevant for question in questions):
+            raise InputError(
+                f"{self._data.path} says of no question what should be found ('relevant' or 'gold_ids'): name it, or "
+                "measure answers alone (--answers)"
+            )
         depth = max(DEPTH, *(parse_metric(name)[1] for name in self._metrics))
         search_all(
             self._retriever,

@@ -137,19 +137,25 @@ def _watch(
         except InputError:  # a folder that is not there now, which `changed` will say
             return Found((), ())
 
+    waiting = False
+
     def changed() -> bool:
+        nonlocal waiting
         try:
             report = run(
                 kb, paths, options, sync=True, yes=yes, quiet=quiet, as_json=as_json, shown=SHOWN_WHILE_WATCHING
             )
         except IndexLockedError:
-            note("another process has the index; trying again")
+            if not waiting:
+                note("another process has the index; trying until it is free")
+            waiting = True
             return False
         except InputError as error:
             note(f"error: {error}")
             return True
         finally:
             kb.close()
+        waiting = False
         if as_json:
             _print_report(kb, report)
         return True

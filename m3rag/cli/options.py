@@ -101,13 +101,19 @@ def parse_filters(pairs: list[str] | None) -> dict[str, list[str | int | float |
     only text: `year=2020` finds 2020 and "2020".
 
     Raises:
-        typer.BadParameter: If there is no `=`.
+        typer.BadParameter: If there is no `=`, or a comparison is meant, which would find nothing as a key's name.
     """
     found: dict[str, list[str | int | float | bool]] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--filter")
+        if key.endswith(("<", ">", "!")) or value.startswith('{"$'):
+            raise typer.BadParameter(
+                f"{pair!r} compares, --filter takes KEY=VALUE alone: use operators such as $gte in Python "
+                "(kb.search(filter=...)), or over REST",
+                param_hint="--filter",
+            )
         found.setdefault(key, []).append(value)
         if JSON_SCALAR.fullmatch(value):
             found[key].append(json.loads(value))

@@ -61,13 +61,16 @@ def load_beir(folder: Path | str, *, split: str = "test", name: str | None = Non
         name: For people; the folder's name by default.
 
     Raises:
-        InputError: If a file is missing or malformed, or a judgement names a query or a passage that
-            is not there; the message names file and line.
+        InputError: If a file is missing or malformed, a judged query is empty, or a judgement names a query
+            or a passage that is not there, or contradicts another; the message names file and line.
     """
     folder = Path(folder)
     corpus_path, queries_path, qrels_path = (
         folder / part for part in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")
     )
+    if corpus_path.is_file() and not qrels_path.is_file():
+        there = ", ".join(sorted(file.stem for file in folder.glob("qrels/*.tsv"))) or "none"
+        raise InputError(f"{qrels_path} is missing; the splits there are: {there}")
     corpus = _texts(corpus_path)
     queries = _texts(queries_path)
     qrels = _qrels(qrels_path, corpus=corpus, queries=queries)
@@ -150,10 +153,10 @@ def _langs(path: Path, queries: Container[str]) -> dict[str, str]:
 
 def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in _lines(path):
+    for at, (number, line) in enumerate(_lines(path)):
         where = f"{path}:{number}"
         parts = line.split("\t")
-        if number == 1 and parts[-1] == "score":
+        if at == 0 and parts[-1] == "score":
             continue
         try:
             query_id, passage_id, gain = parts[0], parts[1], int(parts[2])
@@ -163,9 +166,15 @@ def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str])
             ) from None
         if query_id not in queries:
             raise InputError(f"{where}: the query {query_id!r} is not in queries.jsonl")
+        if not queries[query_id].strip():
+            raise InputError(f"{where}: the query {query_id!r} is empty in queries.jsonl: give its text, or remove it")
         if passage_id not in corpus:
             raise InputError(f"{where}: the passage {passage_id!r} is not in corpus.jsonl")
-        qrels.setdefault(query_id, {})[passage_id] = gain
+        if qrels.setdefault(query_id, {}).setdefault(passage_id, gain) != gain:
+            raise InputError(
+                f"{where}: the passage {passage_id!r} is judged twice for the query {query_id!r}, "
+                f"{qrels[query_id][passage_id]} and {gain}: remove one of them"
+            )
     if not qrels:
         raise InputError(f"{path}: there are no judgements; each line is query id, passage id and gain between tabs")
     return qrels

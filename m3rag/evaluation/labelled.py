@@ -179,9 +179,6 @@ def _relevant(where: str, item: object) -> Relevant:
 
 
 def _from_beir(folder: Path, split: str) -> list[LabelledQuestion]:
-    if not (folder / "qrels" / f"{split}.tsv").is_file():
-        there = ", ".join(sorted(file.stem for file in folder.glob("qrels/*.tsv"))) or "none"
-        raise InputError(f"{folder / 'qrels' / f'{split}.tsv'} is missing; the splits there are: {there}")
     dataset = load_beir(folder, split=split)
     judged = (
         LabelledQuestion(key, text, tuple(Relevant(i, gain=gain) for i, gain in dataset.qrels[key].items() if gain > 0))

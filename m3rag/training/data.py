@@ -99,7 +99,7 @@ def read_examples(file: Path, *, negatives: int | None = None) -> Iterator[Examp
                 continue
             try:
                 example = _example(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), file.stem)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f"{file}:{number}: not {SHAPE}: {_reason(error)}") from error
             if not example.query.strip() or not example.positives:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from m3rag.output import M3Output
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.scoring import LEG_SCORES, Weights, fuse
 from m3rag.training.data import Example
-from m3rag.types import Hit
+from m3rag.types import MOST, Hit
 
 Teacher = Callable[[Sequence[tuple[str, str]]], Any]
 """`(question, passage)` pairs to a score each, such as `CrossEncoderReranker.compute_score`."""
@@ -62,11 +63,16 @@ class MiningSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        if self.negatives < 1 or self.first < 1 or self.last < self.first or self.seed < 0:
+        whole = all(type(number) is int for number in (self.negatives, self.first, self.last, self.seed))
+        if not (whole and self.negatives >= 1 and 1 <= self.first <= self.last <= MOST and self.seed >= 0):
             raise ConfigurationError(
-                f"negatives and first must be at least 1, last at least first and seed at least 0; got negatives "
-                f"{self.negatives}, first {self.first}, last {self.last}, seed {self.seed}"
+                f"negatives and first must be at least 1, last at least first and at most {MOST:,}, seed at least 0, "
+                f"all of them whole numbers; got negatives {self.negatives}, first {self.first}, last {self.last}, "
+                f"seed {self.seed}"
             )
+        for name, margin in (("margin", self.margin), ("teacher_margin", self.teacher_margin)):
+            if margin is not None and not math.isfinite(margin):
+                raise ConfigurationError(f"{name} is {margin}, must be finite; leave it out for no bound")
         if self.share is not None and not 0 < self.share <= 1:
             raise ConfigurationError(f"share is {self.share}, must be above 0 and at most 1; leave it out for no bound")
         if Mode.parse(self.mode).needs_bm25:

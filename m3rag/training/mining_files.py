@@ -72,11 +72,11 @@ def mine_files(
                     on_progress(done + count, sum(totals.values()))
         done += totals[file]
         report = _with(report, target)
-    (work / IDENTITY).unlink()
     if data.is_dir():
         if out.is_dir():
             out.rmdir()
         work.rename(out)
+        (out / IDENTITY).unlink()  # not before: without it another run would take these files for its own
     else:
         (work / data.name).replace(out)
         shutil.rmtree(work)
@@ -163,24 +163,34 @@ def read_corpus(path: Path) -> Iterator[Chunk]:
     Each line has `text`, and may have `_id` (or `id`) and a `title`, which becomes the first line.
 
     Raises:
-        InputError: If there is none, or a line is not a passage; it is named by file and number.
+        InputError: If there is none, a line is not a passage, or an id is there twice; the line is named by
+            file and number.
     """
     file = path / "corpus.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{file} is not there: give a file of {{'_id', 'title', 'text'}} a line")
+    seen: set[str] = set()
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-                title, text = row.get("title") or "", row["text"]
-                whole = f"{title}\n{text}" if title else text + ""
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                name, text = _passage(json.loads(line.decode("utf-8-sig")), number)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(f'{file}:{number}: not {{"_id", "title", "text"}}: {error}') from error
-            if whole.strip():
-                name = str(row.get("_id", row.get("id", number)))
-                yield Chunk(id=name, document_id=name, text=whole, start=0, end=len(whole))
+            if name in seen:
+                raise InputError(f"{file}:{number}: the _id {name!r:.80} is there twice; ids must be unique")
+            seen.add(name)
+            if text.strip():
+                yield Chunk(id=name, document_id=name, text=text, start=0, end=len(text))
+
+
+def _passage(row: Any, number: int) -> tuple[str, str]:
+    """Id and text of a row, the title before it."""
+    title, text = row.get("title") or "", row.get("text")
+    if not isinstance(title, str) or not isinstance(text, str):
+        raise TypeError("title and text must be strings")
+    return str(row.get("_id", row.get("id", number))), f"{title}\n{text}" if title else text
 
 
 def own_passages(data: Path) -> Iterator[Chunk]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from m3rag.training import distributed
 from m3rag.training.data import Example, load_examples
 from m3rag.training.held_out import split_held_out
 from m3rag.training.settings import RunSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ def part(examples: Sequence[Example], settings: RunSettings) -> Parts:
         InputError: If there are too few, or a teacher is wanted who has not judged all.
     """
     learn, held = split_held_out(examples, per_source=settings.held_out)
+    if settings.held_out and distributed.rank() == 0:
+        _tell_of_few(examples, held, wanted=settings.held_out)
     if len(learn) < max(2, distributed.world_size()):
         raise InputError(f"{len(learn)} examples are too few to train on: give at least 2, and one a worker")
     silent = next((e.query for e in learn if not e.has_teacher), None)
@@ -70,3 +76,25 @@ def part(examples: Sequence[Example], settings: RunSettings) -> Parts:
     for example in examples:
         digest.update(repr(example).encode("utf-8", "backslashreplace"))
     return Parts(learn, held, digest.hexdigest())
+
+
+def _tell_of_few(examples: Sequence[Example], held: Sequence[Example], *, wanted: int) -> None:
+    """Say of each source with fewer held-out questions than wanted how many there are."""
+    kept = _questions(held)
+    for source, questions in _questions(examples).items():
+        if len(kept[source]) < wanted:
+            log.warning(
+                "%s: %d of its %d questions are held out, not %d: at most half of a file are; add questions, or lower "
+                "held_out (--held-out)",
+                source,
+                len(kept[source]),
+                len(questions),
+                wanted,
+            )
+
+
+def _questions(examples: Sequence[Example]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        found[example.source].add(example.query)
+    return found

@@ -53,10 +53,10 @@ class RunSettings:
 
     LEAST: ClassVar[Mapping[str, int]] = {
         "epochs": 1, "batch_size": 1, "max_batch_tokens": 1, "negatives": 0, "held_out": 0, "lora_rank": 1,
-        "sub_batch_tokens": 1, "seed": 0, "save_every": 1, "evaluate_every": 0, "weight_decay": 0,
+        "sub_batch_tokens": 1, "seed": 0, "save_every": 1, "evaluate_every": 0,
         "per_source": 1, "query_length": 1, "lora_layers": 1,
     }  # fmt: skip
-    """The lowest value of what has one."""
+    """The lowest value of each whole number."""
 
     ABOVE_ZERO: ClassVar[tuple[str, ...]] = ("max_grad_norm", "learning_rate")
 
@@ -89,12 +89,14 @@ class RunSettings:
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(allowed)}")
         for name, low in self.LEAST.items():
             value = getattr(self, name)
-            if value is not None and not low <= value < math.inf:
-                raise ConfigurationError(f"{name} is {value}, must be at least {low}, and finite")
+            if value is not None and not (type(value) is int and value >= low):
+                raise ConfigurationError(f"{name} is {value!r}, must be at least {low}, and a whole number")
         for name in self.ABOVE_ZERO:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigurationError(f"{name} is {value}, must be above 0, and finite")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigurationError(f"weight_decay is {self.weight_decay}, must be at least 0, and finite")
         if self.lora_layers is not None and self.method != "lora":
             raise ConfigurationError(f"lora_layers has no part in the method {self.method}: leave it out")
         for name in ("warmup", "dropout"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -63,6 +65,21 @@ def test_every_error_has_its_exit_code_and_no_traceback(error: BaseException, co
     assert result.stdout == ""
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
+
+
+def test_interrupted_while_the_commands_load() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'm3rag.cli.ingest':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from m3rag.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_every_error_of_ours_has_an_exit_code() -> None:

@@ -238,6 +238,7 @@ def test_interrupted_it_leaves_what_is_done(index: Path, monkeypatch: pytest.Mon
         (["deep.jsonl"], 2, "deep.jsonl:1"),
         (["missing.jsonl"], 2, "1 of 1 questions call something relevant that is not in the index"),
         (["labelled.jsonl", "--answers"], 2, "leave out --answers"),
+        (["unlabelled.jsonl"], 2, "unlabelled.jsonl says of no question what should be found"),
         (["qa.jsonl", "--modes", "sparse"], 3, "unknown mode 'sparse'"),
         (["beir", "--chunk-tokens", "600"], 3, "chunk_tokens is 600"),
         (["qa.jsonl", "-i", "elsewhere"], 4, "m3rag ingest"),
@@ -251,6 +252,7 @@ def test_exit_codes(index: Path, arguments: list[str], code: int, message: str) 
     Path("deep.jsonl").write_text("[" * 200_000)
     lines("missing.jsonl", [{"query": "q", "relevant": ["gone.txt"]}])
     lines("labelled.jsonl", [{"query": "q", "relevant": ["0.txt"]}])
+    lines("unlabelled.jsonl", [{"id": "q", "question": "q", "answers": ["a"]}])
     result = run(*arguments, *([] if "-i" in arguments else ["-i", index]))
     assert result.exit_code == code, result.output
     assert message in result.stderr

@@ -28,3 +28,9 @@ def test_all_else_is_text(typed: str) -> None:
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not KEY=VALUE"):
         parse_filters([pair])
+
+
+@pytest.mark.parametrize("pair", ["year>=2001", "year<=2001", "lang!=de", 'year={"$gte": 2001}'])
+def test_a_comparison_is_refused_instead_of_finding_nothing(pair: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"compares, --filter takes KEY=VALUE alone: .*\$gte"):
+        parse_filters([pair])

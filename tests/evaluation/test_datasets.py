@@ -43,6 +43,11 @@ def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
     assert load_beir(write(tmp_path, qrels="q\ta\t1")).qrels == {"q": {"a": 1}}
 
 
+def test_blank_lines_before_the_header_are_no_judgements(tmp_path: Path) -> None:
+    qrels = "\n \nquery-id\tcorpus-id\tscore\n\nq\ta\t1\n"
+    assert load_beir(write(tmp_path, qrels=qrels)).qrels == {"q": {"a": 1}}
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -53,6 +58,8 @@ def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
         ({"queries": '{"_id": "q", "text": "x"}\n{"_id"'}, r"queries.jsonl:2: not JSON"),
         ({"queries": "[]"}, r"queries.jsonl:1: expected a JSON object, got list"),
         ({"qrels": "query-id\tcorpus-id\tscore\nq a 1"}, r"test.tsv:2: expected query id.*'q a 1'"),
+        ({"queries": '{"_id": "q", "text": " "}'}, r"test.tsv:2: the query 'q' is empty in queries.jsonl"),
+        ({"qrels": "q\ta\t1\nq\ta\t1\nq\ta\t0"}, r"test.tsv:3: the passage 'a' is judged twice .* 1 and 0"),
         ({"qrels": "q\ta\t0.5"}, r"test.tsv:1: expected query id"),
         ({"qrels": "q\ta\t1\nr\ta\t1"}, r"test.tsv:2: the query 'r' is not in queries.jsonl"),
         ({"qrels": "q\tc\t1"}, r"test.tsv:1: the passage 'c' is not in corpus.jsonl"),

@@ -59,6 +59,12 @@ def test_a_bad_line_is_named(tmp_path: Path, line: Any, told: str) -> None:
         load_examples(file)
 
 
+def test_a_line_nested_too_deep_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text('{"query": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"deep\.jsonl:1: .*recursion"):
+        load_examples(tmp_path / "deep.jsonl")
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     file = tmp_path / "latin.jsonl"
     file.write_bytes(b'{"query": "caf\xe9", "pos": ["p"]}\n')

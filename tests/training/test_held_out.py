@@ -11,6 +11,7 @@ from m3rag.evaluation.run import evaluate
 from m3rag.training.data import Example
 from m3rag.training.encoding import LiveEncoding
 from m3rag.training.held_out import measure, split_held_out
+from m3rag.training.parts import part
 from m3rag.training.settings import TrainingSettings
 from m3rag.training.trainee import load_trainee
 
@@ -25,6 +26,14 @@ def test_what_is_held_out_is_the_same_whatever_is_added(examples: list[Example])
     assert len({e.query for e in split_held_out(twice, per_source=9)[1]}) == 9
     assert split_held_out(examples, per_source=0) == (examples, [])
     assert len(split_held_out(examples[:3], per_source=50)[1]) == 1
+
+
+def test_fewer_held_out_than_asked_for_is_said(examples: list[Example], caplog: pytest.LogCaptureFixture) -> None:
+    part(examples[:6], TrainingSettings(held_out=3))
+    assert not caplog.text
+    parts = part(examples[:5], TrainingSettings(held_out=50))
+    assert len(parts.held) == 2
+    assert f"{examples[0].source}: 2 of its 5 questions are held out, not 50" in caplog.text
 
 
 def test_the_figure_is_that_of_evaluation(small_checkpoint: Path, examples: list[Example]) -> None:

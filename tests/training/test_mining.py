@@ -100,9 +100,22 @@ def test_a_draw_is_of_the_seed_and_the_question_alone(retriever: HybridRetriever
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for options in ({"negatives": 0}, {"first": 9, "last": 8}, {"share": 1.5}, {"mode": "bm25"}, {"mode": "best"}):
+    for options in (
+        {"negatives": 0},
+        {"first": 9, "last": 8},
+        {"last": 2**31},
+        {"share": 1.5},
+        {"mode": "bm25"},
+        {"mode": "best"},
+    ):
         with pytest.raises(ConfigurationError):
             MiningSettings(**options)  # type: ignore[arg-type]
+    for name in ("margin", "teacher_margin"):
+        for value in (float("nan"), float("inf")):
+            with pytest.raises(ConfigurationError, match=f"^{name} is {value}, must be finite"):
+                MiningSettings(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"whole numbers; got negatives 1\.5"):
+        MiningSettings(negatives=1.5)  # type: ignore[arg-type]
 
 
 def questions(folder: Path, count: int = 80) -> Path:
@@ -170,10 +183,14 @@ def test_passages_of_a_corpus_and_of_the_data(tmp_path: Path) -> None:
     rows = ['{"_id": "7", "title": "Ponds", "text": "deep"}', "", '{"text": "plain"}', '{"_id": "9", "text": " "}']
     corpus.write_text("\n".join(rows), encoding="utf-8")
     assert [(c.id, c.text) for c in read_corpus(tmp_path)] == [("7", "Ponds\ndeep"), ("3", "plain")]
-    for bad in (b'{"text": 5}', '{"text": "café"}'.encode("latin-1")):
+    deep = b'{"text": ' + b"[" * 100_000
+    for bad in (b'{"text": 5}', b'{"title": "Ponds", "text": 5}', '{"text": "café"}'.encode("latin-1"), deep):
         corpus.write_bytes(bad)
         with pytest.raises(InputError, match=r"corpus\.jsonl:1"):
             list(read_corpus(corpus))
+    corpus.write_text('{"_id": 7, "text": "a"}\n{"_id": "8", "text": "b"}\n{"_id": "7", "text": "c"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"corpus\.jsonl:3: the _id '7' is there twice"):
+        list(read_corpus(corpus))
     with pytest.raises(InputError, match="is not there"):
         list(read_corpus(tmp_path / "none"))
     data = questions(tmp_path / "data", 20)

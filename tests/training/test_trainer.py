@@ -286,6 +286,9 @@ def test_bfloat16_leaves_the_weights_in_float32(
     [
         ({"method": "qlora"}, "method is 'qlora', must be one of full, lora, heads"),
         ({"batch_size": 1}, "batch_size is 1, must be at least 2"),
+        ({"epochs": 1.5}, "epochs is 1.5, must be at least 1, and a whole number"),
+        ({"seed": True}, "seed is True, must be at least 0, and a whole number"),
+        ({"colbert_dim": 8.0}, "colbert_dim is 8.0, must be at least 1, and a whole number"),
         ({"temperature": 0.0}, "temperature is 0.0, must be above 0"),
         ({"learning_rate": float("inf")}, "learning_rate is inf, must be above 0, and finite"),
         ({"weight_decay": float("nan")}, "weight_decay is nan, must be at least 0"),
