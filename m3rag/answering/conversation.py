@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m3rag.answering.protocol import LLM, Message
+from m3rag.answering.protocol import LLM, Message, check_question
 
 TURNS = 6
 """How many turns the model is shown: a question seldom leans on what lies further back."""
@@ -35,7 +35,11 @@ def rewriting(question: str, history: Sequence[Turn]) -> list[Message]:
     Args:
         question: The last question.
         history: The turns before it, oldest first; the last `TURNS` are shown.
+
+    Raises:
+        InputError: If the question is blank, of which a model would make one.
     """
+    check_question(question)
     turns = [{"question": t.question[:TURN_CHARS], "answer": t.answer[:TURN_CHARS]} for t in history[-TURNS:]]
     shown = json.dumps({"conversation": turns, "last question": question}, ensure_ascii=False)
     return [Message("system", SYSTEM), Message("user", shown)]
@@ -54,6 +58,7 @@ def standalone(llm: LLM, question: str, history: Sequence[Turn]) -> str:
     """A question made understandable without the turns before it.
 
     Raises:
+        InputError: If the question is blank.
         LLMError: If the model fails.
     """
     return rewritten(llm.complete(rewriting(question, history)), question) if history else question

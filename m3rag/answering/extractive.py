@@ -154,9 +154,9 @@ class Extractive:
         return Answer(text=text, citations=citations, hits=tuple(hits), answered=True, support=support)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
-        """As `answer`: the whole text in one piece, then the `Answer`."""
+        """As `answer`: the whole text in one piece, then the `Answer`; a refusal gives no piece, as in `Generative`."""
         answer = self.answer(question, hits)
-        return iter((answer.text, answer))
+        return iter((answer.text, answer) if answer.answered else (answer,))
 
     def _choose(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """The best, then those nearly as good that say something else."""

@@ -81,20 +81,22 @@ def build_prompt(question: str, hits: Sequence[Hit], *, limit: ContextLimit | No
         limit: Passages are taken in order until the next would not fit; the first is cut to fit.
 
     Returns:
-        A system and a user message, and the passages that went in.
+        A system and a user message, and the passages that went in, as far as they went in.
     """
     limit = limit or ContextLimit()
     fence = secrets.token_hex(8)
     blocks: list[str] = []
     passages: list[Chunk] = []
     for number, hit in enumerate(hits, start=1):
-        block = _block(hit.chunk, number, fence)
+        passage = hit.chunk
+        block = _block(passage, number, fence)
         if not limit.holds("\n".join([*blocks, block])):
             if blocks:
                 break
-            block = _block(_shortened(hit.chunk, fence, limit), number, fence)
+            passage = _shortened(passage, fence, limit)
+            block = _block(passage, number, fence)
         blocks.append(block)
-        passages.append(hit.chunk)
+        passages.append(passage)
     user = "\n".join([*blocks, "", f"Question: {question.strip()}"])
     system = SYSTEM.format(fence=fence, sentinel=SENTINEL)
     return Prompt((Message("system", system), Message("user", user)), tuple(passages))

@@ -88,8 +88,18 @@ class Checkpoint:
         return checkpoint
 
     def config(self) -> dict[str, Any]:
-        """The contents of `config.json`."""
-        config: dict[str, Any] = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        """The contents of `config.json`.
+
+        Raises:
+            ModelError: If it is damaged.
+        """
+        path = self.folder / "config.json"
+        try:
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} is damaged ({error}): fetch it again") from error
+        if not isinstance(config, dict):
+            raise ModelError(f"{path} holds a {type(config).__name__}, not a JSON object: fetch it again")
         return config
 
     @property
@@ -106,6 +116,8 @@ class Checkpoint:
         digest = hashlib.sha256()
         for path in sorted(self.folder.iterdir()):
             if path.name not in HUB_PATTERNS and not path.match("model-*.safetensors"):
+                continue
+            if not path.is_file():  # a link into a cache that was cleared: nothing is read from it
                 continue
             size = path.stat().st_size
             digest.update(f"{path.name} {size}\n".encode())

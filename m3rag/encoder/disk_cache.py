@@ -42,8 +42,8 @@ class DiskCache:
         path: The file; it and its folder are made if they are missing. Beside it SQLite keeps
             `-wal` and `-shm` while the file is in use.
         max_bytes: Most bytes of the file's used part; when it is exceeded, the least recently used
-            values are removed down to 90 % of it. The file itself never shrinks (its free part is
-            used again), and the `-wal` file takes up to 64 MiB more.
+            values are removed down to 90 % of it. A value that is larger alone is not held. The file
+            itself never shrinks (its free part is used again), and the `-wal` file takes up to 64 MiB more.
         timeout: Seconds to wait for another process that is writing.
         clock: Gives the time in seconds, the same in all processes.
 
@@ -96,7 +96,9 @@ class DiskCache:
     def put(self, values: Mapping[bytes, bytes]) -> None:
         """Hold values, and remove the least recently used if the budget is exceeded."""
         with self._session() as connection:
-            for part in _parts(values):
+            # One that is larger alone would drive out all others and then itself.
+            kept = {key: value for key, value in values.items() if len(value) <= self.max_bytes * FULL_SHARE}
+            for part in _parts(kept):
                 with transaction(connection):
                     self._note_uses(connection)
                     for key, value in part:

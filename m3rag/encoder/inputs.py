@@ -22,6 +22,11 @@ def require_texts(texts: Sequence[str]) -> None:
         raise InputError(f"texts must be a list of strings, got one string: {texts[:40]!r}; put it in a list")
     if not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")) or isinstance(texts, Mapping):
         raise InputError(f"texts must be a list of strings, got a {type(texts).__name__}; make it one with list(...)")
+    dimensions = getattr(texts, "ndim", 1)
+    if dimensions != 1:  # iterating over a DataFrame would give the names of its columns
+        raise InputError(
+            f"texts must be a list of strings, got a {type(texts).__name__} of {dimensions} dimensions; give one column"
+        )
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {i} is a {type(text).__name__}, must be a string")

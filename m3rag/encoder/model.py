@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -113,8 +114,10 @@ def load_heads(checkpoint: Checkpoint, *, hidden: int) -> tuple[nn.Linear, nn.Li
                 states.append(torch.load(file, map_location="cpu", weights_only=True))
     heads = []
     for state, file, outputs in zip(states, files, (1, None), strict=True):
-        shape = tuple(state["weight"].shape) if {"weight", "bias"} <= state.keys() else ()
-        if len(shape) != 2 or shape[1] != hidden or (outputs is not None and shape[0] != outputs):
+        weight, bias = (state.get(name) if isinstance(state, Mapping) else None for name in ("weight", "bias"))
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
+        fits = len(shape) == 2 and shape[1] == hidden and outputs in {None, shape[0]}
+        if not (fits and isinstance(bias, Tensor) and tuple(bias.shape) == shape[:1]):
             wanted = f"({outputs or 'any'}, {hidden})"
             raise ModelError(f"{file} does not fit the backbone: its weight is {shape}, must be {wanted}, with a bias")
         head = nn.Linear(hidden, shape[0])

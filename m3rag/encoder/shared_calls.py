@@ -191,6 +191,10 @@ def _attempt(batch: Sequence[Request]) -> list[Any] | BaseException:
         if len(output) != bounds[-1]:
             raise RuntimeError(f"{call.method} gave {len(output)} rows for {bounds[-1]} texts")
         return [output] if len(batch) == 1 else [_rows(output, a, b) for a, b in pairwise(bounds)]
+    except StopIteration as error:  # no future of asyncio takes it: its caller would wait for ever
+        stopped = RuntimeError(f"{call.method} raised StopIteration")
+        stopped.__cause__ = error
+        return stopped
     except BaseException as error:  # noqa: BLE001 - the caller waits in another thread; it is raised there
         return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -141,3 +142,21 @@ def trim(spans: Spans, text: str) -> Spans:
     starts, ends = next_solid[spans[:, 0]], past_solid[spans[:, 1]]
     empty = starts >= ends
     return np.stack([np.where(empty, spans[:, 0], starts), np.where(empty, spans[:, 0], ends)], axis=1)
+
+
+def with_marks(spans: Spans, text: str) -> Spans:
+    """Stretch spans over the combining marks behind them that are in no span.
+
+    The tokenizer counts a letter and its marks, which it reads as one character, as the letter alone.
+    """
+    if text.isascii():
+        return spans
+    spanned = np.zeros(len(text) + 1, np.int64)
+    np.add.at(spanned, spans[:, 0], 1)
+    np.add.at(spanned, spans[:, 1], -1)
+    marks = np.fromiter((unicodedata.category(c).startswith("M") for c in text), bool, len(text))
+    stop = np.append(~marks | (np.cumsum(spanned)[:-1] > 0), True)
+    positions = np.where(stop, np.arange(len(text) + 1), len(text))
+    reached = np.minimum.accumulate(positions[::-1])[::-1]
+    empty = spans[:, 0] == spans[:, 1]
+    return np.stack([spans[:, 0], np.where(empty, spans[:, 1], reached[spans[:, 1]])], axis=1)

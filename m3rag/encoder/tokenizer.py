@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer as Backend
 
-from m3rag.encoder.spans import Spans, clean, tokenizer_spans, trim
+from m3rag.encoder.spans import Spans, clean, tokenizer_spans, trim, with_marks
 from m3rag.errors import ModelError
 
 Ids = npt.NDArray[np.int64]
@@ -34,10 +34,16 @@ class Tokenizer:
 
     Attributes:
         unused_ids: The ids that never carry a lexical weight: both specials, padding, unknown.
+
+    Raises:
+        ModelError: If the file cannot be read, or is not a tokenizer of M3's kind.
     """
 
     def __init__(self, path: Path) -> None:
-        self._backend = Backend.from_file(str(path))
+        try:
+            self._backend = Backend.from_file(str(path))
+        except Exception as error:  # the library raises Exception itself
+            raise ModelError(f"{path} is no tokenizer.json ({error}): fetch or save it again") from error
         self._backend.no_padding()
         self._backend.no_truncation()
         specials = self._backend.encode("").ids
@@ -82,9 +88,10 @@ class Tokenizer:
             `(tokens, 2)` int64; the last row is the closing special token, an empty span.
         """
         encoding = self._backend.encode(prefix + clean(text), add_special_tokens=False)
-        kept = encoding.offsets[: max_length - SPECIALS][self.prefix_length(prefix) :]
-        spans = trim(np.array([*kept, (len(prefix), len(prefix))], np.int64), prefix + text) - len(prefix)
-        return np.maximum(spans, 0)
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        spans = with_marks(trim(offsets, prefix + text), prefix + text) - len(prefix)
+        kept = spans[self.prefix_length(prefix) : max_length - SPECIALS]
+        return np.concatenate([np.maximum(kept, 0), np.zeros((1, 2), np.int64)])
 
     def word_spans(self, text: str) -> Spans:
         """Character spans of all tokens of a text of any length: `(tokens, 2)` int64.

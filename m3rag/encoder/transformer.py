@@ -51,7 +51,7 @@ class Architecture:
         """Read it.
 
         Raises:
-            ModelError: If the network is not one that this encoder computes.
+            ModelError: If the network is not one that this encoder computes, or `config.json` is damaged.
         """
         config: dict[str, Any] = checkpoint.config()
 
@@ -68,8 +68,9 @@ class Architecture:
         activation = config.get("hidden_act", "gelu")
         if activation not in ACTIVATIONS:
             raise refuse("hidden_act", ", ".join(ACTIVATIONS))
+        path = checkpoint.folder / "config.json"
         try:
-            return cls(
+            shape = cls(
                 hidden=int(config["hidden_size"]),
                 layers=int(config["num_hidden_layers"]),
                 heads=int(config["num_attention_heads"]),
@@ -82,7 +83,12 @@ class Architecture:
                 activation=activation,
             )
         except KeyError as error:
-            raise ModelError(f"{checkpoint.folder / 'config.json'} lacks {error.args[0]}: fetch it again") from error
+            raise ModelError(f"{path} lacks {error.args[0]}: fetch it again") from error
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{path} has something else where a number belongs ({error}): fetch it again") from error
+        if shape.heads < 1 or shape.hidden % shape.heads:
+            raise ModelError(f"{path} has a hidden_size of {shape.hidden} for {shape.heads} heads: fetch it again")
+        return shape
 
     @property
     def max_length(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,10 @@ def require_pairs(pairs: Sequence[TextPair]) -> None:
     Raises:
         InputError: It names the first pair that is none, or the one pair given for a list.
     """
+    if not (hasattr(pairs, "__len__") and hasattr(pairs, "__getitem__")) or isinstance(pairs, Mapping):
+        raise InputError(
+            f"pairs must be a list of (question, passage), got a {type(pairs).__name__}; make it one with list(...)"
+        )
     if isinstance(pairs, str) or (len(pairs) == 2 and all(isinstance(text, str) for text in pairs)):
         raise InputError("pairs must be a list of (question, passage), got texts: put the one pair in a list")
     for i, pair in enumerate(pairs):

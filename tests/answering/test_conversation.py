@@ -9,6 +9,7 @@ import pytest
 
 from m3rag.answering import OpenAIChat, Turn
 from m3rag.answering.conversation import TURN_CHARS, TURNS, rewriting, rewritten, standalone
+from m3rag.errors import InputError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -75,6 +76,15 @@ def test_the_first_question_and_no_model_leave_it_as_it_is(index: Path) -> None:
     with KnowledgeBase(index, encoder=HashEncoder(), settings=Settings(answer_threshold=-1)) as kb:
         assert kb.standalone("And where?", HISTORY) == "And where?"
         assert kb.ask("Where do zebras live?", history=HISTORY, k=1).citations[0].quote == TEXTS["zebra"]
+
+
+def test_a_blank_question_is_not_made_up_from_what_was_said_before(index: Path) -> None:
+    with LLMServer("Where do zebras live?") as server:
+        llm = OpenAIChat("any", base_url=server.base_url)
+        with llm, KnowledgeBase(index, encoder=HashEncoder(), llm=llm) as kb:
+            with pytest.raises(InputError, match="blank"):
+                kb.ask(" ", history=HISTORY)
+            assert not server.requests
 
 
 async def test_passages_of_an_answer(index: Path) -> None:

@@ -15,7 +15,7 @@ from m3rag.sentences import sentence_spans
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
-from m3rag.types import Chunk, Hit
+from m3rag.types import Answer, Chunk, Hit
 
 ENCODER = HashEncoder(colbert_dim=64)
 DUCKS = "Ducks have waterproof feathers. A duck lays about twelve eggs.[3] Ponds freeze in winter."
@@ -158,6 +158,13 @@ def test_the_stream_gives_the_text_and_then_the_answer() -> None:
     text, answer = answerer.stream("How many eggs lays a duck?", hits)
     assert answer == answerer.answer("How many eggs lays a duck?", hits)
     assert text == answer.text
+
+
+def test_a_refusal_streams_no_text() -> None:
+    store, hits = stored(chunks_of(CATS, DUCKS))
+    (answer,) = Extractive(ENCODER, store, threshold=0.9).stream("Who invented the telephone exchange?", hits)
+    assert isinstance(answer, Answer)
+    assert not answer.answered
 
 
 def test_the_page_of_a_quote_can_be_looked_up() -> None:

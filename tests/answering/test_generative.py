@@ -69,6 +69,15 @@ def test_a_reply_of_nothing_is_an_error(reply: str) -> None:
         Generative(Said(reply)).answer("q?", HITS)
 
 
+def test_a_quote_holds_nothing_that_was_cut_from_the_prompt() -> None:
+    text = "Ducks swim on ponds. " * 20 + "Ducks lay twelve eggs."
+    said = Said("Ducks lay twelve eggs [1].")
+    hit = Hit(Chunk("c", "ducks.txt", text, 100, 100 + len(text)), 1.0)
+    (citation,) = Generative(said, max_context_chars=200).answer("How many eggs?", [hit]).citations
+    assert citation.quote in said.asked[0][1].content
+    assert citation.quote == text[citation.start - 100 : citation.end - 100] != ""
+
+
 def test_marks_can_only_name_passages_that_were_shown() -> None:
     answer = Generative(Said("Berlin [2]."), max_context_chars=150).answer("q?", HITS)
     assert (answer.text, answer.citations) == ("Berlin.", ())

@@ -116,7 +116,8 @@ def test_a_value_larger_than_the_budget_is_not_held(make_cache: MakeCache) -> No
     assert cache.get([b"large"]) == {}
     assert cache.stats().entries == 0
     cache.put({b"small": b"value"})
-    assert cache.get([b"small"]) == {b"small": b"value"}
+    cache.put({b"large": bytes(2 * LEAST_BYTES)})
+    assert cache.get([b"small", b"large"]) == {b"small": b"value"}, "it drove out what fits"
 
 
 def test_threads_share_a_cache(make_cache: MakeCache) -> None:

@@ -40,6 +40,45 @@ def test_a_damaged_head_is_named(copy: Path) -> None:
         M3Encoder(str(copy), device="cpu")
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        [1, 2],
+        torch.zeros(1, 64),
+        {"weight": "a", "bias": "b"},
+        {"weight": torch.zeros(1, 64), "bias": torch.zeros(5)},
+    ],
+    ids=["list", "tensor", "strings", "bias"],
+)
+def test_a_head_file_of_something_else_is_named(copy: Path, held: object) -> None:
+    torch.save(held, copy / "sparse_linear.pt")
+    with pytest.raises(ModelError, match=r"sparse_linear\.pt does not fit the backbone"):
+        M3Encoder(str(copy), device="cpu")
+
+
+@pytest.mark.parametrize("contents", [b"{", b"[]", b"\xff\xfe", b""])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_damaged_json_file_is_named(copy: Path, file: str, contents: bytes) -> None:
+    (copy / file).write_bytes(contents)
+    with pytest.raises(ModelError, match=file.replace(".", r"\.")):
+        M3Encoder(str(copy), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_position_embeddings", "many"), ("pad_token_id", None), ("num_attention_heads", 5)]
+)
+def test_a_config_with_an_impossible_value_is_named(copy: Path, key: str, value: object) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ModelError, match=r"config\.json (has|lacks)"):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_a_dead_link_beside_the_weights_does_no_harm(tiny_checkpoint: Path, copy: Path) -> None:
+    (copy / "pytorch_model.bin").symlink_to(copy / "nowhere")
+    assert Checkpoint.find(copy).fingerprint() == Checkpoint.find(tiny_checkpoint).fingerprint()
+
+
 def test_a_head_that_holds_code_is_refused(copy: Path) -> None:
     torch.save(Path("/"), copy / "colbert_linear.pt")
     with pytest.raises(ModelError, match=r"colbert_linear\.pt is damaged"):

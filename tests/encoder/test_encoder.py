@@ -147,6 +147,12 @@ def test_bad_input_is_named(encoder: M3Encoder) -> None:
                 encode.encode_dense(odd, role="query")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("odd", [np.array("ducks"), np.array([["ducks"], ["geese"]])])
+def test_a_table_is_no_list_of_texts(encoder: M3Encoder, odd: Any) -> None:
+    with pytest.raises(InputError, match=rf"got a ndarray of {odd.ndim} dimensions; give one column"):
+        encoder.encode_documents(odd)
+
+
 def test_a_prefix_leaves_room_for_a_text(tiny_checkpoint: Path) -> None:
     prefixed = partial(M3Encoder, str(tiny_checkpoint), device="cpu", query_instruction="find the ducks: ")
     with pytest.raises(ConfigurationError, match=r"3 is out of range .* beside a prefix of \d+ tokens: choose") as told:

@@ -79,6 +79,27 @@ def test_weights_are_in_the_order_of_the_text_and_their_spans_fit(
         assert plain[weight.start : weight.end] == weight.token.removeprefix("▁")
 
 
+@pytest.mark.parametrize(
+    ("text", "spanned"),
+    [
+        ("Un cafe\u0301.", ["Un", "cafe\u0301", "."]),
+        ("Zu\u0308rich e\u0301te\u0301", ["Zu\u0308rich", "e\u0301te\u0301"]),
+        ("e\u0301", ["e\u0301"]),
+        ("\u0301abc", ["\u0301", "ab", "c"]),
+        ("\u05e9\u05b8\u05c1", ["\u05e9", "\u05b8", "\u05c1"]),  # points that are tokens of their own
+    ],
+)
+def test_spans_hold_the_marks_of_their_letters(encoder: M3Encoder, text: str, spanned: list[str]) -> None:
+    for role in ("query", "document"):
+        spans = encoder.token_spans(text, role=role)  # type: ignore[arg-type]
+        assert [text[start:end] for start, end in spans] == [*spanned, ""]
+
+
+def test_a_point_whose_token_was_cut_is_in_no_span(tiny_checkpoint: Path) -> None:
+    short = M3Encoder(str(tiny_checkpoint), device="cpu", max_length=3)
+    assert short.token_spans("\u05e9\u05b8\u05c1").tolist() == [[0, 1], [0, 0]]
+
+
 def test_repeated_tokens_have_the_weights_of_their_places(encoder: M3Encoder) -> None:
     ducks = [weight for weight in token_weights(encoder, "duck duck duck") if weight.token == "▁du"]
     assert [(weight.start, weight.end) for weight in ducks] == [(0, 2), (5, 7), (10, 12)]

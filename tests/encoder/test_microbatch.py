@@ -240,6 +240,15 @@ async def test_only_the_guilty_caller_fails() -> None:
     assert len(await encoder.aencode_queries(["afterwards"])) == 1
 
 
+async def test_a_pass_that_raises_stop_iteration_leaves_nobody_waiting() -> None:
+    class Ended(AsyncHash):
+        def encode_queries(self, texts: Sequence[str]) -> M3Output:
+            raise StopIteration
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        await asyncio.wait_for(Ended().aencode_queries(["a"]), WAIT)
+
+
 async def test_an_output_of_the_wrong_length_is_an_error_and_not_someone_elses_rows() -> None:
     class Short(AsyncHash):
         def encode_queries(self, texts: Sequence[str]) -> M3Output:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.reranking.pairs import PairTokenizer, windows
+from m3rag.errors import InputError
+from m3rag.reranking.pairs import PairTokenizer, require_pairs, windows
 
 
 @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9))), st.integers(1, 40))
@@ -17,6 +19,12 @@ def test_windows_hold_every_pair_once_in_order(pairs: list[tuple[str, str]], cha
     for _, window in found:
         assert len(window) > 0
         assert sum(len(q) + len(p) for q, p in window[:-1]) < characters
+
+
+@pytest.mark.parametrize("odd", [None, iter([("a", "b")]), {"a": "b", "c": "d"}, {("a", "b")}])
+def test_what_is_no_list_of_pairs_is_named(odd: Any) -> None:
+    with pytest.raises(InputError, match=f"got a {type(odd).__name__}; make it one with list"):
+        require_pairs(odd)
 
 
 def test_a_pair_of_bert_has_types(bert: Path) -> None:
