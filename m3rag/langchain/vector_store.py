@@ -57,9 +57,10 @@ class M3VectorStore(WritableStore):
     A search gives Documents equal to those that came in, and takes every option of `m3rag.retrieval.SearchOptions`
     by keyword: `mode`, `weights`, `fusion`, `reranker` and so on; another one is refused. What came in by another
     door has `document_id`, `source`, `page`, `start`, `end` and `headings` in its metadata. Asynchronous calls
-    never block the event loop, and those that search share the model's passes. Where there is no index
-    yet, nothing is found; the first Documents make it. Stores on one folder, LlamaIndex's among them, share the index
-    that is open in this process, each with its own embedding, mode and settings; the last to close releases it.
+    do not block the event loop (but see docs/scale.md on what the engine of a folder does after large
+    writes), and those that search share the model's passes. Where there is no index yet, nothing is found;
+    the first Documents make it. Stores on one folder, LlamaIndex's among them, share the index that is open
+    in this process, each with its own embedding, mode and settings; the last to close releases it.
 
     Args:
         embedding: What makes the vectors. The encoder of M3Embeddings is shared. Other Embeddings give the dense

@@ -18,7 +18,6 @@ from m3rag.store.edge_points import EXACT_UP_TO
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
-NAMES_KEPT = 1 << 17  # chunk ids: about 30 MB
 
 Payload = dict[str, Any]
 
@@ -38,7 +37,6 @@ class EdgeEngine:
         self.lock = threading.RLock()
         self._path = path
         self._unflushed = 0
-        self._names: dict[Any, str] = {}  # point -> chunk id
         self.changed: set[uuid.UUID] | None = None  # points written or removed since this was set; None: nobody follows
         self._shard: qdrant.EdgeShard | None
         self._shard, revision = load_shard(path)
@@ -114,22 +112,6 @@ class EdgeEngine:
         """The points that are there among those named, with all or some of their payload's fields and vectors."""
         with self.shard() as shard:
             return shard.retrieve(list(ids), payload, vectors)
-
-    def names(self, points: Iterable[Any]) -> list[str]:
-        """The ids of the chunks that points stand for, in their order.
-
-        Kept, since a point's id says its chunk's for good: to read it costs more than to find the point.
-        """
-        points = list(points)
-        with self.lock:
-            unknown = [point for point in points if point not in self._names]
-            if len(self._names) + len(unknown) > NAMES_KEPT:
-                self._names.clear()
-                unknown = points
-            self._names.update(
-                (record.id, (record.payload or {})["id"]) for record in self.retrieve(unknown, payload=["id"])
-            )
-            return [self._names[point] for point in points]
 
     def page(
         self, filter: qdrant.Filter, *, limit: int, offset: uuid.UUID | None = None, payload: bool | list[str] = True

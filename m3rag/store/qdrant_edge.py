@@ -237,11 +237,13 @@ class QdrantEdgeStore:
                     hnsw_ef=max(LEAST_EF, EF_PER_CHUNK * limit),
                     quantization=qdrant.QuantizationSearchParams(rescore=True),
                 )
-                return shard.query(qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params))
+                return shard.query(
+                    qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])
+                )
 
-            found = best_points(search, max(1, min(k, points)), names=lambda some: self._engine.names(map(_uuid, some)))
+            found = best_points(search, max(1, min(k, points)))
         scale = score_scale(query, leg)
-        return [(id_, point.score / scale) for id_, point in found]
+        return [((point.payload or {})["id"], point.score / scale) for point in found]
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.

@@ -143,11 +143,11 @@ class QdrantReads:
                     vector, leg, filter=visible, limit=limit, exact=leg != "dense", fields=SIGHT
                 )
 
-            return [point for _, point in best_points(nearest, most, names=_names)]
+            return best_points(nearest, most)
 
         found = self._changes.stable(search, self._changes.shown)
         scale = score_scale(query, leg)
-        return [(id_, point.score / scale) for id_, point in zip(_names(found), found, strict=True)]
+        return [((point.payload or {})["id"], point.score / scale) for point in found]
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
@@ -213,10 +213,6 @@ class QdrantReads:
 
 def _as_read(found: T) -> T:
     return found
-
-
-def _names(points: Sequence[models.ScoredPoint]) -> list[str]:
-    return [(point.payload or {})["id"] for point in points]
 
 
 def _stands(record: DocumentRecord) -> bool:
