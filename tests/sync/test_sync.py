@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3rag.errors import IndexLockedError, InputError
+from m3rag.errors import InputError
 from m3rag.ingest import FileResult, IngestReport
 from m3rag.knowledge_base import HASHES_FILE, KnowledgeBase
 
@@ -336,10 +337,26 @@ def test_upper_and_lower_case_are_two_names_and_a_change_of_it_a_rename(kb, fold
     assert encoder.taken() == []
 
 
-def test_a_second_process_is_refused(kb, folder, encoder) -> None:
+SECOND = """
+import sys
+from m3rag.errors import IndexLockedError
+from m3rag.knowledge_base import KnowledgeBase
+try:
+    KnowledgeBase(sys.argv[1]).sync(sys.argv[2])
+except IndexLockedError as error:
+    print(error)
+"""
+
+
+def test_a_second_process_is_refused_and_one_process_shares_the_index(kb, folder, encoder) -> None:
     kb.sync(folder)
-    with KnowledgeBase(kb.path, encoder=encoder) as second, pytest.raises(IndexLockedError):
-        second.sync(folder)
+    command = [sys.executable, "-c", SECOND, str(kb.path), str(folder)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "in use by another process" in told
+    encoder.taken()
+    with KnowledgeBase(kb.path, settings=kb.settings, encoder=encoder) as second:
+        assert second.sync(folder).count("unchanged") == 4
+    assert encoder.taken() == []
     assert len(ids(kb)) == 4
 
 
