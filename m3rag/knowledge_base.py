@@ -206,6 +206,12 @@ class KnowledgeBase(Collection):
         hits = self.passages(asked, **options)
         return self.answerer.answer(asked, hits)
 
+    async def aask(self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]) -> Answer:
+        """As `ask`, beside others: concurrent callers share forward passes, and the event loop goes on."""
+        asked = await asyncio.to_thread(self.standalone, question, history)
+        hits = await self.apassages(asked, **options)
+        return await asyncio.to_thread(lambda: self.answerer.answer(asked, hits))
+
     def stream(
         self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]
     ) -> Iterator[AnswerEvent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from m3rag.errors import InputError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
-from m3rag.testing.llm_server import LLMServer
+from m3rag.testing.llm_server import LLMRequest, LLMServer
 from m3rag.types import Chunk
 
 HISTORY = [Turn("Who has stripes?", "The zebra [1].")]
@@ -62,6 +63,29 @@ def test_a_follow_up_is_searched_for_as_it_was_meant(index: Path) -> None:
             assert [c.quote for c in answer.citations] == [TEXTS["zebra"]]
             assert "Where do zebras live?" in server.requests[1].prompt
             assert len(server.requests) == 2
+
+
+async def test_many_ask_while_the_event_loop_goes_on(index: Path) -> None:
+    event_loop = asyncio.get_running_loop()
+
+    def reply(request: LLMRequest) -> str:
+        # Comes only if the event loop, where the question waits, can still do something.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), event_loop).result(timeout=60)
+        return "Where do zebras live?" if "last question" in request.prompt else "In Africa [1]."
+
+    with LLMServer(reply) as server:
+        llm = OpenAIChat("any", base_url=server.base_url)
+        with llm, KnowledgeBase(index, encoder=HashEncoder(), llm=llm) as kb:
+            asking = (kb.aask("Where do they live?", history=HISTORY, k=1, mode="lexical") for _ in range(3))
+            answers = await asyncio.gather(*asking)
+    assert [answer.citations[0].quote for answer in answers] == [TEXTS["zebra"]] * 3
+    assert len(server.requests) == 6
+    with KnowledgeBase(index, encoder=HashEncoder(), settings=Settings(answer_threshold=-1)) as kb:
+        one, other = await asyncio.gather(kb.aask("Where do zebras live?"), kb.aask("Where do ducks live?", k=1))
+        assert one == kb.ask("Where do zebras live?")
+        assert other.citations[0].quote == TEXTS["duck"]
+        with pytest.raises(InputError, match="query is empty"):
+            await kb.aask(" ")
 
 
 def test_the_first_question_and_no_model_leave_it_as_it_is(index: Path) -> None:
