@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -51,6 +52,7 @@ def command(
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        _escape_on_narrow_streams()
         try:
             if tells_variables:
                 _tell_unknown_variables()
@@ -85,6 +87,12 @@ def tell_error(error: Exception) -> int:
     return FOUND_PROBLEMS
 
 
+def _escape_on_narrow_streams() -> None:
+    """Signs that the encoding of stdout lacks are escaped, as Python does on stderr, instead of an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _tell_unknown_variables() -> None:
     from m3rag.doctor.variables import unknown_variables
 
@@ -114,7 +122,8 @@ def note(text: str) -> None:
 
 def print_json(schema: str, value: dict[str, Any]) -> None:
     """One JSON object on stdout, with the name and version of its shape."""
-    typer.echo(printable(json.dumps({"schema": f"m3rag.{schema}/1", **value}, ensure_ascii=False, default=str)))
+    narrow = isinstance(sys.stdout, io.TextIOWrapper) and "utf" not in sys.stdout.encoding.lower()
+    typer.echo(printable(json.dumps({"schema": f"m3rag.{schema}/1", **value}, ensure_ascii=narrow, default=str)))
 
 
 def shows_progress(*, quiet: bool, as_json: bool) -> bool:

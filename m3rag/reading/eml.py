@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import datetime
 from email import policy
@@ -37,7 +38,7 @@ def read_eml(data: bytes) -> Content:
     Raises:
         ReadError: It has none of these headers, so it is no message.
     """
-    message = email.message_from_bytes(data, policy=policy.default)
+    message = email.message_from_bytes(data.removeprefix(BOM_UTF8), policy=policy.default)
     headers = {name: value for name in SHOWN if (value := _header(message, name))}
     if not headers:
         raise ReadError("is no e-mail message: it has no subject, sender, recipient or date; save the message again")

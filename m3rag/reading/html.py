@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Literal
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -33,6 +34,7 @@ _XHTML = re.compile(r"\s*(?:<\?xml\b|(?:<!doctype[^>]*>\s*)?<html\s[^>]*\bxmlns\
 _CLOSED = re.compile(
     r"<(?!(?:br|hr|img|input|link|meta|col|area|base|embed|source|track|wbr)\b)([A-Za-z][\w:-]*)(\s[^<>]*)?/>"
 )
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _INVISIBLE = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|(?:font-size|opacity)\s*:\s*0(?:\.0*)?(?![.\d])"
     r"|(?:left|top|text-indent)\s*:\s*-\d{4})",
@@ -80,8 +82,10 @@ def read_html(data: bytes) -> Content:
 
 
 def with_end_tags(xhtml: str) -> str:
-    """XHTML as HTML: an element that is closed in its own tag gets an end tag."""
-    return _CLOSED.sub(r"<\1\2></\1>", xhtml)
+    """XHTML as HTML: an element that is closed in its own tag gets an end tag, a CDATA section is its text."""
+    end = xhtml.rfind("]]>") + 3  # sections that never end are sought no further
+    text = _CDATA.sub(lambda found: escape(found[1], quote=False), xhtml[:end]) + xhtml[end:]
+    return _CLOSED.sub(r"<\1\2></\1>", text)
 
 
 def _told(hidden: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from m3rag.reading.content import Content
 from m3rag.reading.hygiene_edits import Edited, replace_spans, substitute
 from m3rag.reading.pdf_outline import Entry, headings_of, outline_of
 from m3rag.reading.pdf_pages import ONE_AT_A_TIME, REPAIR, opened, text_layer
-from m3rag.reading.pdf_rtl import RightToLeft, is_right_to_left
+from m3rag.reading.pdf_rtl import RightToLeft, in_reading_order, is_right_to_left
 from m3rag.reading.pdf_running import Line, running_lines
 from m3rag.types import Page
 
@@ -31,7 +31,7 @@ _JUNK_TITLE = re.compile(
     r"(?:\(?(?:untitled|anonymous|unknown|title|document|slide|page|no ?title|powerpoint presentation)\)?[\s\d._-]*"
     r"|microsoft (?:word|powerpoint|excel)\b.*"
     r"|\S*\.(?:docx?|rtf|odt|txt|tex|dvi|ps|pdf|indd|qxd|pptx?|xlsx?|html?|exe|pmd|fm|eps|tiff?|jpe?g|png)"
-    r"|(?:https?|file):.*"
+    r"|(?:https?|file):.*|about:blank"
     r"|[\W\d_]*)",
     re.IGNORECASE,
 )
@@ -127,6 +127,7 @@ def pdf_text(data: bytes, *, password: str | None = None) -> PdfText:
             if again is None:
                 pdf.pages.append(_edited(text, left))
             else:
+                again = in_reading_order(again, text)
                 pdf.pages.append(_edited(again, _same_lines([text[a:b] for a, b in left], again)))
     return pdf
 

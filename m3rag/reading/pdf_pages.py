@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from math import pi, sin
 from threading import Lock
 from typing import TypeAlias
@@ -95,6 +96,8 @@ class Layer:
         left, bottom, right, top = page.get_bbox()
         self.frame = Frame(left, bottom, right, top, page.get_rotation())
         text = str(layer.get_text_range())
+        # pdfium counts in UTF-16, where an emoji or a mathematical letter is two.
+        self._units = [0, *accumulate(1 + (sign > "\uffff") for sign in text)]
         self.text = self._with_columns(text) if upright else text
 
     def lines(self) -> list[tuple[int, int, float]]:
@@ -136,18 +139,19 @@ class Layer:
         return self.frame.displayed((bottom, -right, top, -left) if self._upright else box)
 
     def _drawn(self, index: int) -> int | None:
-        at = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, index)
+        at = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, self._units[index])
         if at < 0 or pdfium.FPDFText_IsGenerated(self._layer.raw, at) == 1:
             return None
         # Where the two ever count differently, no box is better than another's.
-        return int(at) if chr(pdfium.FPDFText_GetUnicode(self._layer.raw, at)) == self.text[index] else None
+        first = self.text[index].encode("utf-16-le", "surrogatepass")[:2]
+        return int(at) if pdfium.FPDFText_GetUnicode(self._layer.raw, at) == int.from_bytes(first, "little") else None
 
     def _with_columns(self, text: str) -> str:
         """Take the blanks that pdfium itself puts between columns for line ends, which they are."""
         pieces = list(text)
         for at, piece in enumerate(pieces):
             if piece == " ":
-                index = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, at)
+                index = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, self._units[at])
                 if index >= 0 and pdfium.FPDFText_IsGenerated(self._layer.raw, index) == 1:
                     pieces[at] = "\n"
         return "".join(pieces)

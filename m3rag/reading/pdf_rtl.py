@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -12,12 +13,46 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 from pypdf import PdfReader
 
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
+_LETTERS = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
+_RIGHT_TO_LEFT = re.compile(f"[{_LETTERS}]")
+_RUN = re.compile(rf"[{_LETTERS}]+|[^\W{_LETTERS}]+")  # glued as they may be: a number is no part of the word beside it
 
 
 def is_right_to_left(text: str) -> bool:
     """Whether a text has a letter of a right-to-left script."""
     return _RIGHT_TO_LEFT.search(text) is not None
+
+
+def in_reading_order(second: str, first: str) -> str:
+    """Lines of pypdf's reading in the order of pdfium's, where the file draws them from the left.
+
+    Browsers do; pypdf then leaves each run of words where it is drawn, so that a line with a number in it
+    begins with its end. pdfium knows the order of the words, pypdf that of their letters.
+
+    Args:
+        second: A page as pypdf reads it.
+        first: The same page as pdfium reads it.
+    """
+    lines = {_key(line): line for line in first.splitlines()}
+    return "\n".join(_in_order(line, lines.get(_key(line), "")) for line in second.split("\n"))
+
+
+def _in_order(line: str, first: str) -> str:
+    runs: list[str] = _RUN.findall(line)
+    keys, wanted = [_key(run) for run in runs], [_key(run) for run in _RUN.findall(first)]
+    if sorted(keys) != sorted(wanted) or not keys or wanted.index(keys[0]) <= wanted.index(keys[-1]):
+        return line
+    left = list(zip(keys, runs, strict=True))
+
+    def taken(key: str) -> str:
+        return left.pop(next(at for at, (other, _) in enumerate(left) if other == key))[1]
+
+    return _RUN.sub(lambda found: taken(_key(found[0])), first)
+
+
+def _key(text: str) -> str:
+    """The letters of a text, whatever their order and form."""
+    return "".join(sorted(filter(str.isalnum, unicodedata.normalize("NFKC", text))))
 
 
 class RightToLeft:

@@ -208,5 +208,7 @@ def _problem(problem: Any) -> str:
 
 
 def _place(problem: Any) -> str | None:
+    if problem["type"] == "json_invalid":  # its place is a number of characters, which is no field's name
+        return None
     where = printable(".".join(str(part) for part in problem["loc"] if part != "body"))
     return (where if len(where) <= MOST_PLACE else where[:MOST_PLACE] + "...") or None

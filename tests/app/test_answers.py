@@ -65,6 +65,16 @@ def test_lists_are_lists_and_ruled_lines_are_none(writing: Site, visit: Visits) 
     expect(page.locator(".answer p").first).to_contain_text("- - - - x Ducks eat grass")
 
 
+def test_a_citation_within_bold_words_is_a_button(writing: Site, visit: Visits) -> None:
+    writing.script["bold?"] = Reply("**Ducks eat grass [1].**")
+    page = visit(writing)
+    ready(page)
+    ask(page, "Is it bold?")
+    expect(page.locator(".answer strong")).to_have_text("Ducks eat grass 1.")
+    page.locator(".answer strong button.cite").click()
+    expect(page.locator("#source mark")).to_be_in_viewport()
+
+
 def test_blocks_of_code_are_kept_as_they_stand(writing: Site, visit: Visits) -> None:
     code = "for duck in pond:\n    - feed(duck, [1])  # **all** `of` them"
     writing.script["code?"] = Reply(f"Feed them:\n````py\n{code}\n```\n````\n- ```\n\n```x``` no\n```\n<b>open")

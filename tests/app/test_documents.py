@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import docx
 import pytest
 
+from m3rag.testing.llm_server import Reply
+
 from ..reading.pdfs import pdf
 from .conftest import Visits
-from .sites import KEY, Site, expect, ready
+from .sites import KEY, Site, ask, expect, ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -199,3 +201,28 @@ def test_a_document_that_is_deleted_is_no_longer_shown(writing: Site, visit: Vis
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(shown).to_have_count(0)
     expect(page.get_by_role("button", name="Choose files")).to_be_focused()
+
+
+def test_a_passage_of_a_document_that_has_changed_is_not_marked(writing: Site, visit: Visits, tmp_path: Path) -> None:
+    writing.script["geese"] = Reply("Geese fly south [1].")
+    text = tmp_path / "geese.txt"
+    text.write_text("Geese fly south in autumn.\n")
+    page = visit(writing)
+    ready(page)
+    page.get_by_label("Files to add").set_input_files([text])
+    expect(page.get_by_role("button", name="geese.txt 1 passage")).to_be_visible()
+    ask(page, "Where do geese fly?")
+    cited = page.locator(".turn button.cite")
+    cited.click()
+    expect(page.locator("#source mark")).to_have_text("Geese fly south in autumn.")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    text.write_text("In spring they are back. Geese fly south in autumn.\n")
+    page.get_by_label("Files to add").set_input_files([text])
+    expect(page.locator("#uploads > li")).to_have_count(0)
+    cited.click()
+    expect(page.locator("#source .text")).to_contain_text("In spring")
+    expect(page.locator("#source mark")).to_have_count(0)
+    expect(page.get_by_role("alert")).to_contain_text("may have changed since")
+    page.get_by_role("button", name="Delete geese.txt").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("button", name="geese.txt 1 passage")).to_have_count(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from m3rag.testing.llm_server import Reply
+
 from .conftest import Visits
 from .sites import Site, ask, expect, ready
 
@@ -105,3 +107,18 @@ def test_two_windows_over_one_conversation_keep_both_their_turns(writing: Site, 
     expect(other.locator(".turn .question")).to_have_count(3)
     one.reload()
     expect(one.locator(".turn .question")).to_have_count(3)
+
+
+def test_a_conversation_deleted_while_it_is_answered_stays_deleted(writing: Site, visit: Visits) -> None:
+    writing.script["slow?"] = Reply("Ducks eat " + "very " * 400 + "slowly [1].", pause=0.05)
+    page = visit(writing)
+    ready(page)
+    ask(page, "Is it slow?")
+    expect(page.locator(".turn .answer")).to_contain_text("very very")
+    page.get_by_role("button", name="Delete the conversation Is it slow?").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    expect(page.locator("#saved-list > li")).to_have_count(0)
+    page.reload()
+    ready(page)
+    expect(page.locator("#saved-list > li")).to_have_count(0)

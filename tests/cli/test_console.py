@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -101,6 +102,22 @@ def test_a_terminal_obeys_nothing_that_is_printed(capsys: pytest.CaptureFixture[
     assert printable(hostile) == "a\\u001b]0;title\\u0007\\u001b[2J\\u009b31m\\u000d\tb\nc\\udcff"
     print_json("test", {"text": hostile})
     assert json.loads(capsys.readouterr().out) == {"schema": "m3rag.test/1", "text": hostile}
+
+
+def test_signs_that_the_encoding_of_stdout_lacks_are_escaped() -> None:
+    code = (
+        "from m3rag.cli.console import command, print_json, say\n"
+        "@command\n"
+        "def show():\n"
+        "    say('\\xe9 \\u732b')\n"
+        "    print_json('test', {'text': '\\xe9 \\u732b \\U0001f408'})\n"
+        "show()"
+    )
+    narrow = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=narrow, check=True)
+    line, value = result.stdout.decode("latin-1").splitlines()
+    assert line == "\xe9 \\u732b"
+    assert json.loads(value)["text"] == "\xe9 \u732b \U0001f408"
 
 
 def test_unknown_variables_are_told_once_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

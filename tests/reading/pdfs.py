@@ -1,12 +1,16 @@
 """Small PDFs written by hand, so that tests need no file of anyone's."""
 
 
-def pdf(*pages, title=None, entries=b"", count=None):
+def pdf(*pages, title=None, entries=b"", count=None, meaning=None):
     """A PDF whose pages show these lines in Helvetica; None for a page with only a drawn line, "" for a blank one.
 
-    `entries` are more of each page's dictionary, `count` is how many pages the file says it has.
+    `entries` are more of each page's dictionary, `count` is how many pages the file says it has, `meaning` what
+    letters stand for, by letter.
     """
     objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
+    if meaning is not None:
+        objects[2] = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/ToUnicode 4 0 R>>"
+        objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(to_unicode(meaning)), to_unicode(meaning)))
     kids = []
     for lines in pages:
         drawn = b"0 0 m 100 100 l S" if lines is None else b"" if not lines else shown(lines)
@@ -34,6 +38,14 @@ def pdf(*pages, title=None, entries=b"", count=None):
         info,
         len(out),
     )
+
+
+def to_unicode(meaning):
+    pairs = "".join(
+        f"<{letter.encode('latin-1').hex()}> <{means.encode('utf-16-be').hex()}>" for letter, means in meaning.items()
+    )
+    head = b"begincmap 1 begincodespacerange <00> <FF> endcodespacerange "
+    return head + b"%d beginbfchar %s endbfchar endcmap" % (len(meaning), pairs.encode("ascii"))
 
 
 def shown(lines):

@@ -90,6 +90,13 @@ def test_what_has_no_header_is_no_message():
         read_eml(b"just words\n\nand more")
 
 
+def test_a_byte_order_mark_hides_no_header():
+    made = message(Subject="Marked", From="a@b.c")
+    made.set_content("words")
+    content = read_eml(b"\xef\xbb\xbf" + made.as_bytes())
+    assert content.text == "Subject: Marked\nFrom: a@b.c\n\nwords"
+
+
 def test_a_message_is_known_without_its_suffix():
     made = message(Subject="By content", From="a@b.c")
     made.set_content("words")

@@ -138,3 +138,10 @@ def test_how_much_was_hidden_is_told():
 def test_xhtml_may_close_an_element_in_its_own_tag():
     page = '<html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title><script src="x"/></head><body><p/>seen'
     assert [read_html(page.encode()).text, read_html(f'<?xml version="1.0"?>\n{page}'.encode()).text] == ["seen"] * 2
+
+
+def test_character_data_of_xhtml_is_text_and_of_html_none():
+    body = "<body><p>one <![CDATA[two < 3 & <b>]]> four</p><script>//<![CDATA[\nx\n//]]></script><p>five <![CDATA[</p>"
+    page = f'<html xmlns="http://www.w3.org/1999/xhtml">{body}</body></html>'
+    assert read_html(page.encode()).text.startswith("one two < 3 & <b> four\n\nfive")
+    assert "two" not in read_html(f"<html>{body}</body></html>".encode()).text

@@ -9,7 +9,7 @@ import pytest
 from m3rag.errors import ReadError
 from m3rag.reading import read
 from m3rag.reading.pdf import read_pdf
-from m3rag.reading.pdf_rtl import is_right_to_left
+from m3rag.reading.pdf_rtl import in_reading_order, is_right_to_left
 
 from .files import FILES, MANIFEST, check, real_files, squeezed
 from .pdfs import pdf
@@ -78,6 +78,8 @@ def test_hyphens_at_the_end_of_a_line(lines, text):
         ("zen_of_python.txt", ""),
         ("Slide 1", ""),
         ("12-03", ""),
+        ("about:blank", ""),
+        ("About: a memoir", "About: a memoir"),
         (None, ""),
     ],
 )
@@ -204,6 +206,31 @@ def test_a_count_of_pages_that_is_a_lie_is_no_long_wait():
 def test_what_is_written_from_right_to_left(letters):
     assert is_right_to_left(f"latin {letters}")
     assert not is_right_to_left("latin 123 \u4e00")
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        ("hg 15 dc ba", "\u05d0\u05d1 \u05d2\u05d3 15 \u05d6\u05d7"),
+        ("dc 7 hg 15 ba", "\u05d0\u05d1 15 \u05d6\u05d7 7 \u05d2\u05d3"),
+        ("hg dc ba", "\u05d0\u05d1 \u05d2\u05d3 \u05d6\u05d7"),
+    ],
+)
+def test_lines_drawn_from_the_left_are_read_from_the_right(drawn, text):
+    meaning = dict(zip("abcdefgh", "\u05d0\u05d1\u05d2\u05d3\u05d4\u05d5\u05d6\u05d7", strict=True))
+    assert read_pdf(pdf(drawn, meaning=meaning)).text == text
+
+
+@pytest.mark.parametrize(
+    ("second", "first"),
+    [
+        ("\u05d0\u05d115 \u05d2\u05d3", "\u05d1\u05d0 15 \u05d3\u05d2"),  # in order; their letters are not
+        ("15\u05d2\u05d3 \u05d0\u05d1", "\u05d0\u05d1 \u05d2\u05d3\u05d4 15"),  # other letters
+        ("15\u05d2\u05d3\u05d0\u05d1", "\u05d0\u05d1 \u05d2\u05d3 15"),  # other words
+    ],
+)
+def test_a_line_stays_where_the_readings_agree_or_cannot_be_compared(second, first):
+    assert in_reading_order(second, first) == second
 
 
 @pytest.mark.parametrize("turned", [0, 90, 180, 270])

@@ -61,6 +61,18 @@ def test_hidden_characters_and_ligatures_do_not_shift_a_box(tmp_path):
     assert box.right == pytest.approx(ink(path, 1)[2], abs=1)
 
 
+def test_letters_beyond_the_first_65536_do_not_hide_what_follows(tmp_path):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf("XX X Y word", meaning={"X": "\U0001f600", "Y": "\U0001d465"}))
+    text = read(path, root=tmp_path).text
+    assert text == "\U0001f600\U0001f600 \U0001f600 \U0001d465 word"
+    (whole,) = page_rectangles(path, 1, 0, len(text))
+    assert np.abs(sides(whole) - ink(path, 1)).max() < 1
+    (word,) = page_rectangles(path, 1, len(text) - 4, len(text))
+    assert word.right == whole.right
+    assert word.left > whole.left
+
+
 def test_what_cannot_be_boxed_is_refused(tmp_path):
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf("words"))

@@ -79,6 +79,12 @@ async def test_a_body_that_is_no_json_of_ours_is_refused(client: httpx.AsyncClie
     assert response.json()["error"]["message"]
 
 
+async def test_what_is_no_json_is_no_fault_of_a_field(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/embeddings", content=b'{"input": ]', headers={"content-type": "application/json"})
+    error = response.json()["error"]
+    assert (error["message"], error["param"]) == ("the request: JSON decode error", None)
+
+
 async def test_a_refusal_is_short_however_much_is_wrong(client: httpx.AsyncClient) -> None:
     deep: object = 1
     for _ in range(300):

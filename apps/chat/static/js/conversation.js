@@ -3,7 +3,7 @@
 import { ApiError, events } from "./api.js";
 import { $, announce, h, plural } from "./dom.js";
 import { searchOptions } from "./options.js";
-import { all, fresh, save, unique } from "./saved.js";
+import { all, fresh, isStored, save, unique } from "./saved.js";
 import { turnView } from "./turn.js";
 
 const REMEMBERED = 6; // earlier turns that a question may lean on
@@ -134,7 +134,7 @@ async function ask(question) {
   running = null;
   busy(false);
   follow(draw);
-  save(asked);
+  if (isStored(asked.id)) save(asked); // what was deleted meanwhile does not come back
   changed();
   announce(spoken(turn));
 }

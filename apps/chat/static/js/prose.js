@@ -51,7 +51,7 @@ function inline(text, cite) {
   let last = 0;
   for (const match of text.matchAll(INLINE)) {
     const [whole, number, bold, code] = match;
-    const node = number ? cite(Number(number)) : bold ? h("strong", {}, bold) : h("code", {}, code);
+    const node = number ? cite(Number(number)) : bold ? h("strong", {}, ...inline(bold, cite)) : h("code", {}, code);
     if (!node) continue;
     nodes.push(text.slice(last, match.index), node);
     last = match.index + whole.length;

@@ -49,6 +49,9 @@ export function save(conversation) {
   }
 }
 
+/** Whether a conversation is stored: it may have been deleted meanwhile. */
+export const isStored = (id) => local.getItem(PREFIX + id) !== null;
+
 /** Forget a conversation. */
 export const remove = (id) => local.removeItem(PREFIX + id);
 

@@ -24,7 +24,12 @@ export async function open(place, button) {
   try {
     const source = await get("source", { document_id: place.document_id });
     if (turn !== latest) return;
-    const page = place.page ?? source.pages[0]?.number ?? null;
+    if (!holds(source, place)) {
+      notice({ message: "The passage does not stand at its place in this document, which may have changed since." });
+      place = { ...place, start: undefined, end: undefined };
+    }
+    const numbers = source.pages.map((other) => other.number);
+    const page = numbers.includes(place.page) ? place.page : (numbers[0] ?? null);
     shown = { source, place, page, view: source.is_pdf && page !== null ? "page" : "text" };
     entitle(source.title || source.document_id);
     await draw();
@@ -32,6 +37,13 @@ export async function open(place, button) {
   } catch (error) {
     if (turn === latest) fail(error);
   }
+}
+
+/** Whether the document says at a place what was found there; between passages its white space is not known. */
+function holds(source, { start, end, quote, text = quote }) {
+  const bare = (words) => words.replace(/\s+/g, "");
+  const at = indexer(source.text);
+  return text === undefined || bare(source.text.slice(at(start), at(end))) === bare(text);
 }
 
 /** A document that is no longer in the index is no longer shown; the focus stays where it is. */
