@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary, ref
 
+from m3rag.errors import IndexLockedError
 from m3rag.settings import Settings
 from m3rag.store.manifest import MANIFEST, check_model
 from m3rag.store.place import Place, place_of
@@ -26,7 +27,8 @@ class SharedPlace(Place):
     """A place whose index is open once in this process, for all who open it by such a place.
 
     Each has a `Store` of its own to close, and the last of them closes the index. Who lets go of it without closing
-    counts no more. An index that was deleted and made anew is another one.
+    counts no more. An index that was deleted and made anew is another one. A process that was forked has no part in
+    what was open: the engine's threads stayed behind, and a call would wait for them for ever.
     """
 
     def open(self, model: ModelInfo | None = None) -> Store:
@@ -44,7 +46,7 @@ class SharedPlace(Place):
         slot = _slot((str(file), str(self._where) if self.folder is None else ""))
         with slot.lock:
             index = slot.index()
-            if index is None or index.mark != _mark(file):
+            if index is None or index.mark != _mark(file) or not index.is_ours:
                 index = _Open(opening(place, model), file, slot)
                 slot.index = ref(index)
             elif model is not None:
@@ -107,9 +109,24 @@ class _Open:
         self.slot = slot
         self.parts: WeakSet[_Part] = WeakSet()
         self._file = file
+        self._process = os.getpid()
         self.mark = _mark(file)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was opened in this process, and not in one that this was forked from."""
+        return self._process == os.getpid()
+
+    def require_ours(self) -> None:
+        if not self.is_ours:
+            raise IndexLockedError(
+                f"the index in {self._file.parent} is open in the process that this one was forked from: close it "
+                "there before the fork, or start processes by spawn"
+            )
+
     def leave(self, part: _Part) -> None:
+        if not self.is_ours:
+            return
         with self.slot.lock:
             if part not in self.parts:
                 return
@@ -131,6 +148,7 @@ class _Part:
         index.parts.add(self)
 
     def __getattr__(self, name: str) -> Any:
+        self._index.require_ours()
         return getattr(self._index.store, name)
 
     def close(self) -> None:

@@ -117,11 +117,11 @@ class Weights:
         """
         if isinstance(value, Weights):
             return value
-        if value in PRESETS:
+        if isinstance(value, str) and value in PRESETS:
             return (PRESETS if "colbert" in legs else TWO_LEG_PRESETS)[value]
         try:
             dense, lexical, colbert = (float(part) for part in value.split("/"))
-        except ValueError:
+        except (AttributeError, ValueError):  # three numbers in a list are no text
             raise ConfigurationError(
                 f"unknown weights {value!r}: give dense/lexical/colbert such as 1/0.3/1, or one of {', '.join(PRESETS)}"
             ) from None

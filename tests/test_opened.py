@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,35 @@ def test_the_last_to_close_releases_what_all_share(index: str) -> None:
     other.close()
     with place_of(index).open() as alone:
         assert [record.id for record in alone.documents()] == ["a", "b"]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_no_part_in_what_is_open(index: str) -> None:
+    def forked(pipe: Any) -> None:
+        told = []
+        for asked in (one, collection(index)):
+            try:
+                asked.store.count()
+            except IndexLockedError as error:
+                told.append(str(error))
+            asked.close()
+        pipe.send(told)
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    with collection(index) as one:
+        one.upsert([chunk("a")])
+        process = context.Process(target=forked, args=(theirs,))
+        process.start()
+        theirs.close()
+        told = ours.recv() if ours.poll(30) else []  # else it waits for threads that are not there
+        process.kill()
+        process.join()
+        assert len(told) == 2
+        assert "open in the process that this one was forked from: close it there" in told[0]
+        one.upsert([chunk("b")])
+        assert found(one) == ["a", "b"]
 
 
 def test_who_closed_opens_it_again(index: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,12 @@ def test_weights_are_parsed() -> None:
 def test_bad_weights_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="weights"):
         Weights.parse(text)
+
+
+@pytest.mark.parametrize("value", [[1.0, 0.3, 1.0], {"dense": 1.0}, 1])
+def test_weights_that_are_no_text_are_told_how_to_be_written(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown weights .*such as 1/0.3/1"):
+        Weights.parse(value)
 
 
 legs = st.sets(st.sampled_from(LEGS), min_size=1)

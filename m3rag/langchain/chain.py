@@ -21,6 +21,7 @@ from m3rag.answering.prompt import DEFAULT_CONTEXT_CHARS, ContextLimit, Prompt, 
 from m3rag.answering.protocol import NO_ANSWER_TEXT, check_question
 from m3rag.errors import ConfigurationError, InputError, LLMError
 from m3rag.langchain.chain_reply import ReplyChecker
+from m3rag.langchain.documents import documents_of
 from m3rag.langchain.passages import hits_of
 
 CONDENSE_TAG = "m3rag:condense"
@@ -97,8 +98,8 @@ def create_rag_chain(
         ConfigurationError: If a limit is not positive, the model cannot count tokens, or a model, the retriever or
             the reranker is none of LangChain's.
 
-    When run, the chain raises InputError for a blank question or an input of another form, and
-    LLMError where the model replies with nothing.
+    When run, the chain raises InputError for a blank question, an input of another form, or a retriever that gives no
+    list of Documents, and LLMError where the model replies with nothing.
     """
     if max_context_tokens is not None and count_tokens is None:
         count_tokens = getattr(llm, "get_num_tokens", None)
@@ -171,10 +172,11 @@ class _Answer:
         for part in inputs:
             found = found + AddableDict(part)
             yield AddableDict(part)
-        if not found["sources"]:
+        sources = documents_of(found["sources"])
+        if not sources:
             yield from _refused()
             return
-        prompt, checker = self._begin(found)
+        prompt, checker = self._begin(found["question"], sources)
         for reply in self.llm.stream(self._messages(prompt), config):
             if piece := checker.feed(_text(reply)):
                 yield AddableDict(answer=piece)
@@ -185,20 +187,21 @@ class _Answer:
         async for part in inputs:
             found = found + AddableDict(part)
             yield AddableDict(part)
-        if not found["sources"]:
+        sources = documents_of(found["sources"])
+        if not sources:
             for part in _refused():
                 yield part
             return
         # On threads: tokens are counted, and pages looked up, by whatever the caller has given.
-        prompt, checker = await run_in_executor(None, self._begin, found)
+        prompt, checker = await run_in_executor(None, self._begin, found["question"], sources)
         async for reply in self.llm.astream(self._messages(prompt), config):
             if piece := checker.feed(_text(reply)):
                 yield AddableDict(answer=piece)
         for part in await run_in_executor(None, list, _end(checker)):
             yield part
 
-    def _begin(self, found: dict[str, Any]) -> tuple[Prompt, ReplyChecker]:
-        prompt = build_prompt(found["question"], hits_of(found["sources"]), limit=self.limit)
+    def _begin(self, question: str, sources: Sequence[Document]) -> tuple[Prompt, ReplyChecker]:
+        prompt = build_prompt(question, hits_of(sources), limit=self.limit)
         return prompt, ReplyChecker(prompt.passages, page_of=self.page_of)
 
     def _messages(self, prompt: Prompt) -> list[BaseMessage]:
@@ -241,7 +244,10 @@ def _asked(given: str | dict[str, Any]) -> tuple[str, list[BaseMessage]]:
     if isinstance(history, str | dict | BaseMessage):
         # LangChain would take its letters or keys for messages.
         raise InputError(f"chat_history is a {type(history).__name__}, must be a list of messages: put it in a list")
-    turns = turns_of(convert_to_messages(history))
+    try:
+        turns = turns_of(convert_to_messages(history))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"chat_history is no list of messages: {error}") from error
     if not turns:
         return question, []
     rules, shown = (message.content for message in rewriting(question, turns))

@@ -61,8 +61,7 @@ def to_chunk(document: Document, id: str) -> Chunk:
     Raises:
         InputError: If a value of the metadata is not JSON.
     """
-    metadata = {key: _dates_as_text(value) for key, value in document.metadata.items()}
-    _require_json(metadata, f"document {id!r}")
+    metadata = _as_json(document.metadata, f"document {id!r}")
     text = document.page_content
     named = (metadata.get(DOCUMENT_ID), metadata.get("source"), id)
     start, end = _span(metadata, len(text))
@@ -151,14 +150,17 @@ def _dates_as_text(value: Any) -> Any:
     return [_dates_as_text(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _require_json(metadata: Mapping[Any, Any], owner: str) -> None:
+def _as_json(metadata: Mapping[Any, Any], owner: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in metadata.items():
         if not isinstance(key, str):
             raise InputError(f"{owner}: the metadata key {key!r} is no string: make it one")
         try:
-            json.dumps(value, allow_nan=False)
+            found[key] = _dates_as_text(value)
+            json.dumps(found[key], allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{owner}: the metadata of {key!r} are not JSON ({error}), got {value!r:.80}: make them text, numbers, "
                 "true, false, null, or lists and dicts of these, or leave them out"
             ) from error
+    return found

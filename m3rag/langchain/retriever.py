@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -173,7 +174,7 @@ class M3Retriever(BaseRetriever):
 
 
 def _require_positive(k: int | None) -> None:
-    if k is not None and (not isinstance(k, int) or k < 1):
+    if k is not None and (not isinstance(k, Integral) or k < 1):
         raise InputError(f"k must be a whole number from 1, got {k!r}")
 
 

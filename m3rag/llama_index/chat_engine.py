@@ -49,7 +49,7 @@ def create_chat_engine(
         knowledge_base: What is asked.
         llm: Any LLM of LlamaIndex's. None for what the knowledge base answers by itself; without any language
             model a question is searched for as it is, whatever was said before.
-        memory: Holds the conversation; by default a new one in memory.
+        memory: Holds the conversation, and gives what of it a question may lean on; by default a new one in memory.
         chat_history: What was said before, put into the memory.
         callback_manager: Told of each stage.
         **options: Of the search, as for `create_query_engine`.
@@ -134,7 +134,7 @@ class M3ChatEngine(BaseChatEngine):
         """The question that stands by itself, and the passages for it."""
         if chat_history is not None:
             self._memory.set(chat_history)
-        question = self._answers.standalone(message, turns_of(self._memory.get_all()))
+        question = self._answers.standalone(message, turns_of(self._memory.get(input=message)))
         return question, self._answers.retrieve(question)
 
     def _said(self, message: str, events: Iterator[str | Answer], metadata: dict[str, Any]) -> Iterator[ChatResponse]:
@@ -161,10 +161,14 @@ def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
     turns: list[Turn] = []
     question: str | None = None
     for message in messages:
+        text = message.content or ""
         if message.role == MessageRole.USER:
-            question = message.content or ""
-        elif message.role == MessageRole.ASSISTANT and question is not None:
-            turns.append(Turn(question, message.content or ""))
+            question = text
+        elif message.role == MessageRole.ASSISTANT and text:  # one that calls a tool often says nothing
+            if question is not None:
+                turns.append(Turn(question, text))
+            elif turns:
+                turns[-1] = Turn(turns[-1].question, f"{turns[-1].answer}\n{text}")
             question = None
     return turns
 

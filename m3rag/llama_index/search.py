@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from m3rag.errors import InputError
 from m3rag.llama_index.filters import Condition
 from m3rag.output import M3Output
 from m3rag.retrieval import Mode
+from m3rag.store.filters import EVERYTHING, holds, parse_filter
 from m3rag.types import Chunk
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ def require_positive(what: str, k: Any) -> None:
     Raises:
         InputError: If it is neither None nor a whole number from 1.
     """
-    if k is not None and (not isinstance(k, int) or k < 1):
+    if k is not None and (not isinstance(k, Integral) or k < 1):
         raise InputError(f"{what} must be a whole number from 1, got {k!r}")
 
 
@@ -183,28 +185,37 @@ def _dense_alone(dense: npt.NDArray[np.float32], model: ModelInfo) -> M3Output:
 
 
 def _limit(retriever: HybridRetriever, ids: Sequence[str]) -> None:
-    retriever.store = cast("Store", _Among(retriever.store, ids))
+    store = retriever.store
+    retriever.store = cast("Store", _Among(store, store, ids))
     if retriever.bm25 is not None:
-        retriever.bm25 = cast("BM25Leg", _Among(retriever.bm25, ids))
+        retriever.bm25 = cast("BM25Leg", _Among(retriever.bm25, store, ids))
 
 
 class _Among:
     """A store or a BM25 leg of which some chunks alone count: these are scored, exactly, instead of looked for."""
 
-    def __init__(self, inner: Any, ids: Sequence[str]) -> None:
+    def __init__(self, inner: Any, store: Store, ids: Sequence[str]) -> None:
         self._inner = inner
+        self._store = store
         self._ids = list(ids)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def count(self, *, filter: Filter | None = None) -> int:
-        """How many may count; the filter was applied before."""
-        return len(self._ids)
+        """How many may count."""
+        return len(self._passing(filter))
 
     def candidates(self, *question: Any, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
-        """The best of them; in a keyword leg (lexical, or BM25 which has one argument) those that share a token."""
-        scores: Mapping[str, float] = self._inner.score(*question, self._ids)
-        keywords = len(question) == 1 or question[1] == "lexical"
-        ranked = sorted((-score, key) for key, score in scores.items() if score > 0 or not keywords)
+        """The best of them; of 0 but in the dense leg are those that share no token, or have none: not found."""
+        scores: Mapping[str, float] = self._inner.score(*question, self._passing(filter))
+        dense = question[1:] == ("dense",)  # BM25 is asked with the text alone
+        ranked = sorted((-score, key) for key, score in scores.items() if score != 0 or dense)
         return [(key, -score) for score, key in ranked[:k]]
+
+    def _passing(self, filter: Filter | None) -> list[str]:
+        """Those that pass a filter too: beside documents that have all the hits they may, it is searched again."""
+        condition = parse_filter(filter)
+        if condition == EVERYTHING:
+            return self._ids
+        return [chunk.id for chunk in self._store.get(self._ids) if holds(condition, chunk)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, TypedDict
 
 from m3rag.errors import ConfigurationError, InputError
@@ -115,10 +116,16 @@ def plan(
     """Check the options of a search and put in the defaults.
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a number is none or out of its range, or the reranker is none.
         ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, or do not
             go together.
     """
+    _require_numbers(score_threshold=score_threshold, diversity=diversity, rrf_k=rrf_k, alpha=alpha)
+    if reranker is not None and not callable(getattr(reranker, "rerank", None)):
+        raise InputError(
+            f"reranker is {reranker!r}, must be an m3rag.reranking.Reranker such as ColbertReranker(encoder): a name "
+            "goes into the setting reranker"
+        )
     k = _count("k", k)
     group_by_document = _count("group_by_document", group_by_document)
     rerank_top = _count("rerank_top", rerank_top)
@@ -157,6 +164,12 @@ def _count(name: str, number: object) -> int | None:
     if not 1 <= count <= MOST:
         raise InputError(f"{name} must be at {'least 1' if count < 1 else f'most {MOST:,}'}, got {count}")
     return count
+
+
+def _require_numbers(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Real):
+            raise InputError(f"{name} must be a number, got {value!r}")
 
 
 def _weights(mode: Mode, weights: Weights | str | None, alpha: float | None, default: Weights | str) -> Weights:

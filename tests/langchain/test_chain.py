@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
 from pydantic import Field
 
 from m3rag.answering.conversation import Turn
@@ -254,12 +255,30 @@ def test_passages_beyond_the_limit_are_left_out_and_cannot_be_cited() -> None:
         ({"question": "Where?", "chat_history": "Ducks?"}, "chat_history is a str, must be a list of messages"),
         ({"question": "Where?", "chat_history": {"role": "user", "content": "Ducks?"}}, "chat_history is a dict"),
         ({"question": "Where?", "chat_history": HumanMessage("Ducks?")}, "chat_history is a HumanMessage"),
+        ({"question": "Where?", "chat_history": 7}, "chat_history is no list of messages: .*'int'"),
+        ({"question": "Where?", "chat_history": [("duck", "Quack.")]}, "chat_history is no list of messages: .*duck"),
+        ({"question": "Where?", "chat_history": [7]}, "chat_history is no list of messages"),
     ],
 )
 def test_what_is_no_question_is_refused(given: Any, said: str) -> None:
     chain = create_rag_chain(Scripted(), Found())
     with pytest.raises(InputError, match=said):
         chain.invoke(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "documents is a NoneType, must be a list of Documents"),
+        (["Ducks swim."], "document 0 is a str, must be a Document"),
+    ],
+)
+async def test_a_retriever_that_gives_no_documents_is_named(given: Any, said: str) -> None:
+    chain = create_rag_chain(Scripted(), RunnableLambda(lambda _: given))
+    with pytest.raises(InputError, match=said):
+        chain.invoke("Where?")
+    with pytest.raises(InputError, match=said):
+        await chain.ainvoke("Where?")
 
 
 def test_what_cannot_be_built_is_named() -> None:

@@ -12,6 +12,9 @@ from m3rag.langchain.documents import DOOR, to_chunk, to_document, to_document_w
 from m3rag.store.filters import matches
 from m3rag.types import Chunk, Hit, LegScores
 
+RING: list[Any] = []
+RING.append({"ring": RING})
+
 
 def through(document: Document, id: str = "c1") -> Document:
     return to_document(to_chunk(document, id))
@@ -82,6 +85,7 @@ def test_a_splitters_note_of_the_passage_means_nothing_to_answers() -> None:
         ({"lang": "en", "when": {1, 2}}, "document 'c1': the metadata of 'when' are not JSON .*set"),
         ({"score": float("nan")}, "the metadata of 'score' are not JSON"),
         ({"deep": {"set": {1}}}, "the metadata of 'deep' are not JSON .*set"),
+        ({"ring": RING}, "the metadata of 'ring' are not JSON"),
     ],
 )
 def test_metadata_that_are_not_json_are_named(metadata: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -262,6 +263,7 @@ def test_what_cannot_be_used_is_named() -> None:
         retriever.invoke("q", top_k=3)
     with pytest.raises(InputError, match="k must be a whole number from 1, got 0"):
         retriever.invoke("q", k=0)
+    assert len(retriever.invoke("q", k=np.int64(2))) == 1
     with pytest.raises(ValueError, match="k must be a whole number from 1, got 0"):
         M3Retriever(knowledge_base=Double(a_hit()), k=0)
     with pytest.raises(ValueError, match=r"reranker is 'best', must be an m3rag.reranking.Reranker"):

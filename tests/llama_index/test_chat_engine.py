@@ -142,6 +142,30 @@ def test_without_a_language_model_it_quotes(kb: KnowledgeBase) -> None:
     assert str(engine.chat("Do trains run on rails?")) == "Trains run on rails. [1]"
 
 
+def test_what_a_memory_recalls_for_a_question_is_its_conversation(
+    kb: KnowledgeBase, scripted: Callable[..., Any]
+) -> None:
+    class Recalling(ChatMemoryBuffer):
+        """As LlamaIndex's VectorMemory, which cannot give all that it holds."""
+
+        def get(self, input: str | None = None, **options: Any) -> list[ChatMessage]:
+            return [message for message in super().get_all() if str(input).split()[-1] in str(message.content)]
+
+        def get_all(self) -> list[ChatMessage]:
+            raise ValueError("only what fits a question")
+
+    before = [
+        ChatMessage(role=role, content=text)
+        for topic in ("ducks", "trains")
+        for role, text in ((MessageRole.USER, f"What of {topic}"), (MessageRole.ASSISTANT, f"I like {topic}"))
+    ]
+    llm = scripted(*SECOND)
+    memory = Recalling.from_defaults(chat_history=before)
+    assert str(create_chat_engine(kb, llm, memory=memory).chat("Where do they run, those trains")) == SECOND[1]
+    assert "I like trains" in llm.prompts[0]
+    assert "I like ducks" not in llm.prompts[0]
+
+
 def test_turns_are_questions_with_their_answers() -> None:
     messages = [
         ChatMessage(role=MessageRole.ASSISTANT, content="Hello!"),
@@ -152,3 +176,15 @@ def test_turns_are_questions_with_their_answers() -> None:
         ChatMessage(role=MessageRole.USER, content="open"),
     ]
     assert turns_of(messages) == [Turn("q", "a")]
+
+
+def test_an_answer_may_come_in_parts_around_calls_of_tools() -> None:
+    messages = [
+        ChatMessage(role=MessageRole.USER, content="q"),
+        ChatMessage(role=MessageRole.ASSISTANT, content=None, additional_kwargs={"tool_calls": ["search"]}),
+        ChatMessage(role=MessageRole.TOOL, content="t"),
+        ChatMessage(role=MessageRole.ASSISTANT, content="It is"),
+        ChatMessage(role=MessageRole.TOOL, content="t"),
+        ChatMessage(role=MessageRole.ASSISTANT, content="a duck."),
+    ]
+    assert turns_of(messages) == [Turn("q", "It is\na duck.")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -14,6 +15,7 @@ from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, IndexMissingError, InputError
 from m3rag.llama_index import M3Retriever, M3VectorStore
 from m3rag.retrieval import SearchOptions
+from m3rag.retrieval.hybrid import CANDIDATES
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 from m3rag.types import LegScores
@@ -90,6 +92,7 @@ async def test_top_k_may_be_set_anew(knowledge_base: KnowledgeBase) -> None:
     assert retriever.similarity_top_k == 1
     retriever.similarity_top_k = None  # the setting
     assert len(retriever.retrieve("ducks")) == len(FILES)
+    assert len(M3Retriever(knowledge_base, similarity_top_k=np.int64(2)).retrieve("ducks")) == 2
 
 
 async def test_it_retrieves_asynchronously_just_the_same(knowledge_base: KnowledgeBase) -> None:
@@ -130,6 +133,27 @@ def test_filters_of_llama_index_say_the_same(knowledge_base: KnowledgeBase) -> N
     assert found("in", ["geese.md", "trains.txt"]) == ["geese.md", "trains.txt"]
     assert found("text_match", "es") == ["geese.md"]  # no operator of m3rag's own
     assert found("text_match", "zebra") == []
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "colbert", "all", "bm25", "dense+bm25"])
+def test_what_a_filter_finds_does_not_hang_on_whether_the_store_can_test_it(mode: str) -> None:
+    # More of one document than any leg brings, all better than the others, and one without a token.
+    chunks = [Chunk(f"a{n:03}", "a", "ducks swim", 0, 10, metadata={"kind": "text"}) for n in range(CANDIDATES + 1)]
+    chunks += [Chunk(name, name, "geese and ducks", 0, 15, metadata={"kind": "text"}) for name in ("b", "c")]
+    chunks.append(Chunk("d", "d", "", 0, 0, metadata={"kind": "text"}))
+    with Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection:
+        collection.upsert(chunks)
+
+        def found(operator: str, **options: Any) -> list[str]:
+            filters = MetadataFilters(filters=[MetadataFilter(key="kind", operator=operator, value="text")])
+            retriever = M3Retriever(collection, filters=filters, mode=mode, **options)
+            return [node.node_id for node in retriever.retrieve("ducks swim")]
+
+        one_of_each = found("==", group_by_document=1)
+        assert one_of_each[:3] == ["a000", "b", "c"]
+        assert found("text_match", group_by_document=1) == one_of_each
+        everything = {"similarity_top_k": len(chunks)}
+        assert found("text_match", **everything) == found("==", **everything)
 
 
 def test_a_node_that_llama_index_wrote_comes_back_whole() -> None:
