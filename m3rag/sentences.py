@@ -11,6 +11,8 @@ UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 # Unicode's Sentence_Terminal characters that end a sentence whatever follows them.
 STRONG = "。！？｡．।॥۔؟។៕၊။።፧፨։‼⁇⁈⁉"
+# The question mark of Greek looks like a semicolon, or is one.
+GREEK_QUESTION = "(?<=[\u0370-\u03ff\u1f00-\u1fff])[;\u037e]"
 # These also stand inside sentences (abbreviations, decimals, quoted questions): context decides.
 WEAK = ".!?…‥"
 CLOSERS = "\"'”’»›)]}」』】〉》〕）］｝｣"
@@ -20,7 +22,7 @@ CLOSERS = "\"'”’»›)]}」』】〉》〕）］｝｣"
 # A reference such as [12] right behind the stop belongs to the sentence it supports.
 REFERENCES = r"(?:\[\d{1,3}\])*"
 END = re.compile(
-    rf"[{re.escape(STRONG + WEAK)}]+{REFERENCES}[{re.escape(CLOSERS)}]*"
+    rf"(?:[{re.escape(STRONG + WEAK)}]|{GREEK_QUESTION})+{REFERENCES}[{re.escape(CLOSERS)}]*"
     rf"(?:(?:[“«]|[ \u00a0\u202f]»)(?=\s|$))?{REFERENCES}"
 )
 BLOCK = re.compile(
@@ -33,16 +35,21 @@ CLAUSE_END = re.compile(rf"(?<=[{SPACED}])\s+(?=[{SPACED}])")
 SHORTEST_CLAUSE = 24
 
 WORD_BEFORE = re.compile(r"[^\s()\[\]\"'“„«‘]*$")
-DOTTED = re.compile(r"(?:\w\.)+\w")
+DOTTED = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
+# The letters of z. B., u. a., v. Chr. and т. е. stand apart.
+LETTER_BEHIND = re.compile(r"(?:[^\W\d_]|Chr)\.")
+LETTER_AHEAD = re.compile(r"(?:^|[\s(])[^\W\d_]\.\s$")
 ABBREVIATIONS_BY_LANGUAGE = {
     "en": "dr mr mrs ms prof st jr sr gen col capt lt sgt rev hon pres gov sen rep fig figs eq eqs sec ch vol no nos "
     "pp ed eds cf vs viz approx al dept est",
     "de": "nr bzw bspw vgl abs hr fr frl dipl ing ca evtl ggf inkl sog str tel abb aufl hrsg bd kap",
-    "fr, es, pt, it": "mme mlle mgr av sra srta dra ud uds pág núm art ej sig sigg dott avv",
+    "fr, es, pt, it": "mme mlle mgr av sra srta dra ud uds pág núm art ej sig sigg dott avv ee",
+    "nl, pl": "bijv dhr mevr np tzn ul",
     "ru": "ул им стр рис см гг тыс млн руб",
 }
 ABBREVIATIONS = frozenset(word for words in ABBREVIATIONS_BY_LANGUAGE.values() for word in words.split())
 ONLY_BEFORE_NUMBERS = frozenset({"no", "nos", "art", "см", "ed", "ch", "str", "est", "abs", "tel"})
+GERMAN_ARTICLE = re.compile(r"(?:^|[\s(])(?:de[rmns]|die|das|im|vom|zu[mr]|beim)\s+$", re.IGNORECASE)
 GERMAN_ORDINAL = re.compile(
     r"\d{1,2}\.\s+(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|Jahrhundert)"
 )
@@ -107,12 +114,13 @@ def _is_abbreviation(text: str, stop: re.Match[str], start: int, rest: str) -> b
     before = text[max(start, stop.start() - 24) : stop.start()]
     found = WORD_BEFORE.search(before)
     word = found[0] if found else ""
-    if len(word) == 1 and word.isalpha() and word.isupper():  # an initial
+    if DOTTED.fullmatch(word):
         return True
-    if DOTTED.fullmatch(word) and not word.replace(".", "").isdigit():
-        return True
+    word = word.rpartition(".-")[2]  # J.-P., Dr.-Ing.
+    if len(word) == 1 and word.isalpha():  # an initial, or a letter of several
+        return word.isupper() or bool(LETTER_BEHIND.match(rest) or LETTER_AHEAD.search(before[:-1]))
     if word.isdigit():
-        return _is_enumerator(before, word) or GERMAN_ORDINAL.match(word + ". " + rest[:12]) is not None
+        return _is_enumerator(before, word) or _is_german_ordinal(before, word, rest)
     folded = word.casefold()
     return folded in ABBREVIATIONS and (folded not in ONLY_BEFORE_NUMBERS or rest[:1].isdigit())
 
@@ -124,6 +132,13 @@ def _is_enumerator(before: str, number: str) -> bool:
         return not ahead
     word = WORD_BEFORE.search(ahead[:-1])
     return ahead[-1] in STRONG + WEAK and not (word and word[0].casefold() in ABBREVIATIONS)
+
+
+def _is_german_ordinal(before: str, number: str, rest: str) -> bool:
+    """Whether a number is a day or a century, or an article stands before it, as in `im 2. Weltkrieg`."""
+    if GERMAN_ORDINAL.match(f"{number}. {rest[:12]}"):
+        return True
+    return len(number) <= 2 and GERMAN_ARTICLE.search(before.removesuffix(number)) is not None
 
 
 def _clause_cuts(text: str, start: int, end: int) -> list[int]:

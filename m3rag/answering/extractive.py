@@ -131,8 +131,9 @@ class Extractive:
 
         Returns:
             Sentences word for word, each followed by its mark; footnote numbers of the source that
-            look like marks are left out of `text` and kept in the quotes. `support` is the best
-            sentence's, also in a refusal; None without any sentence.
+            look like marks, and the backticks of a sentence with an odd number of them, are left out of
+            `text` and kept in the quotes. `support` is the best sentence's, also in a refusal; None
+            without any sentence.
 
         Raises:
             InputError: If the question is blank, or a hit's chunk is no longer stored.
@@ -149,8 +150,7 @@ class Extractive:
         citations = tuple(
             quotation(c.chunk, c.span, number=n, page_of=self.page_of) for n, c in enumerate(chosen, start=1)
         )
-        # The quote is verbatim; the text reads on over the line breaks of its source.
-        text = " ".join(f"{' '.join(without_marks(c.quote).split())} [{c.number}]" for c in citations)
+        text = " ".join(f"{_shown(c.quote)} [{c.number}]" for c in citations)
         return Answer(text=text, citations=citations, hits=tuple(hits), answered=True, support=support)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
@@ -217,6 +217,13 @@ class Extractive:
                 sentence = window(chunk.text, sentence, owned[:, a:b], spans[tokens[a:b]])
             candidates.append(_Candidate(value, chunk, sentence))
         return candidates
+
+
+def _shown(quote: str) -> str:
+    """A quote as it stands in an answer, which reads on over the line breaks of its source."""
+    # A fence that another sentence closes would make code of the marks behind it.
+    text = quote.replace("`", "") if quote.count("`") % 2 else quote
+    return " ".join(without_marks(text).split())
 
 
 def _background(evidence: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -97,21 +98,28 @@ class OpenAIChat:
         Raises:
             LLMError: If the server cannot be reached, refuses, breaks off, or cuts the reply short.
         """
-        where, failures = self._server.where, self._server.failures
+        where = self._server.where
+        # AttributeError and TypeError are what a reply in another form brings about.
+        failures: tuple[type[Exception], ...] = (*self._server.failures, AttributeError, TypeError)
         finish: str | None = None
         begun = False
+        # A server may cut a reply within a pair of surrogates: the half waits for the other.
+        joined = getincrementaldecoder("utf-16-le")("replace").decode
         try:
             with self._server.client.chat.completions.create(**self._request(messages)) as chunks:
                 begun = True
                 for chunk in chunks:
-                    for choice in chunk.choices:
-                        if choice.delta.content:
-                            yield choice.delta.content
+                    for choice in chunk.choices or ():  # some servers say null where others say []
+                        content = choice.delta.content if choice.delta else None
+                        if content and (text := joined(content.encode("utf-16-le", "surrogatepass"))):
+                            yield text
                         finish = choice.finish_reason or finish
         except failures as error:
             # The cause is left out: a server may repeat the key in its message.
             said = self._server.explain(error, kind="chat completion", remedies=REMEDIES, begun=begun)
             raise LLMError(said) from None
+        if text := joined(b"", True):
+            yield text
         if finish is None:
             raise LLMError(f"{where} broke off in the middle of its reply: ask again, or look at its log")
         if finish == "length":
@@ -122,7 +130,7 @@ class OpenAIChat:
     def _request(self, messages: Sequence[Message]) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [{"role": message.role, "content": _in_unicode(message.content)} for message in messages],
             "stream": True,
         }
         # OpenAI's newer models refuse the old name, many local servers do not know the new one.
@@ -131,3 +139,8 @@ class OpenAIChat:
         if self.temperature is not None:
             request["temperature"] = self.temperature
         return request
+
+
+def _in_unicode(text: str) -> str:
+    """The text without lone surrogates, which JSON and a shell can hand over, and nothing can send or print."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

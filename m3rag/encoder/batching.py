@@ -41,8 +41,7 @@ class Batch:
     @property
     def positions(self) -> npt.NDArray[np.int64]:
         """`(tokens,)` the place of each token in its text, from 0."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        return np.arange(len(self.ids)) - np.repeat(starts, self.lengths)
+        return token_numbers(self.ids, self.lengths, padding=None)
 
     @property
     def owners(self) -> Rows:
@@ -61,6 +60,23 @@ class Batch:
         firsts = np.cumsum(lengths) - lengths
         at = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
         return Batch(self.ids[at], lengths, self.keep[at], self.pool[at])
+
+
+def token_numbers(ids: Ids, lengths: Rows, *, padding: int | None) -> Rows:
+    """The number of each token in its text as the network counts them, from 0: `(tokens,)`.
+
+    RoBERTa and its kin do not count their padding token, not even where a text holds it as a literal
+    `<pad>`: it is number -1, and the tokens behind it are numbered as if it were not there.
+
+    Args:
+        ids: `(tokens,)`, texts one after the other.
+        lengths: `(texts,)`.
+        padding: The id of the token that is not counted; None where all are.
+    """
+    counted = np.ones(len(ids), bool) if padding is None else ids != padding
+    so_far = np.concatenate([[0], np.cumsum(counted)])
+    before = np.repeat(so_far[np.cumsum(lengths) - lengths], lengths)
+    return np.where(counted, so_far[:-1] - before, -1)
 
 
 def pack(ids: Sequence[Ids], *, dropped: int, pooling: Pooling, mcls: bool = False) -> Batch:

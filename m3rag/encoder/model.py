@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from m3rag.encoder.batching import Batch
+from m3rag.encoder.batching import Batch, token_numbers
 from m3rag.encoder.checkpoint import HEAD_FILES, Checkpoint
 from m3rag.encoder.mini import HEADS
 from m3rag.encoder.transformer import Transformer, load_transformer
@@ -52,7 +52,8 @@ class M3Model(nn.Module):
     def states(self, batch: Batch) -> Tensor:
         """The backbone's last hidden states, `(tokens, hidden)` float32."""
         device = self.colbert_linear.weight.device
-        ids, positions = (to_device(array, device) for array in (batch.ids, batch.positions))
+        numbers = token_numbers(batch.ids, batch.lengths, padding=self.backbone.shape.padding)
+        ids, positions = (to_device(array, device) for array in (batch.ids, numbers))
         states: Tensor = self.backbone(ids, positions, batch.lengths.tolist())
         return states
 

@@ -145,7 +145,7 @@ def trim(spans: Spans, text: str) -> Spans:
 
 
 def with_marks(spans: Spans, text: str) -> Spans:
-    """Stretch spans over the combining marks behind them that are in no span.
+    """Stretch spans over what is joined to their last character and is in no span.
 
     The tokenizer counts a letter and its marks, which it reads as one character, as the letter alone.
     """
@@ -154,9 +154,14 @@ def with_marks(spans: Spans, text: str) -> Spans:
     spanned = np.zeros(len(text) + 1, np.int64)
     np.add.at(spanned, spans[:, 0], 1)
     np.add.at(spanned, spans[:, 1], -1)
-    marks = np.fromiter((unicodedata.category(c).startswith("M") for c in text), bool, len(text))
+    marks = np.fromiter(map(_is_joined, text), bool, len(text))
     stop = np.append(~marks | (np.cumsum(spanned)[:-1] > 0), True)
     positions = np.where(stop, np.arange(len(text) + 1), len(text))
     reached = np.minimum.accumulate(positions[::-1])[::-1]
     empty = spans[:, 0] == spans[:, 1]
     return np.stack([spans[:, 0], np.where(empty, spans[:, 1], reached[spans[:, 1]])], axis=1)
+
+
+def _is_joined(char: str) -> bool:
+    """Whether it becomes one with the character before: a mark, or the vowel or end of a Hangul syllable."""
+    return unicodedata.category(char).startswith("M") or "\u1160" <= char <= "\u11ff" or char in "\uff9e\uff9f"

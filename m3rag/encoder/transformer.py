@@ -91,6 +91,11 @@ class Architecture:
         return shape
 
     @property
+    def padding(self) -> int | None:
+        """The id of the token that positions do not count; None where they count all."""
+        return self.first_position - 1 if self.first_position else None
+
+    @property
     def max_length(self) -> int:
         """Most tokens of a text: 8,194 positions of XLM-R hold 8,192."""
         return self.positions - self.first_position
@@ -153,7 +158,7 @@ class Transformer(nn.Module):
 
         Args:
             ids: `(tokens,)` int64, texts one after the other.
-            positions: `(tokens,)` int64, each text's from 0.
+            positions: `(tokens,)` int64, each text's from 0, as `token_numbers` gives them.
             lengths: Tokens of each text.
             only: `(rows,)` int64, the tokens whose states are wanted; all if None. The last layer
                 computes little for the others.

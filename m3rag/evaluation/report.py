@@ -262,7 +262,8 @@ def _replace(path: Path, text: str) -> None:
     """Write a file wholly or not at all."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        # Ids may hold lone surrogates, which JSON can say and UTF-8 cannot.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

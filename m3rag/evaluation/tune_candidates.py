@@ -106,7 +106,7 @@ class Judged:
         fused = self.fused(weights)
         units = np.maximum.reduceat(fused, self.starts, axis=0)  # (u, w)
         first = self._first(fused, units)
-        gains = np.zeros((len(weights), k))
+        gains = np.zeros((len(weights), min(k, len(units))))
         for position, gain in zip(self.relevant, self.gains, strict=True):
             own = units[position]
             ahead = ((units > own) | ((units == own) & (first < first[position]))).sum(axis=0)

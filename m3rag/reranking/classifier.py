@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from m3rag.encoder.batching import token_numbers
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.model import to_device
 from m3rag.encoder.transformer import MODEL_TYPES, ROBERTA_TYPES, Transformer, load_transformer
@@ -57,10 +58,10 @@ class PackedClassifier(nn.Module):
         device = self.out.weight.device
         lengths = np.array([len(pair.ids) for pair in pairs], np.int64)
         starts = np.cumsum(lengths) - lengths
-        positions = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+        ids = np.concatenate([pair.ids for pair in pairs])
+        positions = token_numbers(ids, lengths, padding=self.backbone.shape.padding)
         if self.types > 1:
             positions += np.concatenate([pair.types for pair in pairs]) * self.backbone.shape.positions
-        ids = np.concatenate([pair.ids for pair in pairs])
         states = self.backbone(
             to_device(ids, device), to_device(positions, device), lengths.tolist(), to_device(starts, device)
         )

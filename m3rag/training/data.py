@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from m3rag.errors import InputError
 
 SHAPE = '{"query": "..", "pos": [".."], "neg": [".."]}'
+READ = frozenset({"query", "pos", "neg", "pos_scores", "neg_scores", "answers"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Example:
         positive_scores: A teacher's score of each positive; empty where there is none.
         negative_scores: A teacher's score of each negative; empty where there is none.
         answers: Short answers, by which mining knows a passage that answers too.
+        more: What else its line says, such as FlagEmbedding's `prompt` or `type`; mining passes it on.
     """
 
     query: str
@@ -37,6 +39,7 @@ class Example:
     positive_scores: tuple[float, ...] = ()
     negative_scores: tuple[float, ...] = ()
     answers: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def has_teacher(self) -> bool:
@@ -120,7 +123,8 @@ def _example(row: Any, source: str) -> Example:
     if negatives and bool(positive_scores) != bool(negative_scores):
         raise ValueError("pos_scores and neg_scores must be given both or neither")
     answers = tuple(_strings("answers", row.get("answers") or []))
-    return Example(row["query"], positives, negatives, source, positive_scores, negative_scores, answers)
+    more = {key: value for key, value in row.items() if key not in READ}
+    return Example(row["query"], positives, negatives, source, positive_scores, negative_scores, answers, more)
 
 
 def _strings(key: str, value: Any) -> list[str]:
@@ -144,12 +148,5 @@ def _scored(row: dict[str, Any], key: str, value: Any) -> tuple[tuple[str, ...],
 
 
 def _with_fewer(example: Example, negatives: int) -> Example:
-    return Example(
-        example.query,
-        example.positives,
-        example.negatives[:negatives],
-        example.source,
-        example.positive_scores,
-        example.negative_scores[:negatives],
-        example.answers,
-    )
+    scores = example.negative_scores[:negatives]
+    return replace(example, negatives=example.negatives[:negatives], negative_scores=scores)

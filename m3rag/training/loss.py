@@ -70,7 +70,11 @@ def info_nce(scores: Tensor, targets: Tensor) -> Tensor:
 def multiple_negatives_ranking(scores: Tensor, targets: Tensor) -> Tensor:
     """InfoNCE in both directions: each positive passage must find its query too."""
     forth = F.cross_entropy(scores, targets)
-    back = F.cross_entropy(scores[:, targets].T, torch.arange(len(targets), device=scores.device))
+    # Other questions of the same passage are no wrong ones.
+    twins = (targets[:, None] == targets).fill_diagonal_(False)
+    back = F.cross_entropy(
+        scores[:, targets].T.masked_fill(twins, MASKED), torch.arange(len(targets), device=scores.device)
+    )
     return (forth + back) / 2
 
 

@@ -13,12 +13,16 @@ from typing import Any
 
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever
+from m3rag.store.protocol import Store
 from m3rag.training.data import Example, read_examples, training_files
 from m3rag.training.mining import AT_ONCE, MiningSettings, Teacher, mine
 from m3rag.training.saving import require_free
 from m3rag.types import Chunk
 
 IDENTITY = "run.json"
+
+SCANNED = 1024
+"""Passages read together when they are hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,23 @@ def _identity(files: list[Path], retriever: HybridRetriever, settings: MiningSet
     return {
         "data": digest.hexdigest(),
         "model": retriever.encoder.info.fingerprint,
-        "passages": retriever.store.count(),
+        "passages": _passages_digest(retriever.store),
         "weights": str(retriever.weights),
         "teacher": teacher,
         **asdict(settings),
     }
+
+
+def _passages_digest(store: Store) -> str:
+    """A hash of all passages of a store, in whatever order it gives them."""
+    total, cursor = 0, None
+    while True:
+        chunks, cursor = store.scan(limit=SCANNED, cursor=cursor)
+        for chunk in chunks:
+            told = json.dumps([chunk.id, chunk.headings, chunk.text])
+            total += int.from_bytes(sha256(told.encode()).digest(), "big")
+        if cursor is None:
+            return f"{total % (1 << 256):064x}"
 
 
 def _take_up(work: Path, identity: dict[str, Any]) -> None:
@@ -149,7 +165,7 @@ def to_line(example: Example) -> bytes:
         row |= {"pos_scores": example.positive_scores, "neg_scores": example.negative_scores}
     if example.answers:
         row["answers"] = example.answers
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return json.dumps(row | dict(example.more), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _with(report: MiningReport, file: Path) -> MiningReport:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m3rag.answering.citations import find_marks
 from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, LONGEST, Extractive, window
 from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.encoder.openai_embeddings import OpenAIEncoder
@@ -49,6 +50,15 @@ def test_the_sentence_that_answers_is_quoted_word_for_word() -> None:
     chunk = hits[1].chunk
     assert citation.quote == chunk.text[citation.start - chunk.start : citation.end - chunk.start]
     assert answer.hits == tuple(hits)
+
+
+def test_code_that_is_not_closed_in_a_sentence_leaves_the_mark_outside() -> None:
+    quote = "```python\nducks = eggs(12) # a duck lays [3]"
+    store, hits = stored(chunks_of(f"{quote}\n\nsleep()\n```"))
+    answer = Extractive(ENCODER, store, threshold=-1, max_sentences=1).answer("ducks eggs lays python?", hits)
+    assert answer.citations[0].quote == quote
+    assert answer.text == "python ducks = eggs(12) # a duck lays [1]"
+    assert [mark.passages for mark in find_marks(answer.text, 1)] == [(0,)]
 
 
 def test_the_whole_sentence_is_quoted_where_a_chunk_begins_within_it() -> None:

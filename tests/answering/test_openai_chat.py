@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -157,6 +158,40 @@ def test_a_connection_that_breaks_in_the_middle_is_an_error_after_the_pieces() -
 
 def test_a_stream_that_ends_without_a_reason_is_an_error() -> None:
     assert "broke off in the middle" in failure(Reply("Paris is", finish_reason=None))
+
+
+def sent(*chunks: object) -> Reply:
+    """A stream of chunks just as they are."""
+    return Reply(body="".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode())
+
+
+def piece(content: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": {"content": content}}]}
+
+
+STOP: dict[str, object] = {"choices": [{"index": 0, "finish_reason": "stop"}]}
+
+
+def test_what_a_server_leaves_out_of_its_chunks_is_nothing() -> None:
+    with (
+        LLMServer(sent({"choices": None}, piece("Paris"), {"usage": {}}, piece(None), STOP)) as server,
+        OpenAIChat("m1", base_url=server.base_url) as llm,
+    ):
+        assert llm.complete(ASK) == "Paris"
+
+
+@pytest.mark.parametrize("chunk", [piece(["Paris"]), piece(5), [1], "Paris", None, {"choices": 5}])
+def test_chunks_of_another_form_are_an_error(chunk: object) -> None:
+    assert "sent what is no chat completion" in failure(sent(chunk, STOP))
+
+
+def test_lone_surrogates_are_neither_sent_nor_given_out_and_pairs_are_joined() -> None:
+    with (
+        LLMServer(sent(piece("\ud83e"), piece("\udd86 \ud800"), piece("!\ud800"), STOP)) as server,
+        OpenAIChat("m1", base_url=server.base_url) as llm,
+    ):
+        assert llm.complete([Message("user", "\udcff?")]) == "\U0001f986 \ufffd!\ufffd"
+        assert server.requests[0].prompt == "\ufffd?"
 
 
 def test_a_reply_cut_short_is_an_error() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3rag.encoder.batching import pack, plan_batches
+from m3rag.encoder.batching import pack, plan_batches, token_numbers
 from m3rag.encoder.checkpoint import Pooling
 
 CLS, END = 0, 2
@@ -45,6 +45,12 @@ def test_packed_texts_know_their_tokens(pooling: Pooling, weights: list[float]) 
     assert batch.keep.tolist() == [False, True, True, True, False, True]
     assert batch.kept.tolist() == [3, 1]
     assert batch.pool.tolist() == weights
+
+
+def test_a_token_that_is_not_counted_shifts_those_behind_it_in_its_text() -> None:
+    ids, lengths = np.array([0, 1, 7, 1, 2, 0, 2, 0, 1, 2]), np.array([5, 2, 3])
+    assert token_numbers(ids, lengths, padding=None).tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1, 2]
+    assert token_numbers(ids, lengths, padding=1).tolist() == [0, -1, 1, -1, 2, 0, 1, 0, -1, 1]
 
 
 def test_some_texts_of_a_batch_in_any_order() -> None:

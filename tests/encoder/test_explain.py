@@ -85,6 +85,8 @@ def test_weights_are_in_the_order_of_the_text_and_their_spans_fit(
         ("Un cafe\u0301.", ["Un", "cafe\u0301", "."]),
         ("Zu\u0308rich e\u0301te\u0301", ["Zu\u0308rich", "e\u0301te\u0301"]),
         ("e\u0301", ["e\u0301"]),
+        ("\u110b\u1169\u1105\u1175 \u1100\u1161\u11a8", ["\u110b\u1169", "\u1105\u1175", "\u1100\u1161\u11a8"]),
+        ("\uff76\uff9e\uff77\uff9e", ["\uff76\uff9e", "\uff76\uff9e", "\uff77\uff9e"]),
         ("\u0301abc", ["\u0301", "ab", "c"]),
         ("\u05e9\u05b8\u05c1", ["\u05e9", "\u05b8", "\u05c1"]),  # points that are tokens of their own
     ],

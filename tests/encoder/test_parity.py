@@ -18,7 +18,16 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def texts(multilingual_texts: list[str]) -> list[str]:
-    odd = ["", " \n\t ", "a", "🦆🦆 émoji 👩‍👩‍👧", "x" * 300, "<mask> in the middle", "的" * 50]
+    odd = [
+        "",
+        " \n\t ",
+        "a",
+        "🦆🦆 émoji 👩‍👩‍👧",
+        "x" * 300,
+        "<mask> in the middle",
+        "的" * 50,
+        "<pad><pad> a <pad> b </s> c <s> <unk>",
+    ]
     return [*multilingual_texts[: 200 - len(odd) - 1], *odd, "several ducks swim " * 3000]
 
 

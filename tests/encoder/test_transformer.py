@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, CamembertConfig, RobertaConfig, XLMRobertaConfig
 
-from m3rag.encoder.batching import Batch, pack
+from m3rag.encoder.batching import Batch, pack, token_numbers
 from m3rag.encoder.checkpoint import Checkpoint, Recipe
 from m3rag.encoder.device import choose_dtype
 from m3rag.encoder.model import to_device
-from m3rag.encoder.transformer import Architecture, load_transformer
+from m3rag.encoder.transformer import Architecture, Transformer, load_transformer
 from m3rag.errors import ConfigurationError, ModelError
 
 SHAPE: dict[str, Any] = {
@@ -38,20 +38,26 @@ def checkpoint_of(folder: Path, model: Any | None = None, **save: Any) -> Checkp
 
 def random_batch(lengths: list[int]) -> Batch:
     rng = np.random.default_rng(3)
-    return pack([np.array([0, *rng.integers(5, 50, n - 2), 2]) for n in lengths], dropped=1, pooling="cls")
+    # A few of the tokens are 1, the padding of all these models.
+    return pack([np.array([0, *rng.integers(1, 50, n - 2), 2]) for n in lengths], dropped=1, pooling="cls")
 
 
 def states_of(checkpoint: Checkpoint, batch: Batch) -> torch.Tensor:
     model = load_transformer(checkpoint, dtype=torch.float32, device=CPU)
     with torch.inference_mode():
-        states: torch.Tensor = model(to_device(batch.ids, CPU), to_device(batch.positions, CPU), batch.lengths.tolist())
+        states: torch.Tensor = model(*given_to(model, batch))
     return states
+
+
+def given_to(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    positions = token_numbers(batch.ids, batch.lengths, padding=model.shape.padding)
+    return to_device(batch.ids, CPU), to_device(positions, CPU), batch.lengths.tolist()
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        BertConfig(**SHAPE),
+        BertConfig(**SHAPE, pad_token_id=1),
         BertConfig(**SHAPE, hidden_act="gelu_new"),
         RobertaConfig(**SHAPE, pad_token_id=1, type_vocab_size=1),
         CamembertConfig(**SHAPE, pad_token_id=1, hidden_act="relu"),
@@ -149,7 +155,7 @@ def test_half_precision_is_close_where_the_processor_has_it(tmp_path: Path) -> N
     exact = states_of(checkpoint, batch)
     model = load_transformer(checkpoint, dtype=dtype, device=CPU)
     with torch.inference_mode():
-        states = model(to_device(batch.ids, CPU), to_device(batch.positions, CPU), batch.lengths.tolist())
+        states = model(*given_to(model, batch))
     assert states.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(states, exact).min() >= 0.999
 
@@ -159,7 +165,7 @@ def test_the_states_of_some_tokens_are_those_of_all(tmp_path: Path) -> None:
     batch = random_batch([9, 5, 5, 2])
     model = load_transformer(checkpoint, dtype=torch.float32, device=CPU)
     with torch.inference_mode():
-        given = [to_device(array, CPU) for array in (batch.ids, batch.positions)]
-        every = model(*given, batch.lengths.tolist())
-        some = model(*given, batch.lengths.tolist(), torch.tensor([19, 0, 9]))
+        given = given_to(model, batch)
+        every = model(*given)
+        some = model(*given, torch.tensor([19, 0, 9]))
     assert torch.allclose(some, every[[19, 0, 9]], atol=1e-6)

@@ -92,6 +92,14 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert load_report(folder) == found
 
 
+def test_an_id_that_is_no_unicode_is_written_as_json_writes_it(tmp_path: Path) -> None:
+    run = SearchRun(qrels={"\ud800": {"a": 1}}, runs={"all": {"\ud800": {"a": 1.0}}}, seconds={"all": {"\ud800": 0.1}})
+    found = Report.of(run, None, [EvalQuestion("\ud800", "?", ())], metrics=["hit@1"], context=CONTEXT)
+    found.write(tmp_path, run, None)
+    assert (tmp_path / "all.trec").read_text() == "\\ud800 Q0 a 1 1.0 all\n"
+    assert load_report(tmp_path).per_query["all"]["hit@1"] == {"\ud800": 1.0}
+
+
 names = st.text(min_size=1, max_size=8).filter(lambda text: text.isprintable() or text.isspace())
 scores = st.floats(-1e6, 1e6, width=32)
 

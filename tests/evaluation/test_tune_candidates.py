@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -152,3 +153,13 @@ def test_an_empty_index_finds_nothing() -> None:
     store = MemoryStore(MODEL)
     retriever = HybridRetriever(Drawn({}), store)
     assert collect(retriever, [LabelledQuestion("q", "q", (Relevant("d"),))], skip_missing=True) == ([], ["q"])
+
+
+def test_a_cut_off_beyond_all_candidates_costs_no_memory(searched: HybridRetriever) -> None:
+    (judged, *_), _ = collect(searched, asked(searched, "document"))
+    tracemalloc.start()
+    found = judged.values(as_rows(WEIGHTS), "recall@999999")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+    assert found.tolist() == judged.values(as_rows(WEIGHTS), "recall@1000").tolist()

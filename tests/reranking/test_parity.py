@@ -25,6 +25,7 @@ ODD = [
     ("🦆", "🦆🦆 émoji 👩‍👩‍👧 \u0301"),
     ("鸭子会游泳吗？", "鸭子会游泳。" * 20),
     ("<mask> in the middle", "</s> <s> <unk> specials as text"),
+    ("what <pad> is a duck", "<pad> a bird <pad><pad> that swims"),
     ("x" * 300, "y" * 3000),
     ("long question " * 80, "short passage"),
     ("long question " * 80, "long passage " * 400),

@@ -137,6 +137,11 @@ def test_multiple_negatives_ranking_looks_both_ways(scores: LegScores) -> None:
     assert multiple_negatives_ranking(matrix, targets).item() == pytest.approx(expected)
 
 
+def test_questions_of_one_passage_do_not_count_as_wrong_for_it() -> None:
+    matrix = torch.tensor([[30.0, 0.0], [30.0, 0.0], [0.0, 30.0]])
+    assert multiple_negatives_ranking(matrix, torch.tensor([0, 0, 1])).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_triplet_is_the_mean_over_wrong_passages(scores: LegScores) -> None:
     matrix = scores.dense.clone()
     matrix[0, 3] = MASKED

@@ -161,6 +161,35 @@ def test_a_stopped_run_goes_on_to_the_same_files(retriever: HybridRetriever, tmp
     assert {p.name for p in tmp_path.iterdir()} == {"data", "whole", "stopped"}
 
 
+def test_a_stopped_run_does_not_go_on_among_other_passages(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data")
+
+    def stop(done: int, total: int) -> None:
+        raise StoppedError
+
+    def put(text: str) -> None:
+        chunk = Chunk(id="6", document_id="6", text=text, start=0, end=len(text))
+        retriever.store.upsert([chunk], retriever.encoder.encode_documents([text]))
+
+    with pytest.raises(StoppedError):
+        mine_files(data, tmp_path / "mined", retriever, on_progress=stop)
+    put("The butcher sells meat")
+    with pytest.raises(ConfigurationError, match=r"another run \(other passages\)"):
+        mine_files(data, tmp_path / "mined", retriever)
+    put(TEXTS[6])
+    assert mine_files(data, tmp_path / "mined", retriever).examples == 160
+
+
+def test_what_a_line_says_besides_is_passed_on(retriever: HybridRetriever, tmp_path: Path) -> None:
+    more = {"prompt": "Ask: ", "type": "qa", "id": 7}
+    row = {"query": "Who fixes cars?", "pos": ["A mechanic"], "neg_scores": [], **more}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    mine_files(tmp_path / "a.jsonl", tmp_path / "mined.jsonl", retriever)
+    found = json.loads((tmp_path / "mined.jsonl").read_text(encoding="utf-8"))
+    assert list(found) == ["query", "pos", "neg", "prompt", "type", "id"]
+    assert {key: found[key] for key in more} == more
+
+
 def test_one_file_becomes_one_file(retriever: HybridRetriever, tmp_path: Path) -> None:
     data = questions(tmp_path / "data", 3)
     out = tmp_path / "mined.jsonl"

@@ -1,4 +1,4 @@
 """The same network for ONNX Runtime: one graph of backbone and heads, in float32 or with int8 layers."""
 
-FORMAT = "1"
+FORMAT = "2"
 """Raised whenever an export of the same checkpoint would hold another graph."""

@@ -23,6 +23,9 @@ OPSET, MICROSOFT_OPSET, IR_VERSION = 20, 1, 10
 
 GRAPH_FILE, WEIGHT_FILE = "model.onnx", "model.onnx.data"
 
+PADDING_KEY = "padding"
+"""In the graph's metadata: the id of the token that positions do not count; absent where they count all."""
+
 INLINE_BYTES = 1024
 ALIGNMENT = 4096
 """Weights start on a page of memory, so that ONNX Runtime can map the file instead of reading it."""
@@ -43,6 +46,7 @@ class GraphBuilder:
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._notes: dict[str, str] = {}
 
     def __enter__(self) -> GraphBuilder:
         return self
@@ -92,6 +96,10 @@ class GraphBuilder:
         self._nodes.append(made)
         return name
 
+    def note(self, key: str, value: str) -> None:
+        """Put something into the graph's metadata, for whoever runs it."""
+        self._notes[key] = value
+
     def write(self) -> None:
         """Write the graph, after the last node.
 
@@ -103,4 +111,5 @@ class GraphBuilder:
         graph = helper.make_graph(self._nodes, "m3", self._inputs, self._outputs, list(self._constants.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="m3rag")
+        helper.set_model_props(model, self._notes)
         (self._folder / GRAPH_FILE).write_bytes(model.SerializeToString())

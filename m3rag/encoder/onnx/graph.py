@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.model import load_heads
-from m3rag.encoder.onnx.builder import MICROSOFT, GraphBuilder
+from m3rag.encoder.onnx.builder import MICROSOFT, PADDING_KEY, GraphBuilder
 from m3rag.encoder.transformer import Architecture
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import ModelError
@@ -79,6 +79,8 @@ class M3Graph:
 
     def build(self) -> None:
         """Add everything; `session.inputs_of` makes the inputs of a batch."""
+        if self.shape.padding is not None:
+            self.graph.note(PADDING_KEY, str(self.shape.padding))
         self._inputs()
         states = self._embed()
         for i in range(self.shape.layers):
@@ -89,7 +91,7 @@ class M3Graph:
     def _inputs(self) -> None:
         for name, axes in (
             ("ids", ["tokens"]),  # packed, as in `Batch`
-            ("positions", ["tokens"]),  # each text's from 0
+            ("positions", ["tokens"]),  # each text's from 0, as `token_numbers` gives them
             ("slots", ["texts", "longest"]),  # which packed token stands there; `tokens` where none does
             ("places", ["tokens"]),  # where in the flat slots a token stands
             ("kept", ["kept"]),  # the tokens with a ColBERT vector
@@ -113,8 +115,8 @@ class M3Graph:
         # All texts are of type 0, so its row can stand in every position.
         table = _array(self._tensor("embeddings.position_embeddings.weight", shape.positions, shape.hidden))
         types = _array(self._tensor("embeddings.token_type_embeddings.weight", shape.types, shape.hidden))
-        table = table[shape.first_position :] + types[0]
-        added = graph.node("Gather", graph.constant("position_table", table), "positions", name="position_states")
+        rows = graph.node("Add", "positions", self._int(shape.first_position), name="position_rows")
+        added = graph.node("Gather", graph.constant("position_table", table + types[0]), rows, name="position_states")
         return self._add_and_norm(looked_up, added, "embeddings.LayerNorm")
 
     def _layer(self, i: int, states: str) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from m3rag.encoder.batching import Batch, Rows
+from m3rag.encoder.batching import Batch, Rows, token_numbers
 from m3rag.encoder.model import Representations
-from m3rag.encoder.onnx.builder import GRAPH_FILE
+from m3rag.encoder.onnx.builder import GRAPH_FILE, PADDING_KEY
 from m3rag.encoder.onnx.install import require
 from m3rag.errors import ConfigurationError, ModelError
 
@@ -58,6 +58,8 @@ class OnnxNetwork:
                 raise
             raise ModelError(f"the exported model in {folder} does not load: {error}; remove the folder") from error
         self._run_tokens = RUN_TOKENS[device.type]
+        padding = self._session.get_modelmeta().custom_metadata_map.get(PADDING_KEY)
+        self._padding = None if padding is None else int(padding)
         shapes = {output.name: output.shape for output in self._session.get_outputs()}
         self.hidden, self.colbert_dim = int(shapes["dense"][1]), int(shapes["colbert"][1])
 
@@ -81,7 +83,8 @@ class OnnxNetwork:
 
     def _run(self, batch: Batch) -> Results:
         try:
-            results: Results = tuple(self._session.run(["dense", "lexical", "colbert"], inputs_of(batch)))
+            given = inputs_of(batch, padding=self._padding)
+            results: Results = tuple(self._session.run(["dense", "lexical", "colbert"], given))
         except Exception as error:
             if _is_of_onnxruntime(error) and ("bad_alloc" in str(error) or "Failed to allocate" in str(error)):
                 raise MemoryError(str(error)) from error
@@ -89,15 +92,15 @@ class OnnxNetwork:
         return results
 
 
-def inputs_of(batch: Batch) -> dict[str, npt.NDArray[Any]]:
-    """The inputs of the graph, as `M3Graph` declares them."""
+def inputs_of(batch: Batch, *, padding: int | None) -> dict[str, npt.NDArray[Any]]:
+    """The inputs of the graph, as `M3Graph` declares them; `padding` is that of `token_numbers`."""
     tokens = len(batch.ids)
     slots = _side_by_side(np.arange(tokens), batch.owners, texts=len(batch), empty=tokens)
     used = np.flatnonzero(batch.pool)
     owners = batch.owners[used]
     return {
         "ids": batch.ids,
-        "positions": batch.positions,
+        "positions": token_numbers(batch.ids, batch.lengths, padding=padding),
         "slots": slots,
         "places": np.flatnonzero(slots.ravel() < tokens),
         "kept": np.flatnonzero(batch.keep),

@@ -48,7 +48,7 @@ def mini(both: Both, mini_folder: Path) -> tuple[M3Model, OnnxNetwork]:
 
 @pytest.fixture(scope="module")
 def texts(multilingual_texts: list[str]) -> list[str]:
-    odd = ["", " \n\t ", "a", "🦆🦆 émoji 👩‍👩‍👧", "x" * 300, "<mask> in the middle", "的" * 50]
+    odd = ["", " \n\t ", "a", "🦆🦆 émoji 👩‍👩‍👧", "x" * 300, "<mask> in the middle", "的" * 50, "a <pad> b <pad>"]
     return [*multilingual_texts[::2], *odd]
 
 
@@ -137,6 +137,6 @@ def test_every_architecture_and_storage(  # noqa: PLR0917 - fixtures and paramet
     AutoModel.from_config(config, add_pooling_layer=False).to(stored).save_pretrained(tmp_path)
     for name, outputs in (("sparse_linear.pt", 1), ("colbert_linear.pt", 16)):
         torch.save(torch.nn.Linear(32, outputs).state_dict(), tmp_path / name)
-    batch = packed(tmp_path, ["Ducks swim.", "", "several ducks " * 80])
+    batch = packed(tmp_path, ["Ducks swim.", "", "several ducks " * 80, "<pad><pad> a <pad> b"])
     assert batch.lengths.max() == 128
     assert worst(both(tmp_path), batch) <= TOLERANCE
