@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from m3rag import __version__
 from m3rag.cli.ask import ask
 from m3rag.cli.chat import chat
 from m3rag.cli.config import config
+from m3rag.cli.console import EXIT_CODES
 from m3rag.cli.demo import demo
 from m3rag.cli.doctor import doctor
 from m3rag.cli.encode import encode
@@ -25,9 +29,28 @@ from m3rag.cli.serve import serve
 from m3rag.cli.show import show
 from m3rag.cli.train import train
 from m3rag.cli.tune import tune
+from m3rag.errors import ConfigurationError
+
+BAD_CONFIGURATION = next(code for kind, code in EXIT_CODES if kind is ConfigurationError)
+
+
+class _Commands(TyperGroup):
+    """A refused value that the environment set is a bad configuration, and no wrong use of the command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            param = getattr(error, "param", None)
+            source = error.ctx.get_parameter_source(param.name) if error.ctx and param and param.name else None
+            if source is not None and source.name == "ENVIRONMENT":
+                error.exit_code = BAD_CONFIGURATION
+            raise
+
 
 app = typer.Typer(
     name="m3rag",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

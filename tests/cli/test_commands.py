@@ -183,6 +183,16 @@ def test_bad_settings_are_exit_code_3(index: Path) -> None:
     assert "did you mean top_k" in result.stderr
 
 
+@pytest.mark.parametrize(("given", "code"), [([], 3), (["-k", "2"], 0), (["-k", "none"], 2)])
+def test_a_bad_variable_is_exit_code_3_unless_an_option_takes_its_place(
+    index: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], code: int
+) -> None:
+    monkeypatch.setenv("M3RAG_TOP_K", "none")
+    result = run("search", "ducks", "-i", "i", *given)
+    assert result.exit_code == code, result.stderr
+    assert ("M3RAG_TOP_K" in result.stderr) == (code > 0)
+
+
 def test_a_locked_index_is_exit_code_4(index: Path) -> None:
     with KnowledgeBase(index) as held:
         assert held.documents()
