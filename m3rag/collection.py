@@ -23,7 +23,7 @@ from m3rag.store.payload import require_storable
 from m3rag.types import LEGS, Chunk, Hit, ModelInfo
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing import Self, Unpack
 
     from m3rag.bm25 import BM25Leg
     from m3rag.encoder.explain import TokenAlignment

@@ -20,7 +20,7 @@ from m3rag.reading.readers import formats_of
 from m3rag.settings import LLMSettings
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from m3rag.ingest import IngestOptions
     from m3rag.reading import Found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +73,7 @@ def tune(
         require_enough(labelled)  # before a model is loaded
         with stage_bars(quiet=quiet, as_json=as_json) as progress:
             result = _learn(kb, labelled, reranker, progress, metric=metric, folds=folds, seed=seed, skip=skip_missing)
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         found = result.settings(date=now, force=force, reranker=reranker or "")
         before = kb.store.settings
         if found and not dry_run:

@@ -18,7 +18,7 @@ from m3rag.encoder.cache_file import damaged, explained, open_file, transaction,
 from m3rag.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 KEYS_PER_QUERY = 250
 TRANSACTION_BYTES = 16 * 2**20  # so that other processes need not wait long

@@ -13,7 +13,7 @@ from m3rag.encoder.inputs import require_texts
 from m3rag.errors import InputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from m3rag.encoder.shared import SharedEncoder
 else:

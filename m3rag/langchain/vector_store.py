@@ -27,7 +27,7 @@ from m3rag.store.protocol import Filter
 from m3rag.types import Hit
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class M3VectorStore(WritableStore):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from m3rag.errors import InputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from m3rag.encoder.protocol import Encoder
     from m3rag.encoder.shared import SharedEncoder

@@ -33,7 +33,7 @@ from m3rag.llama_index.nodes import span_of
 from m3rag.types import Document as M3Document
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class M3NodeParser(NodeParser):

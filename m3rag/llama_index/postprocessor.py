@@ -16,7 +16,7 @@ from m3rag.llama_index.nodes import to_passages
 from m3rag.types import Hit
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from m3rag.encoder.protocol import Encoder
     from m3rag.reranking import Reranker

@@ -27,7 +27,7 @@ from m3rag.output import M3Output
 from m3rag.types import LEGS
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from m3rag.collection import Collection
     from m3rag.store.protocol import Filter

@@ -23,7 +23,7 @@ from m3rag.store.protocol import Store
 from m3rag.types import Hit
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from m3rag.bm25 import BM25Leg
     from m3rag.retrieval.options import SearchOptions

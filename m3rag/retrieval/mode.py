@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from m3rag.errors import ConfigurationError
 from m3rag.legs import require_legs
 from m3rag.types import LEGS, SEARCH_LEGS, Leg, ModelInfo, SearchLeg
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """Which of the three representations, or BM25 beside them, find and order the hits.
 
     A mode is also its string, `Mode.ALL == "all"`, so either can be given wherever one is asked for.

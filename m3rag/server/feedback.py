@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import threading
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Feedback:
         Raises:
             Refused: If the file is full, or cannot be written.
         """
-        at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        at = datetime.now(UTC).isoformat(timespec="seconds")
         line = json.dumps({"at": at, **entry}, ensure_ascii=False).encode() + b"\n"
         try:
             with self._lock:

@@ -194,7 +194,7 @@ def _bounded(receive: Receive, most: int) -> Receive:
             return await receive()
         try:
             message = await asyncio.wait_for(receive(), SILENCE_S)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise HTTPException(408, f"nothing of the request came for {SILENCE_S:g} s") from None
         more = bool(message.get("more_body"))
         if message["type"] == "http.request":

@@ -57,8 +57,10 @@ def serve_stdio(server: MCPServer[Any]) -> None:
 
 
 def _single(error: Exception) -> list[Exception]:
-    """The errors in a group of them, which Python 3.10 does not know."""
-    return [leaf for one in getattr(error, "exceptions", ()) for leaf in _single(one)] or [error]
+    """The errors in a group of them, which may hold groups."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _single(one)]
 
 
 def mcp_server(engine: Engine) -> MCPServer[Any]:

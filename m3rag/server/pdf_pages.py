@@ -103,7 +103,7 @@ async def _in_child(request: dict[str, Any], name: str) -> bytes:
     asked = json.dumps({**request, "memory_bytes": MEMORY_BYTES}).encode()
     try:
         drawn, said = await asyncio.wait_for(child.communicate(asked), SECONDS)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise ReadError(
             f"{name} has a page that took more than {SECONDS:g} s to draw: look at the file itself"
         ) from None

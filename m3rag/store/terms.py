@@ -12,13 +12,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from m3rag.store.protocol import Scalar
 from m3rag.types import Metadata
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(?:Z|([+-])(\d\d):?(\d\d))?)?", re.ASCII
 )
@@ -84,7 +84,7 @@ def time_of(value: object) -> float | None:
         return None
     microsecond = int((fraction or "")[:6].ljust(6, "0"))
     try:
-        local = datetime(year, month, day, hour, minute, second, microsecond, tzinfo=timezone.utc)
+        local = datetime(year, month, day, hour, minute, second, microsecond, tzinfo=UTC)
     except ValueError:  # such as the 30th of February
         return None
     ahead = timedelta(hours=zone_hours, minutes=zone_minutes) * (-1 if sign == "-" else 1)
@@ -95,7 +95,7 @@ def seconds_of(value: date) -> float:
     """The instant of a datetime (without a zone: in UTC) or of a date's midnight, seconds since 1970 in UTC."""
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
-    return ((value if value.utcoffset() is not None else value.replace(tzinfo=timezone.utc)) - _EPOCH).total_seconds()
+    return ((value if value.utcoffset() is not None else value.replace(tzinfo=UTC)) - _EPOCH).total_seconds()
 
 
 def is_unicode(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ KEYS = [
 SCALARS: list[Any] = ["de", "en", "common", "tag 1", "2001", "", 0, 1, 2001, 2.5, 1.0, -1, 2**53 + 1, True, False]
 SCALARS += [datetime(2024, 1, 2), date(2024, 1, 3), "2024-01-02T00:00:00Z"]
 NUMBERS = [-1, 0, 1, 1.5, 2, 3, 2000, 2001, 2002.5, 2**53, 2**80]
-TIMES = [datetime(2024, 1, 1), date(2024, 1, 3), "2024-01-02T12:00:00+02:00", datetime(2024, 1, 4, tzinfo=timezone.utc)]
+TIMES = [datetime(2024, 1, 1), date(2024, 1, 3), "2024-01-02T12:00:00+02:00", datetime(2024, 1, 4, tzinfo=UTC)]
 
 
 def filters() -> st.SearchStrategy[Filter]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -94,7 +94,7 @@ def test_metadata_that_are_not_json_are_named(metadata: dict[str, Any], message:
 
 
 def test_dates_become_text_that_filters_understand() -> None:
-    when = datetime(2024, 1, 2, 3, tzinfo=timezone.utc)
+    when = datetime(2024, 1, 2, 3, tzinfo=UTC)
     chunk = to_chunk(Document(page_content="Ducks.", metadata={"when": when, "days": [date(2024, 1, 2)]}), "c1")
     assert to_document(chunk).metadata == {"when": "2024-01-02T03:00:00+00:00", "days": ["2024-01-02"]}
     assert matches(chunk, {"when": {"$gte": when}, "days": date(2024, 1, 2)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ def chunk(**metadata: Any) -> Chunk:
     return Chunk("c", "doc.md", "text", 0, 4, metadata=metadata)
 
 
-NOON = datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 MEANING: list[tuple[Any, Any, bool]] = [
     # equality: by value and JSON type
