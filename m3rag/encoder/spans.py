@@ -130,7 +130,7 @@ def _by_line(text: str, offsets_of: Callable[[list[str]], Iterable[Offsets]]) ->
     ends = np.maximum.accumulate(np.concatenate([[0], spans[:, 1]]))
     spans[:, 0] = np.maximum(spans[:, 0], ends[:-1])
     spans[:, 1] = np.maximum(spans[:, 1], spans[:, 0])
-    return spans
+    return trim(spans, text)  # what is left of a token may begin with a sign that the tokenizer drops
 
 
 def trim(spans: Spans, text: str) -> Spans:

@@ -54,6 +54,9 @@ def serve_stdio(server: MCPServer[Any]) -> None:
             raise
         # What is still to be written would fail once more when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        told = sys.unraisablehook
+        # So would mcp's own copy of stdout, which Python tells of from 3.13 on.
+        sys.unraisablehook = lambda failed: None if failed.exc_type is BrokenPipeError else told(failed)
 
 
 def _single(error: Exception) -> list[Exception]:

@@ -304,6 +304,8 @@ except IndexLockedError as error:
 """
 
 
+# The client leaves a connection open that it only asks for its threading.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <sqlite3.Connection")
 def test_a_folder_keeps_its_collection(tmp_path: Path, rng: np.random.Generator) -> None:
     example, path = random_document(rng, "a.md", chunks=3), tmp_path / "docs"
     with QdrantStore.create(path, MODEL) as store:
