@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from m3rag import KnowledgeBase
+from m3rag.answering.protocol import Message
 from m3rag.server.connections import config_of
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -31,6 +32,18 @@ def base(path: Path | str, **options: Any) -> KnowledgeBase:
     """An index in a folder, which may not be there yet, without a model and without a person's settings."""
     place = path if isinstance(path, str) else path / "index"
     return KnowledgeBase(place, settings=Settings(index="unused"), **{"encoder": HashEncoder(), **options})
+
+
+class Halved:
+    """A language model of somebody's own, whose reply holds half of a pair of surrogates."""
+
+    name = "halved"
+
+    def stream(self, messages: Sequence[Message]) -> Iterator[str]:
+        yield from ("Ducks ", "\ud83d", " swim [1].")
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        return "".join(self.stream(messages))
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from m3rag.settings import ServeSettings
 from m3rag.testing import HashEncoder
 from m3rag.testing.llm_server import LLMServer
 
-from .serving import base, client_of, filled, serving
+from .serving import Halved, base, client_of, filled, serving
 
 QUESTION = [{"role": "user", "content": "What do ducks eat in ponds?"}]
 
@@ -252,12 +252,11 @@ async def test_a_question_has_an_end(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_half_a_surrogate_pair_of_a_language_model_is_no_error(stream: bool) -> None:
-    with LLMServer("Ducks \ud83d swim [1].") as server, OpenAIChat("any", base_url=server.base_url) as llm:
-        async with client_of(create_app(filled(llm=llm), ServeSettings())) as client:
-            response = await client.post("/v1/chat/completions", json={"messages": QUESTION, "stream": stream})
+async def test_half_a_surrogate_pair_of_a_language_model_is_passed_on(stream: bool) -> None:
+    async with client_of(create_app(filled(llm=Halved()), ServeSettings())) as client:
+        response = await client.post("/v1/chat/completions", json={"messages": QUESTION, "stream": stream})
     assert response.status_code == 200
-    assert "Ducks \ufffd swim" in response.text.replace("\\ufffd", "\ufffd")
+    assert "\\ud83d" in response.text
     assert '"error"' not in response.text
 
 
