@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -39,15 +40,18 @@ def in_reading_order(second: str, first: str) -> str:
 
 def _in_order(line: str, first: str) -> str:
     runs: list[str] = _RUN.findall(line)
-    keys, wanted = [_key(run) for run in runs], [_key(run) for run in _RUN.findall(first)]
+    keys, wanted = [_run_key(run) for run in runs], [_run_key(run) for run in _RUN.findall(first)]
     if sorted(keys) != sorted(wanted) or not keys or wanted.index(keys[0]) <= wanted.index(keys[-1]):
         return line
-    left = list(zip(keys, runs, strict=True))
+    left: dict[str, deque[str]] = defaultdict(deque)
+    for key, run in zip(keys, runs, strict=True):
+        left[key].append(run)
+    return _RUN.sub(lambda found: left[_run_key(found[0])].popleft(), first)
 
-    def taken(key: str) -> str:
-        return left.pop(next(at for at, (other, _) in enumerate(left) if other == key))[1]
 
-    return _RUN.sub(lambda found: taken(_key(found[0])), first)
+def _run_key(run: str) -> str:
+    """A run by its letters where it is written from the right, else as it stands: 12 is not 21."""
+    return _key(run) if is_right_to_left(run) else run
 
 
 def _key(text: str) -> str:

@@ -233,6 +233,10 @@ def test_a_line_stays_where_the_readings_agree_or_cannot_be_compared(second, fir
     assert in_reading_order(second, first) == second
 
 
+def test_numbers_of_the_same_digits_keep_their_places():
+    assert in_reading_order("21 ב 12 א", "א 12 ב 21") == "א 12 ב 21"
+
+
 @pytest.mark.parametrize("turned", [0, 90, 180, 270])
 def test_lines_keep_their_order_however_the_page_is_turned(turned):
     lines = "The first line of the page,\nwhich goes on here\nand there\nuntil it has come to its end."
