@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from m3rag.encoder.batching import Batch, token_numbers
 from m3rag.encoder.checkpoint import HEAD_FILES, Checkpoint
 from m3rag.encoder.mini import HEADS
+from m3rag.encoder.packed_linear import pack_products
 from m3rag.encoder.transformer import Transformer, load_transformer
 from m3rag.encoder.weights import damage_named
 from m3rag.errors import ModelError
@@ -89,8 +90,9 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.devi
     """
     backbone = load_transformer(checkpoint, dtype=dtype, device=device)
     sparse, colbert = load_heads(checkpoint, hidden=backbone.shape.hidden)
-    model = M3Model(backbone, sparse.to(device), colbert.to(device))
-    return model.eval().requires_grad_(False)
+    model = M3Model(backbone, sparse.to(device), colbert.to(device)).eval().requires_grad_(False)
+    pack_products(backbone)
+    return model
 
 
 def load_heads(checkpoint: Checkpoint, *, hidden: int) -> tuple[nn.Linear, nn.Linear]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from m3rag.encoder.batching import token_numbers
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.model import to_device
+from m3rag.encoder.packed_linear import pack_products
 from m3rag.encoder.transformer import MODEL_TYPES, ROBERTA_TYPES, Transformer, load_transformer
 from m3rag.encoder.weights import Weights
 from m3rag.errors import ModelError
@@ -103,6 +104,7 @@ def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
     classifier: Classifier
     if config.get("model_type") in MODEL_TYPES:
         classifier = load_packed(checkpoint, dtype=dtype, device=device)
+        pack_products(classifier.backbone)
     else:
         from m3rag.reranking.padded import load_padded  # noqa: PLC0415 - loads the models of transformers
 
