@@ -8,9 +8,11 @@ encoder). These are the operators that `torch.compile` puts in for a CPU.
 from __future__ import annotations
 
 import platform
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from m3rag.encoder.transformer import Layer, Transformer
 
@@ -21,6 +23,26 @@ FUSED = {
     "relu": ("relu", ""),
 }
 """What oneDNN calls the activations of `transformer.ACTIVATIONS`."""
+
+SIZES = sorted([2**i for i in range(4, 14)] + [3 * 2**i for i in range(3, 12)])
+"""Numbers of tokens that products are made for: 16, 24, 32, ... 6144, 8192. oneDNN keeps what it prepared for each
+number that it meets, up to a thousand of them at most of a megabyte each."""
+
+SMALL, WASTE = 64, 16
+"""So few tokens are filled up to the next size at once, more of them where that takes a sixteenth at most."""
+
+
+@lru_cache(maxsize=4096)
+def blocks(tokens: int) -> tuple[tuple[int, int], ...]:
+    """Cut tokens into parts: (how many, the size that they are filled up to)."""
+    cut = []
+    while tokens:
+        size = next((size for size in SIZES if size >= tokens), SIZES[-1])
+        if size < tokens or (tokens > SMALL and (size - tokens) * WASTE > tokens):
+            size = max(size for size in SIZES if size <= tokens)
+        cut.append((min(size, tokens), size))
+        tokens -= cut[-1][0]
+    return tuple(cut)
 
 
 class PackedLinear(nn.Module):
@@ -40,6 +62,14 @@ class PackedLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """`(tokens, inputs)` to `(tokens, outputs)`."""
+        parts, start = [], 0
+        for tokens, size in blocks(len(states)):
+            part = states[start : start + tokens]
+            parts.append(self._product(F.pad(part, (0, 0, 0, size - tokens)) if size > tokens else part)[:tokens])
+            start += tokens
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else self._product(states)
+
+    def _product(self, states: Tensor) -> Tensor:
         name, form = self.activation
         product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, name, [], form)
         return product

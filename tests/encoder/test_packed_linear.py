@@ -11,7 +11,7 @@ from transformers import AutoModel, XLMRobertaConfig
 
 from m3rag.encoder import packed_linear
 from m3rag.encoder.checkpoint import Checkpoint, Recipe
-from m3rag.encoder.packed_linear import FUSED, PackedLinear, pack_products
+from m3rag.encoder.packed_linear import FUSED, SIZES, PackedLinear, blocks, pack_products
 from m3rag.encoder.transformer import ACTIVATIONS, Transformer, load_transformer
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ needs_packing = pytest.mark.skipif(
 
 
 @needs_packing
-@pytest.mark.parametrize("tokens", [0, 1, 7, 300])
+@pytest.mark.parametrize("tokens", [0, 1, 7, 64, 300, 9000])
 @pytest.mark.parametrize("activation", [None, *FUSED])
 def test_a_packed_product_is_the_product(activation: str | None, tokens: int) -> None:
     torch.manual_seed(0)
@@ -41,6 +41,16 @@ def test_states_that_lie_apart_in_memory_are_multiplied_too() -> None:
     states = torch.randn(6, 9).T
     with torch.inference_mode():
         assert torch.allclose(PackedLinear(linear)(states), linear(states), atol=1e-6)
+
+
+def test_products_are_made_for_few_numbers_of_tokens_and_little_in_vain() -> None:
+    for tokens in range(20_000):
+        cut = blocks(tokens)
+        assert sum(part for part, _ in cut) == tokens
+        assert {size for _, size in cut} <= set(SIZES)
+        assert all(0 < part <= size for part, size in cut)
+        filled = sum(size for _, size in cut)
+        assert filled <= tokens * (1 + 1 / 16) or filled - tokens < 16
 
 
 def test_every_activation_of_the_network_has_its_packed_form() -> None:
