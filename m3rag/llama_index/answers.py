@@ -23,7 +23,7 @@ from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.llama_index.nodes import to_passages, to_scored_node
-from m3rag.llama_index.search import Search, require_positive
+from m3rag.llama_index.search import Search, require_positive, require_usable
 from m3rag.llama_index.spans import open_span
 from m3rag.retrieval import SearchOptions
 from m3rag.types import Answer, Hit
@@ -61,6 +61,7 @@ class Answers:
         if unknown:
             raise InputError(f"unknown option {unknown[0]!r}: an engine takes {', '.join(sorted(_OPTIONS))}")
         require_positive("k", self.options.get("k"))
+        require_usable(self._searching())
         self._condition()  # what is wrong with the filters is said now
 
     @property
@@ -75,11 +76,16 @@ class Answers:
         return standalone(self.llm, question, history)
 
     @dispatcher.span
-    def retrieve(self, question: str) -> list[Hit]:
-        """The passages that an answer is made from."""
+    def retrieve(self, question: str, strings: Sequence[str] | None = None) -> list[Hit]:
+        """The passages that an answer is made from.
+
+        Args:
+            question: What is answered.
+            strings: Are searched for together in place of the question, such as a hypothetical answer.
+        """
         dispatcher.event(RetrievalStartEvent(str_or_query_bundle=question))
         with self.callback_manager.event(CBEventType.RETRIEVE, payload={EventPayload.QUERY_STR: question}) as event:
-            hits = self._passages(question)
+            hits = self._passages("\n".join(strings or [question]))
             nodes = nodes_of(hits)
             event.on_end(payload={EventPayload.NODES: nodes})
         dispatcher.event(RetrievalEndEvent(str_or_query_bundle=question, nodes=nodes))
@@ -87,7 +93,7 @@ class Answers:
 
     def _passages(self, question: str) -> list[Hit]:
         kb, condition = self.knowledge_base, self._condition()
-        options = {key: value for key, value in self.options.items() if key != "filters"}
+        options = self._searching()
         if self.llm is None and condition.exact:
             return kb.passages(question, **options, filter=condition.filter or None)
         if options.get("k") is None:
@@ -148,6 +154,9 @@ class Answers:
                 dispatcher.event(SynthesizeEndEvent(query=question, response=response_of(answer)))
 
             yield told
+
+    def _searching(self) -> dict[str, Any]:
+        return {key: value for key, value in self.options.items() if key != "filters"}
 
     def _condition(self) -> Any:
         return condition_of(self.options.get("filters"))

@@ -56,6 +56,7 @@ def create_chat_engine(
 
     Raises:
         InputError: If an argument cannot be used.
+        ConfigurationError: If mode, weights or fusion are unknown, or do not go together.
     """
     model = None if llm is None else LlamaIndexLLM(llm)
     answers = Answers(knowledge_base, model, options, callback_manager or CallbackManager([]))

@@ -126,8 +126,9 @@ def _passage(node: BaseNode) -> Chunk:
 def to_node(chunk: Chunk) -> BaseNode:
     """A chunk as a node: the one that came in, or for a chunk of another origin a TextNode.
 
-    A TextNode, IndexNode, ImageNode or Node comes back equal to what it was. A Document, or a node of a class of your
-    own, comes back as a TextNode, as from LlamaIndex's own stores: without the fields that a TextNode has not.
+    A TextNode, IndexNode, ImageNode or Node comes back equal to what it was, but for the bytes in a Node's resources,
+    which LlamaIndex writes nowhere: keep those at a `path` or `url`. A Document, or a node of a class of your own,
+    comes back as a TextNode, as from LlamaIndex's own stores: without the fields that a TextNode has not.
 
     The metadata of a chunk of another origin are its own and `document_id`, `headings` and `page` (from 1; left out
     for formats without pages); its SOURCE is the document, `start_char_idx` and `end_char_idx` are its place there.

@@ -50,6 +50,7 @@ def create_query_engine(
 
     Raises:
         InputError: If an argument cannot be used.
+        ConfigurationError: If mode, weights or fusion are unknown, or do not go together.
     """
     model = None if llm is None else LlamaIndexLLM(llm)
     callbacks = callback_manager or CallbackManager([])
@@ -65,8 +66,9 @@ class M3QueryEngine(BaseQueryEngine):
     and `answer`. A streamed response gives the text as the model writes it, and has these when it has been read
     to its end: `answer` is then the text with its marks checked.
 
-    Its stages may be called one by one: `synthesize` takes what `retrieve` gave, or nodes of another origin. Where
-    there is no index, a question raises IndexMissingError, as `KnowledgeBase.ask` does.
+    Where a query bundle brings its own strings to embed (HyDE does), these are searched for together, and the question
+    is answered. Its stages may be called one by one: `synthesize` takes what `retrieve` gave, or nodes of another
+    origin. Where there is no index, a question raises IndexMissingError, as `KnowledgeBase.ask` does.
     """
 
     def __init__(self, answers: Answers, *, streaming: bool = False) -> None:
@@ -76,7 +78,7 @@ class M3QueryEngine(BaseQueryEngine):
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The passages that an answer would be made from."""
-        return nodes_of(self._answers.retrieve(query_bundle.query_str))
+        return nodes_of(self._answers.retrieve(query_bundle.query_str, query_bundle.custom_embedding_strs))
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """As `retrieve`, on a thread."""
@@ -117,7 +119,7 @@ class M3QueryEngine(BaseQueryEngine):
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         question = query_bundle.query_str
         with self._told(question) as event:
-            hits = self._answers.retrieve(question)
+            hits = self._answers.retrieve(question, query_bundle.custom_embedding_strs)
             response = self._response(question, hits, nodes_of(hits))
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
@@ -140,7 +142,7 @@ class M3QueryEngine(BaseQueryEngine):
         if not self._streaming:
             return await asyncio.to_thread(self._query, query_bundle)
         with self._told(question) as event:
-            hits = await asyncio.to_thread(self._answers.retrieve, question)
+            hits = await asyncio.to_thread(self._answers.retrieve, question, query_bundle.custom_embedding_strs)
             response = self._astreamed(question, hits, nodes_of(hits))
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response

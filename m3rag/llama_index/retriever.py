@@ -11,13 +11,14 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.nodes import to_scored_node
-from m3rag.llama_index.search import Search, require_positive
+from m3rag.llama_index.search import Search, require_positive, require_usable
 from m3rag.retrieval import SearchOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama_index.core.callbacks import CallbackManager
+    from llama_index.core.schema import IndexNode
     from llama_index.core.vector_stores import MetadataFilters
 
     from m3rag.collection import Collection
@@ -70,6 +71,9 @@ class M3Retriever(BaseRetriever):
         similarity_top_k: Most nodes to give; None for the setting.
         filters: Conditions on the chunks' metadata: LlamaIndex's MetadataFilters, or a dict, see `m3rag.store.Filter`.
         callback_manager: As for every retriever of LlamaIndex.
+        object_map: What stands behind an IndexNode that is found, by its `index_id`: a node, a retriever or a query
+            engine, which is asked the same question and whose answer takes the node's place.
+        objects: IndexNodes that have it as their `obj`, instead of `object_map`.
         verbose: As for every retriever of LlamaIndex.
         **options: As for a search, see `m3rag.retrieval.SearchOptions`: `mode` (`dense`, `lexical`, `colbert`,
             `dense+lexical`, `all`, `bm25` or `dense+bm25`), `weights` or `alpha`, `fusion`, `rrf_k`,
@@ -77,6 +81,7 @@ class M3Retriever(BaseRetriever):
 
     Raises:
         InputError: If an argument cannot be used.
+        ConfigurationError: If mode, weights or fusion are unknown, or do not go together.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class M3Retriever(BaseRetriever):
         similarity_top_k: int | None = 10,
         filters: MetadataFilters | Filter | None = None,
         callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
         verbose: bool = False,
         **options: Any,
     ) -> None:
@@ -99,7 +106,8 @@ class M3Retriever(BaseRetriever):
             raise InputError(
                 f"unknown option {unknown[0]!r}: M3Retriever takes similarity_top_k, filters, {', '.join(_OPTIONS)}"
             )
-        super().__init__(callback_manager=callback_manager, verbose=verbose)
+        require_usable(options)
+        super().__init__(callback_manager=callback_manager, object_map=object_map, objects=objects, verbose=verbose)
         self._knowledge_base = knowledge_base
         self._condition = condition_of(filters)
         self._options: dict[str, Any] = {"k": similarity_top_k, **options}

@@ -16,7 +16,7 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
 from m3rag import KnowledgeBase
 from m3rag.answering.protocol import NO_ANSWER_TEXT
-from m3rag.errors import IndexMissingError, InputError
+from m3rag.errors import ConfigurationError, IndexMissingError, InputError
 from m3rag.llama_index import create_chat_engine, create_query_engine
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
@@ -196,6 +196,23 @@ def test_options_of_the_search_count(kb: KnowledgeBase, scripted: Callable[..., 
     assert {node.metadata["document_id"] for node in engine.query("ducks swim?").source_nodes} <= {"b.txt", "c.txt"}
 
 
+@pytest.mark.parametrize("llm", [True, False])
+def test_the_strings_of_a_transformed_query_are_searched_for(
+    kb: KnowledgeBase, scripted: Callable[..., Any], llm: bool
+) -> None:
+    model = scripted("South [1].") if llm else None
+    asked = QueryBundle("Where to?", custom_embedding_strs=["Geese fly south in autumn."])
+    engine = create_query_engine(kb, model, k=1)
+    streaming = create_query_engine(kb, model, k=1, streaming=True)
+    found = [engine.retrieve(asked)]
+    found += [response.source_nodes for response in (engine.query(asked), asyncio.run(engine.aquery(asked)))]
+    found += [response.source_nodes for response in (streaming.query(asked), asyncio.run(streaming.aquery(asked)))]
+    assert [[node.node_id for node in nodes] for nodes in found] == [["c.txt#1"]] * 5
+    if model is not None:
+        assert "Where to?" in model.prompts[0]
+        assert model.prompts[0].count("Geese fly south") == 1  # the passage: the strings are for the search alone
+
+
 def test_stages_are_seen(kb: KnowledgeBase) -> None:
     handler = LlamaDebugHandler(print_trace_on_end=False)
     engine = create_query_engine(kb, MockLLM(), callback_manager=CallbackManager([handler]))
@@ -233,13 +250,16 @@ def test_a_stream_that_is_left_ends_its_stage_where_it_began(kb: KnowledgeBase, 
         ({"filter": {"kind": "txt"}}, "unknown option 'filter': an engine takes .*filters"),
         ({"k": 0}, "k must be a whole number from 1, got 0"),
         ({"k": "3"}, "k must be a whole number from 1, got '3'"),
+        ({"score_threshold": "high"}, "score_threshold must be a number, got 'high'"),
+        ({"mode": "best"}, "unknown mode 'best': choose one of dense, "),
+        ({"mode": "dense", "alpha": 0.5}, "alpha weighs a dense against a keyword leg, which mode 'dense' does not"),
     ],
 )
 def test_an_option_that_is_none_is_named_when_an_engine_is_made(
     kb: KnowledgeBase, options: dict[str, Any], said: str
 ) -> None:
     for create in (create_query_engine, create_chat_engine):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises((InputError, ConfigurationError), match=said):
             create(kb, **options)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
+from llama_index.core.schema import IndexNode, MetadataMode, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, VectorStoreQuery
 
 from m3rag import Chunk, Hit, KnowledgeBase
@@ -187,6 +188,18 @@ def test_the_strings_of_a_transformed_query_are_searched_for() -> None:
     assert double.asked[0]["query"] == "Ducks swim.\nwhat?"
 
 
+@pytest.mark.parametrize("given", ["object_map", "objects"])
+def test_what_stands_behind_an_index_node_takes_its_place(given: str) -> None:
+    behind = M3Retriever(Double(a_hit(id="behind")))
+    objects = {"object_map": {"birds": behind}, "objects": [IndexNode(index_id="birds", text="", obj=behind)]}
+    with Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection:
+        M3VectorStore(collection).add([IndexNode(index_id="birds", text="Of birds.", id_="n")])
+        retriever = M3Retriever(collection, **{given: objects[given]})
+        assert [found.node_id for found in retriever.retrieve("birds")] == ["behind"]
+        assert [found.node_id for found in asyncio.run(retriever.aretrieve("birds"))] == ["behind"]
+        assert [found.node_id for found in M3Retriever(collection).retrieve("birds")] == ["n"]
+
+
 def test_the_node_is_a_new_object_with_the_metadata_of_the_chunk() -> None:
     hit = a_hit(page=3, metadata={"tags": ["a"], "scores": "mine"})
     (found,) = M3Retriever(Double(hit)).retrieve("q")
@@ -216,8 +229,11 @@ def test_scores_are_shown_to_no_model(mode: MetadataMode) -> None:
         ({"similarity_top_k": 0}, "similarity_top_k must be a whole number from 1, got 0"),
         ({"filters": ["a.pdf"]}, "filters is a list, must be LlamaIndex's MetadataFilters, or a dict such as"),
         ({"explain": True}, "unknown option 'explain': M3Retriever takes similarity_top_k, filters, alpha, "),
+        ({"score_threshold": "high"}, "score_threshold must be a number, got 'high'"),
+        ({"mode": "best"}, "unknown mode 'best': choose one of dense, "),
+        ({"mode": "dense", "alpha": 0.5}, "alpha weighs a dense against a keyword leg, which mode 'dense' does not"),
     ],
 )
 def test_what_cannot_be_used_is_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, ConfigurationError), match=message):
         M3Retriever(**{"knowledge_base": Double(a_hit())} | arguments)
