@@ -31,8 +31,9 @@ def normalize(text: str, *, lang: str = "en") -> str:
 
     Args:
         text: An answer.
-        lang: Whose articles to remove (en, de, es); other languages keep every word.
+        lang: Whose articles to remove (en, de, es, be it of a region as en-GB); other languages keep every word.
     """
+    lang = lang.lower().replace("_", "-").partition("-")[0]
     text = "".join(character for character in text.lower() if not _is_punctuation(character))
     if lang in ARTICLES:
         text = re.sub(rf"\b({ARTICLES[lang]})\b", " ", text)

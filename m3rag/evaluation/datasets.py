@@ -159,8 +159,10 @@ def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str])
         if at == 0 and parts[-1] == "score":
             continue
         try:
-            query_id, passage_id, gain = parts[0], parts[1], int(parts[2])
-        except (IndexError, ValueError):
+            # More columns are another form: of TREC's four the second would pass for the passage.
+            query_id, passage_id, score = parts
+            gain = int(score)
+        except ValueError:
             raise InputError(
                 f"{where}: expected query id, passage id and a whole number between tabs, got {line[:80]!r}"
             ) from None

@@ -73,6 +73,21 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         dist.all_reduce(parameter.grad)
 
 
+def stacked(value: Tensor, device: torch.device) -> Tensor:
+    """The tensors of all workers, of one shape, under each other on the CPU: `(workers, *shape)`.
+
+    Args:
+        value: This worker's.
+        device: Where the workers' group can exchange it.
+    """
+    if not is_distributed():
+        return value.cpu()[None]
+    own = value.to(device)
+    found = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(found, own)
+    return torch.stack(found).cpu()
+
+
 def total(value: Tensor) -> Tensor:
     """The sum over all workers, without a gradient."""
     summed = value.detach().clone()

@@ -21,6 +21,9 @@ from m3rag.types import Chunk
 
 IDENTITY = "run.json"
 
+SINGLE = "mined.jsonl"
+"""The output of a single file, whose own name may be any, that of `IDENTITY` too."""
+
 SCANNED = 1024
 """Passages read together when they are hashed."""
 
@@ -69,7 +72,7 @@ def mine_files(
     _take_up(work, _identity(files, retriever, wanted, teacher_name))
     done, report = 0, MiningReport(0, 0, 0)
     for file in files:
-        target = work / file.name
+        target = work / (file.name if data.is_dir() else SINGLE)
         if not target.is_file():
             for count in _mine_file(file, target, retriever, wanted, teacher):
                 if on_progress is not None:
@@ -82,7 +85,7 @@ def mine_files(
         work.rename(out)
         (out / IDENTITY).unlink()  # not before: without it another run would take these files for its own
     else:
-        (work / data.name).replace(out)
+        (work / SINGLE).replace(out)
         shutil.rmtree(work)
     return report
 

@@ -119,7 +119,7 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * rate_share(step, len(plan), warmup=settings.warmup)
             loss = self._step(epoch, batch, optimizer)
-            if step % settings.save_every == 0 and distributed.rank() == 0:
+            if step % settings.save_every == 0:
                 seconds = time.monotonic() - self.started
                 save_state(self.work, self.trainee, optimizer, step=step, seconds=seconds, identity=self.identity)
             yield self._report(step, len(plan), loss)

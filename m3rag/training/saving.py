@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from m3rag.encoder.mini import HEADS, RECIPE
 from m3rag.encoder.transformer import Transformer
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import InputError
+from m3rag.evaluation.report import require_writable
 from m3rag.training.backbone import Subject, merged_backbone
 from m3rag.training.trainee import Trainee
 
@@ -33,15 +36,29 @@ TOKENIZER_FILES = (
 
 
 def require_free(folder: Path) -> None:
-    """Refuse an output folder that holds something.
+    """Refuse an output folder that holds something, or that could not be written when all is done.
 
     Raises:
-        InputError: If it does, or is a file.
+        InputError: If it does, is a file, or cannot be made or written.
     """
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists():
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is there already and nothing is overwritten: give another --out, or remove it")
+    require_writable(folder.parent)  # where the folder is made, and its work before it
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say of what goes wrong in writing where it did.
+
+    Raises:
+        InputError: If the disk is full, or cannot be written for another reason.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} cannot be written ({error}): make room on its disk and start again, or give another --out"
+        ) from error
 
 
 def publish(write: Callable[[Path], None], folder: Path, *, work: Path, record: dict[str, Any]) -> None:
@@ -54,16 +71,17 @@ def publish(write: Callable[[Path], None], folder: Path, *, work: Path, record: 
         record: What made it, for `training.json`.
 
     Raises:
-        InputError: If the folder holds something.
+        InputError: If the folder holds something, or cannot be written.
     """
     require_free(folder)
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed while it wrote
-    work.mkdir(parents=True)
-    write(work)
-    write_json(work / RECORD, record)
-    if folder.is_dir():
-        folder.rmdir()  # an empty folder can be renamed over on POSIX only
-    work.rename(folder)
+    with writing(work):
+        work.mkdir(parents=True)
+        write(work)
+        write_json(work / RECORD, record)
+        if folder.is_dir():
+            folder.rmdir()  # an empty folder can be renamed over on POSIX only
+        work.rename(folder)
 
 
 def write_model(trainee: Trainee, folder: Path, *, merge: float = 1.0) -> None:
@@ -119,7 +137,8 @@ def _write_heads(trainee: Trainee, folder: Path) -> None:
         _save(both, folder / HEADS)
         return
     for file in HEAD_FILES:
-        torch.save(state_of(heads[Path(file).stem]), folder / file)
+        with (folder / file).open("wb") as opened:  # by its name torch would hide why it cannot be written
+            torch.save(state_of(heads[Path(file).stem]), opened)
 
 
 def state_of(head: nn.Linear) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from m3rag.errors import ConfigurationError, ModelError
+from m3rag.training import distributed
 from m3rag.training.backbone import Subject
+from m3rag.training.saving import writing
 
 STATE_FILE = "state.pt"
 
@@ -33,7 +35,7 @@ class Identity:
 def save_state(
     folder: Path, trainee: Subject, optimizer: torch.optim.Optimizer, *, step: int, seconds: float, identity: Identity
 ) -> None:
-    """Write the state in place of the one before, in one atomic rename.
+    """Write the state in place of the one before, in one atomic rename; every worker calls it, the first writes.
 
     Args:
         folder: The run's working folder.
@@ -42,23 +44,33 @@ def save_state(
         step: Steps done.
         seconds: Time they took.
         identity: Of the run.
+
+    Raises:
+        InputError: If the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    on_gpu = trainee.device.type == "cuda"
+    # Each worker draws its own dropout.
+    rng = distributed.stacked(torch.get_rng_state(), trainee.device)
+    cuda_rng = distributed.stacked(torch.cuda.get_rng_state(trainee.device), trainee.device) if on_gpu else None
+    if distributed.rank() != 0:
+        return
     state = {
         "identity": json.dumps(identity.described, sort_keys=True),
         "step": step,
         "seconds": seconds,
         "weights": {name: parameter.detach().cpu() for name, parameter in trainee.trained.items()},
         "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(trainee.device) if trainee.device.type == "cuda" else None,
+        "rng": rng,
+        "cuda_rng": cuda_rng,
     }
     part = folder / f"{STATE_FILE}.part"
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / STATE_FILE)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / STATE_FILE)
 
 
 def load_state(
@@ -94,7 +106,7 @@ def load_state(
         for name, parameter in trainee.trained.items():
             parameter.copy_(weights[name])
     optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
+    torch.set_rng_state(state["rng"][distributed.rank()].clone())  # torch reads past a view
     if state["cuda_rng"] is not None and trainee.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_rng"], trainee.device)
+        torch.cuda.set_rng_state(state["cuda_rng"][distributed.rank()].clone(), trainee.device)
     return int(state["step"]), float(state["seconds"])

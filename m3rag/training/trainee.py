@@ -45,10 +45,15 @@ class Trainee:
 
     def pack(self, texts: Sequence[str], role: Role) -> Batch:
         """The tokens that the network sees of some texts, as `M3Encoder` gives it."""
-        recipe = self.checkpoint.recipe
-        prefix = recipe.query_prefix if role == "query" else recipe.document_prefix
+        prefix = self.prefix(role)
         ids, _ = self.tokenizer.encode(texts, prefix=prefix, max_length=self.lengths[role])
-        return pack(ids, dropped=1 + self.tokenizer.prefix_length(prefix), pooling=recipe.pooling)
+        dropped = 1 + self.tokenizer.prefix_length(prefix)
+        return pack(ids, dropped=dropped, pooling=self.checkpoint.recipe.pooling)
+
+    def prefix(self, role: Role) -> str:
+        """What the checkpoint wants before a text."""
+        recipe = self.checkpoint.recipe
+        return recipe.query_prefix if role == "query" else recipe.document_prefix
 
     def represent(self, batch: Batch) -> Texts:
         """One forward pass, whose numbers are those of `M3Encoder`."""
@@ -98,11 +103,16 @@ def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device)
     colbert.requires_grad_(True)
     known = min(checkpoint.recipe.max_length or limit, limit)
     lengths: dict[Role, int] = {"query": settings.query_length or known, "document": settings.passage_length or known}
-    for role, length in lengths.items():
-        if not SPECIALS < length <= limit:
-            raise ConfigurationError(f"the {role}'s length {length} is out of range: choose {SPECIALS + 1} to {limit}")
     tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
-    return Trainee(checkpoint, tokenizer, network, device, lengths)
+    trainee = Trainee(checkpoint, tokenizer, network, device, lengths)
+    for role, length in lengths.items():
+        # A text of which nothing is left but its prefix has no token to score.
+        least = SPECIALS + tokenizer.prefix_length(trainee.prefix(role)) + 1
+        if not least <= length <= limit:
+            raise ConfigurationError(
+                f"the {role}'s length {length} is out of range: choose {least} to {limit}, prefix and specials included"
+            )
+    return trainee
 
 
 def start_heads(network: M3Model, states: Tensor) -> None:

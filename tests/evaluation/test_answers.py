@@ -87,3 +87,12 @@ def test_refusing_is_right_only_where_there_is_no_answer() -> None:
     # As the SQuAD script: an answer that normalises to nothing is no answer.
     assert (exact_match("", ["the"]), f1("", ["..."])) == (1, 1)
     assert exact_match("", ["the", "ducks"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("lang", "text"), [("en-GB", "the cat"), ("EN", "a cat"), ("de_AT", "die cat"), ("es-419", "la cat")]
+)
+def test_articles_are_those_of_a_language_in_every_region(lang: str, text: str) -> None:
+    assert exact_match(text, ["cat"], lang=lang) == 1
+    assert f1(text, ["cat"], lang=lang) == 1
+    assert exact_match(text, ["cat"], lang="fr-CA") == 0

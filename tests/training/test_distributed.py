@@ -65,3 +65,48 @@ def test_two_workers_take_the_steps_of_one(small_checkpoint: Path, examples: lis
     apart = {n: float((alone[n] - both[n]).abs().max()) for n in alone if not n.endswith("key.bias")}
     assert far > 1e-3
     assert max(apart.values()) < 1e-5, apart
+
+
+RESUMED = """
+import json, sys
+from pathlib import Path
+import torch
+from m3rag.training.settings import TrainingSettings
+from m3rag.training.trainer import train
+from m3rag.training.workers import workers
+
+class StoppedError(Exception):
+    pass
+
+def stop(report):
+    if report.step == 2:
+        raise StoppedError
+
+torch.set_num_threads(1)
+data, base, folder, settings = sys.argv[1:]
+settings = TrainingSettings(**json.loads(settings))
+with workers("cpu") as (_, device):
+    for name, on_progress in (("whole", None), ("stopped", stop), ("stopped", None)):
+        try:
+            train(Path(data), base, Path(folder, name), settings=settings, device=device, on_progress=on_progress)
+        except StoppedError:
+            pass
+        torch.distributed.barrier()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
+def test_two_workers_go_on_with_the_dropout_of_each(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    data, script = tmp_path / "birds.jsonl", tmp_path / "worker.py"
+    rows = [{"query": e.query, "pos": e.positives, "neg": e.negatives} for e in examples[:27]]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    script.write_text(RESUMED, encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    options = json.dumps({**OPTIONS, "dropout": 0.3, "save_every": 2})
+    arguments = [str(data), str(small_checkpoint), str(tmp_path), options]
+    done = subprocess.run([*launcher, *arguments], check=False, timeout=250, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert [name for name in whole if not torch.equal(whole[name], stopped[name])] == []

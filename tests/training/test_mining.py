@@ -200,6 +200,12 @@ def test_one_file_becomes_one_file(retriever: HybridRetriever, tmp_path: Path) -
         mine_files(data / "a.jsonl", out, retriever)
 
 
+def test_the_file_may_be_called_as_the_run_calls_its_own(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = (questions(tmp_path / "d", 3) / "a.jsonl").rename(tmp_path / "run.json")
+    assert mine_files(data, tmp_path / "mined.jsonl", retriever).examples == 3
+    assert [e.query for e in load_examples(tmp_path / "mined.jsonl")] == [e.query for e in load_examples(data)]
+
+
 def test_a_bad_line_is_told_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"query": "q", "pos": ["p"]}\nno', encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.jsonl:2"):

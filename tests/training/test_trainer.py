@@ -326,6 +326,49 @@ def test_what_does_not_fit_the_model_or_the_data_is_refused(
         train(examples[:1], str(small_checkpoint), tmp_path / "m", device="cpu")
 
 
+@pytest.mark.parametrize("changes", [{"query_length": 3}, {"passage_length": 3}])
+def test_a_length_that_holds_the_prefix_alone_is_refused(
+    small_mini: Path, examples: list[Example], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    settings = TrainingSettings(**{**QUICK, **changes})
+    with pytest.raises(ConfigurationError, match="length 3 is out of range: choose 4 to 64, prefix and specials"):
+        train(examples, small_mini, tmp_path / "m", settings=settings, device="cpu")
+    shortest = TrainingSettings(**{**QUICK, **dict.fromkeys(changes, 4)})
+    assert train(examples, small_mini, tmp_path / "m", settings=shortest, device="cpu").is_dir()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_a_step(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is a file: give another folder"):
+        train(examples, small_checkpoint, tmp_path / "file" / "m", device="cpu", on_progress=stopped_at(0))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of a file's size")
+@pytest.mark.parametrize("save_every", [1, 100])
+def test_a_full_disk_is_named(data: Path, small_checkpoint: Path, tmp_path: Path, save_every: int) -> None:
+    options = json.dumps({**QUICK, "save_every": save_every})
+    code = (
+        "import json, resource, sys; from pathlib import Path\n"
+        "from m3rag.errors import InputError\n"
+        "from m3rag.training import TrainingSettings, train\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "data, base, out, options = sys.argv[1:]\n"
+        "try:\n"
+        "    train(Path(data), base, Path(out), settings=TrainingSettings(**json.loads(options)), device='cpu')\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    arguments = [str(data), str(small_checkpoint), str(tmp_path / "m"), options]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=200, capture_output=True)
+    told = done.stdout.decode()
+    assert "m.training" in told, done.stderr
+    assert "cannot be written" in told
+    assert "make room on its disk and start again" in told
+    assert not (tmp_path / "m").exists()
+
+
 def test_lora_without_peft_names_the_extra(
     small_checkpoint: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
