@@ -236,7 +236,8 @@ class HybridRetriever:
         hits = chosen(self.store, question.text, found, search)
         while len(hits) < search.k and (full := _full(hits, search)):
             # Chunks of a few documents may have taken all places: look once more, beside these documents.
-            rest = {"$and": [search.filter or {}, {DOCUMENT_ID: {"$nin": full}}]}
+            given = search.filter or {}
+            rest = {**given, "$and": [*given.get("$and", ()), {DOCUMENT_ID: {"$nin": full}}]}  # no level deeper
             found = found.united(stages.scored(question, replace(search, filter=rest)))
             before, hits = len(hits), chosen(self.store, question.text, found, search)
             if len(hits) <= before:

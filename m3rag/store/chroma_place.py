@@ -58,6 +58,7 @@ class Place:
 
         Raises:
             IndexLockedError: If another process, or another store of this one, has the collection.
+            StoreError: If a folder cannot be made, or nothing may be written there.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +78,13 @@ class Place:
             raise IndexLockedError(
                 f"the index at {self.folder} is in use by another process, or by another store of this one: "
                 f"close it (or stop that process) and try again"
+            ) from error
+        except OSError as error:
+            held.close()
+            raise StoreError(
+                f"the index at {self.folder} cannot be opened ({error}): this user needs write permission on "
+                f"{self._where if self.is_folder else self.folder} and all in it, since it is locked to be read, too; "
+                "give it that, or copy the folder to where you may write"
             ) from error
         except BaseException:
             held.close()

@@ -118,8 +118,10 @@ class EdgeChanges:
                 points.append(chunk_point(payload, output[i], revision=revision(record.id, record.version)))
             try:
                 self._engine.upsert(points)
-            finally:
                 self.settle(changed)
+            except BaseException:  # such as a Ctrl-C, also one while it settled
+                self.settle(changed)
+                raise
 
     def delete_chunks(self, chunk_ids: Sequence[str]) -> int:
         """See `Store.delete_chunks`."""
@@ -152,8 +154,10 @@ class EdgeChanges:
         try:
             self._engine.upsert([pending_point(id_) for id_ in changed])
             self._engine.delete(ids)
-        finally:
             self.settle(changed)
+        except BaseException:  # as in `_upsert_few`
+            self.settle(changed)
+            raise
 
     def settle(self, document_ids: Iterable[str]) -> None:
         """Make documents' chunks those of their records (none without one), the records' counts true, all done."""

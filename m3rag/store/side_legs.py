@@ -146,8 +146,8 @@ class SideLegs:
         view, model = self._view, self.manifest.model
         with self.file.writing() as connection:
             added = load_segment(connection, model, self.file, live=False)
-        changed = view.changed(removed=removed, added=added)
-        with self.file.writing(committing=self._showing(changed)) as connection:
+        changed, revision = view.changed(removed=removed, added=added), uuid.uuid4().hex
+        with self.file.writing(committing=self._showing(changed, revision)) as connection:
             rows = view.rows[removed].tolist()
             touched = {*_documents_of(connection, rows), *_staged_documents(connection)}
             _delete(connection, rows)
@@ -158,18 +158,25 @@ class SideLegs:
             for document_id in sorted(touched - {put.id if put else None} - set(dropped)):
                 _recount(connection, document_id, keep_version=keep_versions)
             connection.execute("DELETE FROM marked")
-            revision = uuid.uuid4().hex
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
+
+    @contextmanager
+    def _showing(self, view: View, revision: str) -> Iterator[None]:
+        # No reader may see the file of one moment with the view of another.
+        with self._lock:
+            try:
+                yield
+                self._show(view, revision)
+            except BaseException:  # a Ctrl-C while the file was put on disk comes when it is committed
+                if self.file.has_committed("revision", revision):
+                    self._show(view, revision)
+                raise
+
+    def _show(self, view: View, revision: str) -> None:
+        self._view = view
         # After the view: who reads the old revision with new chunks looks again, the reverse would not.
         self.meta["revision"] = revision
         self.marked = frozenset()
-
-    @contextmanager
-    def _showing(self, view: View) -> Iterator[None]:
-        # No reader may see the file of one moment with the view of another.
-        with self._lock:
-            yield
-            self._view = view
 
     def close(self) -> None:
         """Close the file; closing twice is not an error."""

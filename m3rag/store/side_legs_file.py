@@ -69,35 +69,57 @@ class SideFile:
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, str]) -> None:
-        """Write an empty file, wholly or not at all."""
+        """Write an empty file, wholly or not at all.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
         partial = path.with_name(f"{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        connection = sqlite3.connect(partial, isolation_level=None)
         try:
-            connection.executescript(f"BEGIN; {SCHEMA}")
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-        partial.replace(path)
-        if os.name != "nt":  # Windows cannot open a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            partial.unlink(missing_ok=True)
+            connection = sqlite3.connect(partial, isolation_level=None)
+            try:
+                connection.executescript(f"BEGIN; {SCHEMA}")
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+            partial.replace(path)
+            if os.name != "nt":  # Windows cannot open a folder
+                folder = os.open(path.parent, os.O_RDONLY)
+                os.fsync(folder)
+                os.close(folder)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StoreError(
+                f"no index can be made at {path} ({error}): check that its folder may be written to, and that its disk "
+                "has room"
+            ) from error
 
     @contextmanager
     def writing(self, *, committing: AbstractContextManager[None] | None = None) -> Iterator[sqlite3.Connection]:
         """A transaction: committed at the end (within `committing`), rolled back on any error."""
         with self.named_errors():
             self.require_open()
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._roll_back()  # what a Ctrl-C left open
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 with committing or nullcontext():
                     self._writer.execute("COMMIT")
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                self._roll_back()
                 raise
+
+    def has_committed(self, key: str, value: str) -> bool:
+        """Whether a key of the table `meta` has this value, and not by a transaction that is still open."""
+        if self._writer.in_transaction:
+            return False
+        found = self._writer.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return bool(found == (value,))
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:  # a Ctrl-C may also come right after the commit
+            self._writer.execute("ROLLBACK")
 
     def begin_reading(self) -> sqlite3.Connection:
         """A connection that sees the file as it is now, until `end_reading`."""

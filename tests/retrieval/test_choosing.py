@@ -14,6 +14,7 @@ from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever, Mode, group_by_document
 from m3rag.retrieval.fusion import minmax, zscore
 from m3rag.scoring import Weights
+from m3rag.store.filters import MAX_DEPTH
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
@@ -261,6 +262,15 @@ def test_grouping_ends_where_there_is_no_more(crowded: HybridRetriever) -> None:
     best = search()[0].score
     assert [hit.score for hit in search(score_threshold=best)] == [best]
     assert search(score_threshold=best + 1) == []
+
+
+def test_grouping_takes_filters_as_deep_as_there_are(crowded: HybridRetriever) -> None:
+    deepest: dict[str, Any] = {"n": {"$lt": 7}}
+    for _ in range(MAX_DEPTH):
+        deepest = {"$and": [deepest]}
+    for filter in (deepest, {"n": {"$lt": 7}, "document_id": {"$ne": "B00"}}):
+        hits = crowded.search("ducks swim in pond", k=99, filter=filter, group_by_document=1)
+        assert len(hits) == 7 - ("document_id" in filter)
 
 
 def test_a_reranker_is_not_given_one_document_alone(crowded: HybridRetriever) -> None:

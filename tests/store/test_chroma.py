@@ -408,3 +408,16 @@ def test_flipped_bits_are_never_taken_for_data(path: Path, rng: np.random.Genera
             assert np.array_equal(found.lexical.toarray(), expected.lexical.toarray())
     assert len(told) >= 5
     assert all("m3rag-m3rag.sqlite3" in one for one in told)
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ChromaStore.create(path, MODEL).close()
+
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("m3rag.store.chroma_place.FileLock", refuses)
+        with pytest.raises(StoreError, match=f"{path} cannot be opened .*needs write permission on {path}"):
+            ChromaStore.open(path)
+    ChromaStore.open(path).close()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ def test_a_failure_at_any_step_is_undone_or_repaired(
 
 CHILD = """
 import os, signal, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import test_chroma_changes as here
@@ -349,3 +349,47 @@ def test_chroma_is_asked_again_where_it_could_not_order_its_log(
             put_new(store)
     monkeypatch.undo()
     assert_both_sides(path, oracle() if message else oracle(put_new))
+
+
+class Interrupted:
+    """A connection that a Ctrl-C comes through right after its n-th beginning or end of a transaction."""
+
+    def __init__(self, connection: Any, *, at: int) -> None:
+        self.connection, self.left = connection, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        found = self.connection.execute(sql, *values)
+        if sql in ("BEGIN IMMEDIATE", "COMMIT"):
+            self.left -= 1
+            if self.left == -1:
+                raise KeyboardInterrupt
+        return found
+
+
+def test_a_ctrl_c_leaves_the_store_that_is_open_whole(path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(base, path)
+    made = examples()["a.md"]
+    changed = [*made.chunks[:3], replace(made.chunks[3], id="new", document_id="new.md")]
+    ids = [chunk.id for chunk in changed]
+    with ChromaStore.open(path, MODEL) as store:
+        for at in range(30):
+            store.delete_chunks(["new"])
+            before = {chunk.text for chunk in store.get(ids)}
+            count = store.count()
+            given = [replace(chunk, text=f"changed {at}") for chunk in changed]
+            with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+                patch.setattr(store._side.file, "_writer", Interrupted(store._side.file._writer, at=at))
+                store.upsert(given, made.output[:4])
+                break
+            after = {chunk.text for chunk in store.get(ids)}
+            assert after in (before, {f"changed {at}"})
+            assert store.count() == count + (after != before) == sum(record.chunks for record in store.documents())
+            found = store.candidates(random_query(np.random.default_rng(1)), "dense", k=99)
+            assert len(found) == store.count() == len(store._items.ids())
+        assert at >= 8
+        expected = contents(store)
+    with ChromaStore.open(path, MODEL) as again:
+        assert contents(again) == expected

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -269,3 +271,39 @@ def test_a_rollback_that_fails_is_made_up_for_at_the_next_open(
     with QdrantEdgeStore.open(path, MODEL) as again:
         assert again.documents() == [old.record]
         assert again.chunks_of("a.md") == list(old.chunks)
+
+
+@pytest.mark.parametrize("change", ["upsert", "delete_chunks", "delete_documents"])
+def test_after_a_ctrl_c_at_any_step_records_count_their_chunks(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    example = random_document(rng, "a.md", chunks=3)
+    loose = [Chunk(f"loose {i}", ("a.md", "b.md")[i % 2], "text", 0, 4) for i in range(4)]
+    changes: dict[str, Callable[[Store], object]] = {
+        "upsert": lambda store: store.upsert(loose, random_output(np.random.default_rng(1), 4)),
+        "delete_chunks": lambda store: store.delete_chunks([example.chunks[0].id, "loose 1", "loose 3"]),
+        "delete_documents": lambda store: store.delete_documents(["a.md", "b.md"]),
+    }
+    update = EdgeEngine.update
+    steps = 0
+    with QdrantEdgeStore.create(path, MODEL, codec="float16") as store:
+        for at in range(20):
+            store.delete_documents(["a.md", "b.md"])
+            store.put_document(example.record, example.parts())
+            if change != "upsert":
+                changes["upsert"](store)
+            updates = iter(range(20))
+
+            def interrupted(engine: EdgeEngine, operation: Any, at: int = at, updates: Iterator[int] = updates) -> None:
+                if next(updates) == at:
+                    raise KeyboardInterrupt
+                update(engine, operation)
+
+            with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+                patch.setattr(EdgeEngine, "update", interrupted)
+                changes[change](store)
+                break
+            steps += 1
+            chunks, _ = store.scan()
+            assert {record.id: record.chunks for record in store.documents()} == Counter(c.document_id for c in chunks)
+    assert steps >= 3

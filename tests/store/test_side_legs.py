@@ -198,3 +198,9 @@ def test_a_file_that_vanished_is_not_made_anew(path: Path) -> None:
     with pytest.raises(StoreError, match=r"side\.sqlite3"):
         SideLegs(path)
     assert not path.exists()
+
+
+def test_a_file_that_cannot_be_written_is_named(path: Path) -> None:
+    missing = path.parent / "missing" / "side.sqlite3"
+    with pytest.raises(StoreError, match=r"no index can be made at .*side.sqlite3 \(unable to open database file\)"):
+        SideLegs.create(missing, MODEL, {})
