@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Attention = Callable[[Tensor], Tensor]
-"""`(tokens, 3, heads, head_dim)` queries, keys and values to `(tokens, heads * head_dim)`."""
+"""`(tokens, 3, heads, head_dim)` queries, keys and values to `(tokens, heads * head_dim)`; rows behind the texts to
+zeros."""
 
 PADDED = 1.15
 """The longest of the texts that share a padded call, as a multiple of their shortest."""
@@ -45,7 +46,7 @@ def _grouped_attention(lengths: list[int]) -> Attention:
             mixed = F.scaled_dot_product_attention(query, key, value)  # (count, heads, length, head_dim)
             parts.append(mixed.transpose(1, 2).reshape(end - start, heads * head_dim))
             start = end
-        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else qkv.new_zeros(0, heads * head_dim)
+        return _joined(parts, qkv)
 
     return attend
 
@@ -55,10 +56,18 @@ def _padded_attention(lengths: list[int]) -> Attention:
     tokens = [group.tokens for group in groups]
 
     def attend(qkv: Tensor) -> Tensor:
-        parts = [group.attend(part) for group, part in zip(groups, torch.split(qkv, tokens), strict=True)]
-        return torch.cat(parts)
+        packed = torch.split(qkv[: sum(tokens)], tokens)
+        return _joined([group.attend(part) for group, part in zip(groups, packed, strict=True)], qkv)
 
     return attend
+
+
+def _joined(parts: list[Tensor], qkv: Tensor) -> Tensor:
+    """What the groups of texts give, and zeros for the rows behind the texts."""
+    rest = len(qkv) - sum(map(len, parts))
+    if rest or not parts:
+        parts = [*parts, qkv.new_zeros(rest, qkv.shape[2] * qkv.shape[3])]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _like_lengths(lengths: list[int]) -> list[tuple[int, int]]:

@@ -8,7 +8,6 @@ encoder). These are the operators that `torch.compile` puts in for a CPU.
 from __future__ import annotations
 
 import platform
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +23,17 @@ FUSED = {
 }
 """What oneDNN calls the activations of `transformer.ACTIVATIONS`."""
 
-SIZES = sorted([2**i for i in range(4, 14)] + [3 * 2**i for i in range(3, 12)])
-"""Numbers of tokens that products are made for: 16, 24, 32, ... 6144, 8192. oneDNN keeps what it prepared for each
-number that it meets, up to a thousand of them at most of a megabyte each."""
-
-SMALL, WASTE = 64, 16
-"""So few tokens are filled up to the next size at once, more of them where that takes a sixteenth at most."""
+MOST = 8192
+"""Tokens that are multiplied at once."""
 
 
-@lru_cache(maxsize=4096)
-def blocks(tokens: int) -> tuple[tuple[int, int], ...]:
-    """Cut tokens into parts: (how many, the size that they are filled up to)."""
-    cut = []
-    while tokens:
-        size = next((size for size in SIZES if size >= tokens), SIZES[-1])
-        if size < tokens or (tokens > SMALL and (size - tokens) * WASTE > tokens):
-            size = max(size for size in SIZES if size <= tokens)
-        cut.append((min(size, tokens), size))
-        tokens -= cut[-1][0]
-    return tuple(cut)
+def filled(tokens: int) -> int:
+    """The next number of tokens that products are made for: four to an octave, and each 512 from 2,048 on.
+
+    oneDNN keeps what it prepared for each number that it meets, up to a thousand of them at most of a megabyte each.
+    """
+    step = min(512, 1 << max(4, (tokens - 1).bit_length() - 3))
+    return -(-tokens // step) * step
 
 
 class PackedLinear(nn.Module):
@@ -62,17 +53,15 @@ class PackedLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """`(tokens, inputs)` to `(tokens, outputs)`."""
-        parts, start = [], 0
-        for tokens, size in blocks(len(states)):
-            part = states[start : start + tokens]
-            parts.append(self._product(F.pad(part, (0, 0, 0, size - tokens)) if size > tokens else part)[:tokens])
-            start += tokens
-        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else self._product(states)
+        products = [self._product(part) for part in torch.split(states, MOST)]
+        return products[0] if len(products) == 1 else torch.cat(products)
 
     def _product(self, states: Tensor) -> Tensor:
-        name, form = self.activation
+        tokens, (name, form) = len(states), self.activation
+        if missing := filled(tokens) - tokens:
+            states = F.pad(states, (0, 0, 0, missing))
         product: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, name, [], form)
-        return product
+        return product[:tokens]
 
 
 def pack_products(backbone: Transformer) -> None:
@@ -84,6 +73,7 @@ def pack_products(backbone: Transformer) -> None:
         for name, activation in (("qkv", None), ("out", None), ("up", backbone.shape.activation), ("down", None)):
             setattr(layer, name, PackedLinear(getattr(layer, name), activation))
         layer.activation = nn.Identity()
+    backbone.rows_for = filled
 
 
 def _is_supported(dtype: torch.dtype) -> bool:

@@ -146,6 +146,8 @@ class Transformer(nn.Module):
         self.positions = nn.Embedding(shape.positions, shape.hidden)
         self.norm = nn.LayerNorm(shape.hidden, eps=shape.eps)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.rows_for: Callable[[int], int] = int
+        """How many rows the layers compute for so many tokens; the others are filler."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -166,13 +168,16 @@ class Transformer(nn.Module):
         Returns:
             `(tokens, hidden)` float32, or `(rows, hidden)`.
         """
+        tokens = len(ids)
+        if filler := self.rows_for(tokens) - tokens:
+            ids, positions = (F.pad(numbers, (0, filler)) for numbers in (ids, positions))
         words = self.words(ids).float()
         states: Tensor = self.norm(words.add_(self.positions(positions + self.shape.first_position)))
         attend = attention_over(lengths, device=states.device, dtype=self.dtype)
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
             states = layer(states, attend, only if i == last else None)
-        return states
+        return states if only is not None else states[:tokens]
 
 
 def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Transformer:

@@ -34,3 +34,14 @@ def _one_text_at_a_time(qkv: Tensor, lengths: list[int]) -> Tensor:
         shares = torch.softmax(query @ key.transpose(1, 2) / query.shape[-1] ** 0.5, -1)
         parts.append((shares @ value).permute(1, 0, 2).flatten(1))
     return torch.cat(parts)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_rows_behind_the_texts_come_back_as_zeros_and_change_nothing(gradients: bool) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(12, 3, 2, 4)
+    with torch.set_grad_enabled(gradients):
+        attend = attention_over([5, 3, 3], device=torch.device("cpu"), dtype=torch.float32)
+        mixed = attend(qkv)
+        assert torch.equal(mixed[:11], attend(qkv[:11]))
+    assert torch.equal(mixed[11:], torch.zeros(1, 8))

@@ -11,7 +11,7 @@ from transformers import AutoModel, XLMRobertaConfig
 
 from m3rag.encoder import packed_linear
 from m3rag.encoder.checkpoint import Checkpoint, Recipe
-from m3rag.encoder.packed_linear import FUSED, SIZES, PackedLinear, blocks, pack_products
+from m3rag.encoder.packed_linear import FUSED, PackedLinear, filled, pack_products
 from m3rag.encoder.transformer import ACTIVATIONS, Transformer, load_transformer
 
 CPU = torch.device("cpu")
@@ -44,13 +44,11 @@ def test_states_that_lie_apart_in_memory_are_multiplied_too() -> None:
 
 
 def test_products_are_made_for_few_numbers_of_tokens_and_little_in_vain() -> None:
-    for tokens in range(20_000):
-        cut = blocks(tokens)
-        assert sum(part for part, _ in cut) == tokens
-        assert {size for _, size in cut} <= set(SIZES)
-        assert all(0 < part <= size for part, size in cut)
-        filled = sum(size for _, size in cut)
-        assert filled <= tokens * (1 + 1 / 16) or filled - tokens < 16
+    made_for = [filled(tokens) for tokens in range(8193)]
+    assert len(set(made_for)) == 37
+    assert made_for == sorted(made_for)
+    assert all(0 <= size - tokens < max(16, 0.25 * tokens) for tokens, size in enumerate(made_for))
+    assert all(filled(size) == size for size in made_for)
 
 
 def test_every_activation_of_the_network_has_its_packed_form() -> None:
