@@ -14,8 +14,7 @@ from pydantic import ConfigDict, Field, field_validator
 from m3rag.chunking import widened
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document_with_scores
-from m3rag.retrieval import Mode
-from m3rag.retrieval.options import SearchOptions, plan
+from m3rag.retrieval.options import SearchOptions, require_usable
 from m3rag.scoring import Weights
 from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter
@@ -133,10 +132,7 @@ class M3Retriever(BaseRetriever):
     def model_post_init(self, _: Any) -> None:
         """Check the options, which else the first search would do."""
         parse_filter(self.filter)
-        options = {key: getattr(self, key) for key in _OPTIONS}
-        # The mode may come with a call, or from the settings: without one, what it must go with is not known.
-        mode = self.mode or (Mode.ALL if self.alpha is None else Mode.DENSE_LEXICAL)
-        plan(**{**options, "mode": mode}, default_weights=Weights(), default_fusion=None)
+        require_usable(cast("SearchOptions", {key: getattr(self, key) for key in _OPTIONS}))
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

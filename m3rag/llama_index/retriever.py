@@ -11,8 +11,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.nodes import to_scored_node
-from m3rag.llama_index.search import Search, require_positive, require_usable
+from m3rag.llama_index.search import Search, require_positive
 from m3rag.retrieval import SearchOptions
+from m3rag.retrieval.options import require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +107,7 @@ class M3Retriever(BaseRetriever):
             raise InputError(
                 f"unknown option {unknown[0]!r}: M3Retriever takes similarity_top_k, filters, {', '.join(_OPTIONS)}"
             )
-        require_usable(options)
+        require_usable(cast("SearchOptions", options))
         super().__init__(callback_manager=callback_manager, object_map=object_map, objects=objects, verbose=verbose)
         self._knowledge_base = knowledge_base
         self._condition = condition_of(filters)

@@ -16,8 +16,6 @@ from m3rag.errors import InputError
 from m3rag.llama_index.filters import Condition
 from m3rag.output import M3Output
 from m3rag.retrieval import Mode
-from m3rag.retrieval.options import plan
-from m3rag.scoring import Weights
 from m3rag.store.filters import EVERYTHING, holds, parse_filter
 from m3rag.types import Chunk
 
@@ -149,21 +147,6 @@ def require_positive(what: str, k: Any) -> None:
     """
     if k is not None and (not isinstance(k, Integral) or k < 1):
         raise InputError(f"{what} must be a whole number from 1, got {k!r}")
-
-
-def require_usable(options: Mapping[str, Any]) -> None:
-    """Check the options of a search when they are given, which else the first search would do.
-
-    Args:
-        options: As for `Collection.search`, but for the filter.
-
-    Raises:
-        InputError: If a number is out of its range, or the reranker is none.
-        ConfigurationError: If mode, weights or fusion are unknown, or do not go together.
-    """
-    # The mode may come from the settings: without one, what it must go with is not known.
-    mode = options.get("mode") or (Mode.ALL if options.get("alpha") is None else Mode.DENSE_LEXICAL)
-    plan(**{**options, "mode": mode}, default_weights=Weights(), default_fusion=None)
 
 
 def several(what: str, ids: Sequence[str]) -> list[str]:

@@ -96,6 +96,18 @@ class Plan:
         return replace(self, score_threshold=None)
 
 
+def require_usable(options: SearchOptions) -> None:
+    """Check options that are given ahead of any search, which else the first one would do.
+
+    Raises:
+        InputError, ConfigurationError: As `plan`.
+    """
+    # The mode may come with a search, or from the settings: without one, what it must go with is not known.
+    mode = options.get("mode") or (Mode.ALL if options.get("alpha") is None else Mode.DENSE_LEXICAL)
+    complete: SearchOptions = {**options, "mode": mode}
+    plan(**complete, default_weights=Weights(), default_fusion=None)
+
+
 def plan(
     *,
     default_weights: Weights | str,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -116,12 +117,8 @@ class EdgeChanges:
             for i, payload in enumerate(payloads):
                 record = records[payload["document_id"]]
                 points.append(chunk_point(payload, output[i], revision=revision(record.id, record.version)))
-            try:
+            with self._settling(changed):
                 self._engine.upsert(points)
-                self.settle(changed)
-            except BaseException:  # such as a Ctrl-C, also one while it settled
-                self.settle(changed)
-                raise
 
     def delete_chunks(self, chunk_ids: Sequence[str]) -> int:
         """See `Store.delete_chunks`."""
@@ -151,12 +148,17 @@ class EdgeChanges:
 
     def _delete(self, ids: Sequence[uuid.UUID], changed: Iterable[str]) -> None:
         changed = list(changed)
-        try:
+        with self._settling(changed):
             self._engine.upsert([pending_point(id_) for id_ in changed])
             self._engine.delete(ids)
-            self.settle(changed)
-        except BaseException:  # as in `_upsert_few`
-            self.settle(changed)
+
+    @contextmanager
+    def _settling(self, document_ids: Collection[str]) -> Iterator[None]:
+        try:
+            yield
+            self.settle(document_ids)
+        except BaseException:  # such as a Ctrl-C, also one while it settled
+            self.settle(document_ids)
             raise
 
     def settle(self, document_ids: Iterable[str]) -> None:

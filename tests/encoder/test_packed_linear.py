@@ -35,6 +35,21 @@ def test_a_packed_product_is_the_product(activation: str | None, tokens: int) ->
         assert torch.allclose(PackedLinear(linear, activation)(states), expected, atol=2e-6)
 
 
+@pytest.mark.skipif(
+    not packed_linear._is_supported(torch.bfloat16),
+    reason="torch has no packed products in bfloat16 for this processor",
+)
+def test_a_packed_product_in_bfloat16_is_as_near_as_torchs_own() -> None:
+    torch.manual_seed(0)
+    linear, states = nn.Linear(48, 80), torch.randn(70, 48)
+    half = nn.Linear(48, 80).to(torch.bfloat16)
+    half.load_state_dict(linear.state_dict())
+    with torch.inference_mode():
+        packed = PackedLinear(half)(states.bfloat16())
+        assert packed.dtype == torch.bfloat16
+        assert torch.allclose(packed.float(), linear(states), atol=0.03)
+
+
 @needs_packing
 def test_states_that_lie_apart_in_memory_are_multiplied_too() -> None:
     linear = nn.Linear(6, 4)

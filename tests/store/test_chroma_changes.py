@@ -204,7 +204,7 @@ def test_a_failure_at_any_step_is_undone_or_repaired(
 
 CHILD = """
 import os, signal, sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import test_chroma_changes as here
