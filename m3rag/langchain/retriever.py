@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -123,12 +122,6 @@ class M3Retriever(BaseRetriever):
         _require_reranker(value)
         return value
 
-    @field_validator("k")
-    @classmethod
-    def _positive(cls, value: int | None) -> int | None:
-        _require_positive(value)
-        return value
-
     def model_post_init(self, _: Any) -> None:
         """Check the options, which else the first search would do."""
         parse_filter(self.filter)
@@ -155,7 +148,6 @@ class M3Retriever(BaseRetriever):
         if unknown:
             raise InputError(f"unknown option {', '.join(unknown)}: M3Retriever takes {', '.join(known)}")
         options = {key: kwargs.get(key, getattr(self, key)) for key in _OPTIONS}
-        _require_positive(options["k"])
         _require_reranker(options["reranker"])
         return cast("SearchOptions", options)
 
@@ -167,11 +159,6 @@ class M3Retriever(BaseRetriever):
             for document, tokens in zip(documents, self.knowledge_base.explain(query, shown), strict=True):
                 document.metadata["explanation"] = [match._asdict() for match in tokens]
         return documents
-
-
-def _require_positive(k: int | None) -> None:
-    if k is not None and (not isinstance(k, Integral) or k < 1):
-        raise InputError(f"k must be a whole number from 1, got {k!r}")
 
 
 def _require_reranker(reranker: Any) -> None:

@@ -23,7 +23,7 @@ from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.llama_index.nodes import to_passages, to_scored_node
-from m3rag.llama_index.search import Search, require_positive
+from m3rag.llama_index.search import Search
 from m3rag.llama_index.spans import open_span
 from m3rag.retrieval import SearchOptions
 from m3rag.retrieval.options import require_usable
@@ -61,7 +61,6 @@ class Answers:
         unknown = sorted(self.options.keys() - _OPTIONS)
         if unknown:
             raise InputError(f"unknown option {unknown[0]!r}: an engine takes {', '.join(sorted(_OPTIONS))}")
-        require_positive("k", self.options.get("k"))
         require_usable(cast("SearchOptions", self._searching()))
         self._condition()  # what is wrong with the filters is said now
 

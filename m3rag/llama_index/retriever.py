@@ -11,9 +11,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from m3rag.errors import InputError
 from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.nodes import to_scored_node
-from m3rag.llama_index.search import Search, require_positive
+from m3rag.llama_index.search import Search
 from m3rag.retrieval import SearchOptions
-from m3rag.retrieval.options import require_usable
+from m3rag.retrieval.options import count, require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ class M3Retriever(BaseRetriever):
             raise InputError(
                 f"knowledge_base is {knowledge_base!r}, must be an m3rag.KnowledgeBase: KnowledgeBase('my-index')"
             )
-        require_positive("similarity_top_k", similarity_top_k)
+        count("similarity_top_k", similarity_top_k)
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             raise InputError(
@@ -120,8 +120,7 @@ class M3Retriever(BaseRetriever):
 
     @similarity_top_k.setter
     def similarity_top_k(self, similarity_top_k: int | None) -> None:
-        require_positive("similarity_top_k", similarity_top_k)
-        self._options = {**self._options, "k": similarity_top_k}
+        self._options = {**self._options, "k": count("similarity_top_k", similarity_top_k)}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return _nodes(self._search(query_bundle).run())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -137,16 +136,6 @@ def unit(embeddings: Sequence[Sequence[float]], model: ModelInfo) -> npt.NDArray
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: npt.NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
     return scaled
-
-
-def require_positive(what: str, k: Any) -> None:
-    """Refuse a number of hits that is none.
-
-    Raises:
-        InputError: If it is neither None nor a whole number from 1.
-    """
-    if k is not None and (not isinstance(k, Integral) or k < 1):
-        raise InputError(f"{what} must be a whole number from 1, got {k!r}")
 
 
 def several(what: str, ids: Sequence[str]) -> list[str]:

@@ -138,9 +138,9 @@ def plan(
             f"reranker is {reranker!r}, must be an m3rag.reranking.Reranker such as ColbertReranker(encoder): a name "
             "goes into the setting reranker"
         )
-    k = _count("k", k)
-    group_by_document = _count("group_by_document", group_by_document)
-    rerank_top = _count("rerank_top", rerank_top)
+    k = count("k", k)
+    group_by_document = count("group_by_document", group_by_document)
+    rerank_top = count("rerank_top", rerank_top)
     if diversity is not None and not 0 <= diversity <= 1:
         raise InputError(f"diversity goes from 0 (by score alone) to 1, got {diversity}")
     if score_threshold is not None and math.isnan(score_threshold):
@@ -164,18 +164,23 @@ def plan(
     )
 
 
-def _count(name: str, number: object) -> int | None:
+def count(name: str, number: object) -> int | None:
+    """A number of hits, which may be one of numpy's; None is the default.
+
+    Raises:
+        InputError: If it is no whole number, or not in 1 ... `MOST`.
+    """
     if number is None:
         return None
     try:
-        count = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
+        found = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]
     except TypeError:
-        count = None
-    if count is None:
+        found = None
+    if found is None:
         raise InputError(f"{name} must be a whole number, got {number!r}")
-    if not 1 <= count <= MOST:
-        raise InputError(f"{name} must be at {'least 1' if count < 1 else f'most {MOST:,}'}, got {count}")
-    return count
+    if not 1 <= found <= MOST:
+        raise InputError(f"{name} must be at {'least 1' if found < 1 else f'most {MOST:,}'}, got {found}")
+    return found
 
 
 def _require_numbers(**given: object) -> None:

@@ -88,7 +88,7 @@ async def test_top_k_may_be_set_anew(knowledge_base: KnowledgeBase) -> None:
     retriever.similarity_top_k = 1
     assert retriever.similarity_top_k == 1
     assert len(retriever.retrieve("ducks")) == len(await retriever.aretrieve("ducks")) == 1
-    with pytest.raises(InputError, match="similarity_top_k must be a whole number from 1, got 0"):
+    with pytest.raises(InputError, match="similarity_top_k must be at least 1, got 0"):
         retriever.similarity_top_k = 0
     assert retriever.similarity_top_k == 1
     retriever.similarity_top_k = None  # the setting
@@ -226,7 +226,7 @@ def test_scores_are_shown_to_no_model(mode: MetadataMode) -> None:
     ("arguments", "message"),
     [
         ({"knowledge_base": "my-index"}, r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"),
-        ({"similarity_top_k": 0}, "similarity_top_k must be a whole number from 1, got 0"),
+        ({"similarity_top_k": 0}, "similarity_top_k must be at least 1, got 0"),
         ({"filters": ["a.pdf"]}, "filters is a list, must be LlamaIndex's MetadataFilters, or a dict such as"),
         ({"explain": True}, "unknown option 'explain': M3Retriever takes similarity_top_k, filters, alpha, "),
         ({"score_threshold": "high"}, "score_threshold must be a number, got 'high'"),
