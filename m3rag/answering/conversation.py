@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3rag.answering.protocol import LLM, Message, check_question
+from m3rag.answering.thinking import without_thinking
 
 TURNS = 6
 """How many turns the model is shown: a question seldom leans on what lies further back."""
@@ -50,7 +51,7 @@ def rewritten(reply: str, question: str) -> str:
 
     A reply far longer than question and a name or two together is an answer or worse: it is not searched for.
     """
-    found = " ".join(reply.split()).strip("\"'“”„«» ")
+    found = " ".join(without_thinking(reply).split()).strip("\"'“”„«» ")
     return found if found and len(found) <= 2 * len(question) + 300 else question
 
 

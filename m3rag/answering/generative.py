@@ -15,6 +15,7 @@ from m3rag.answering.prompt import (
     may_become_refusal,
 )
 from m3rag.answering.protocol import LLM, AnswerEvent, SizedLLM, check_question, refusal
+from m3rag.answering.thinking import ThinkingFilter, without_thinking
 from m3rag.errors import LLMError
 from m3rag.types import Answer, Chunk, Hit
 
@@ -67,10 +68,10 @@ class Generative:
         if not hits:
             return refusal(hits)
         prompt = self._prompt(question, hits)
-        return self._checked(self.llm.complete(prompt.messages), prompt.passages, hits)
+        return self._checked(without_thinking(self.llm.complete(prompt.messages)), prompt.passages, hits)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
-        """As `answer`: the model's raw text as it comes, then the checked `Answer`.
+        """As `answer`: the model's raw text as it comes, its thinking left out, then the checked `Answer`.
 
         Text is held back as long as it may turn out to be the model's sign of refusal, so that a
         refusal gives no pieces at all.
@@ -86,14 +87,18 @@ class Generative:
         reply: list[str] = []
         held = ""
         holding = True
-        for piece in self.llm.stream(prompt.messages):
+        answer = ThinkingFilter()
+        for raw in self.llm.stream(prompt.messages):
+            piece = answer.feed(raw)
             reply.append(piece)
             held += piece
             holding = holding and may_become_refusal(held)
             if held and not holding:
                 yield held
                 held = ""
-        text = "".join(reply)
+        rest = answer.finish()
+        held += rest
+        text = "".join(reply) + rest
         if held and not is_refusal(text):
             yield held
         yield self._checked(text, prompt.passages, hits)

@@ -11,6 +11,7 @@ from langchain_core.messages.content import Citation, create_citation
 from m3rag.answering.citations import PageOf, best_quote, cut_out, find_marks, quotation, without_dead_marks
 from m3rag.answering.prompt import SENTINEL, is_refusal, may_become_refusal
 from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.answering.thinking import ThinkingFilter
 from m3rag.sentences import sentence_spans
 from m3rag.types import Chunk
 from m3rag.types import Citation as Quote
@@ -43,7 +44,7 @@ class ReplyChecker:
 
     What was given out is never taken back: the pieces together are the checked text, however the
     reply was cut. So a mark is held back until it is whole, and dropped where it names no passage;
-    text that may turn out to be the sign of refusal is held back too.
+    text that may turn out to be the sign of refusal is held back too. A model's thinking is left out.
 
     Args:
         passages: What the model was shown, in the order it was numbered.
@@ -55,6 +56,7 @@ class ReplyChecker:
         self.page_of = page_of
         self.shown = ""
         self.refused = False
+        self._answer = ThinkingFilter()
         self._beginning: str | None = ""  # None once the reply is known not to begin with the sign
         self._recent = ""
         self._line = ""  # raw text since the last line break or fence
@@ -64,6 +66,9 @@ class ReplyChecker:
 
     def feed(self, piece: str) -> str:
         """Take the next piece of the reply; returns what may be shown now, often nothing."""
+        return self._feed(self._answer.feed(piece))
+
+    def _feed(self, piece: str) -> str:
         self._recent = self._recent[-LONGEST_SIGN:] + piece
         self.refused = self.refused or is_refusal(self._recent)
         if self._beginning is not None:
@@ -78,13 +83,14 @@ class ReplyChecker:
 
     def finish(self) -> str:
         """The reply is over; returns what was still held back, or the sentence that says there is no answer."""
+        shown = self._feed(self._answer.finish())
         if self.refused:
             text = f"\n\n{NO_ANSWER_TEXT}" if self.shown else NO_ANSWER_TEXT
             self.shown += text
             return text
         self._line += self._beginning or ""
         self._beginning = None
-        return self._show("".join(self._units(whole=True)) + self._rest(whole=True))
+        return shown + self._show("".join(self._units(whole=True)) + self._rest(whole=True))
 
     def checked(self) -> CheckedReply:
         """The reply, once it is over."""

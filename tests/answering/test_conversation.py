@@ -26,6 +26,8 @@ TEXTS = {"zebra": "Zebras live in Africa.", "duck": "Ducks live on ponds."}
     [
         ("Where do zebras live?", "Where do zebras live?"),
         ('  "Where do\n zebras live?" \n', "Where do zebras live?"),
+        ("<think>They are zebras.</think>\n\nWhere do zebras live?", "Where do zebras live?"),
+        ("<think>They are", "Where do they live?"),
         ("", "Where do they live?"),
         ('""', "Where do they live?"),
         ("They live in Africa. " * 40, "Where do they live?"),

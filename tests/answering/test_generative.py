@@ -51,6 +51,17 @@ def test_a_refusal_is_shown_plainly_and_keeps_the_passages() -> None:
     assert answer == Answer(text=NO_ANSWER_TEXT, citations=(), hits=tuple(HITS), answered=False)
 
 
+def test_thinking_is_neither_shown_nor_taken_for_the_answer() -> None:
+    thinking = f"<think>Passage 2? If not, {SENTINEL} [2]."
+    llm = Said(*thinking, "</think>", "\n\nIt lies ", "on the Seine [1].")
+    answer = Generative(llm).answer("q?", HITS)
+    assert (answer.text, [c.document_id for c in answer.citations]) == ("It lies on the Seine [1].", ["fr.pdf"])
+    assert list(Generative(llm).stream("q?", HITS)) == ["It lies ", "on the Seine [1].", answer]
+    with pytest.raises(LLMError, match="a model that thinks first may have used them up"):
+        Generative(Said(*thinking)).answer("q?", HITS)
+    assert not Generative(Said("<think>Hm.</think>", SENTINEL)).answer("q?", HITS).answered
+
+
 def test_without_passages_the_model_is_not_asked() -> None:
     llm = Said("Paris.")
     assert not Generative(llm).answer("q?", []).answered

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from m3rag.answering.citations import cite
 from m3rag.answering.prompt import SENTINEL, is_refusal
 from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.answering.thinking import without_thinking
 from m3rag.langchain.chain_reply import ReplyChecker, cited
 from m3rag.types import Chunk
 
@@ -31,7 +32,26 @@ PARTS = [
     "`",
     "``",
 ]
-PARTS += [" ", "\n", "\n\n", ".", "Ducks swim", "[", "]", "1", "NOT_IN_", "NOT", "\\_", "n", "é", "鴨", "[^1]", "- "]
+PARTS += [
+    "<think>",
+    "</think>",
+    " ",
+    "\n",
+    "\n\n",
+    ".",
+    "Ducks swim",
+    "[",
+    "]",
+    "1",
+    "NOT_IN_",
+    "NOT",
+    "\\_",
+    "n",
+    "é",
+    "鴨",
+    "[^1]",
+    "- ",
+]
 
 
 def run(pieces: list[str]) -> tuple[list[str], ReplyChecker]:
@@ -53,14 +73,14 @@ def test_however_a_reply_is_cut_the_same_is_shown_and_never_taken_back(text: str
     whole, other = run([text])
     assert "".join(shown) == "".join(whole) == checker.shown
     assert checker.checked().text == other.checked().text
-    assert checker.checked().answered == (not is_refusal(text))
+    assert checker.checked().answered == (not is_refusal(without_thinking(text)))
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from([p for p in PARTS if "`" not in p]), max_size=10).map("".join))
 def test_the_marks_that_stay_are_those_that_cite_keeps(text: str) -> None:
     """`cite` numbers anew and looks at lines together; the words and which passages are cited are the same."""
-    text = text.replace("\n", " ")
+    text = without_thinking(text.replace("\n", " "))
     _, checker = run([text])
     expected, citations = cite(text, PASSAGES)
     reply = checker.checked()
@@ -85,6 +105,14 @@ def test_behind_an_apology_the_refusal_is_said_in_words() -> None:
     shown, checker = run(["I am sorry: ", *SENTINEL, ". Ask [1] again."])
     assert "".join(shown) == f"I am sorry:\n\n{NO_ANSWER_TEXT}" == checker.checked().text
     assert not checker.checked().answered
+
+
+def test_thinking_is_not_shown_nor_searched_for_marks_and_refusals() -> None:
+    shown, checker = run(["<thi", f"nk>Is it [2]? {SENTINEL}", "?</think>", "\n\nDucks", " swim [1]."])
+    assert shown == ["", "", "", "Ducks", " swim [1].", ""]
+    assert [c["extras"]["number"] for c in checker.checked().citations] == [1]
+    assert "".join(run(["<think>Is it"])[0]) == ""
+    assert "".join(run(["<thi"])[0]) == "<thi"
 
 
 def test_a_word_that_begins_like_the_sign_is_shown() -> None:
