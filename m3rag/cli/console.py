@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, overload
 
 import typer
 
+from m3rag.cli.dotenv_lines import tell_lines_once
 from m3rag.errors import ConfigurationError, InputError, LLMError, M3RagError, ModelError, StoreError
 
 P = ParamSpec("P")
@@ -53,6 +54,7 @@ def command(
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         _escape_on_narrow_streams()
+        tell_lines_once()
         try:
             if tells_variables:
                 _tell_unknown_variables()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -127,6 +129,16 @@ def test_unknown_variables_are_told_once_and_change_nothing(monkeypatch: pytest.
     first, second = result.stderr.splitlines()
     assert first == "note: the environment variable M3RAG_TOPK is no setting of m3rag: did you mean M3RAG_TOP_K?"
     assert second.startswith("error: ")
+
+
+def test_a_line_of_env_that_says_nothing_is_told_once_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text('M3RAG_TOP_K=3\n===\nno name = "here\n', encoding="utf-8")
+    command = [sys.executable, "-m", "m3rag", "config", "show"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"^top_k +3$", result.stdout, re.MULTILINE)
+    passed = "is no NAME=VALUE, and is passed over"
+    assert result.stderr.splitlines() == [f"note: {file}: what begins in line {line} {passed}" for line in (2, 3)]
 
 
 def test_a_name_stays_in_its_line() -> None:
