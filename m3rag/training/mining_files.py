@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever
 from m3rag.store.protocol import Store
 from m3rag.training.data import Example, read_examples, training_files
 from m3rag.training.mining import AT_ONCE, MiningSettings, Teacher, mine
-from m3rag.training.saving import require_free
+from m3rag.training.saving import require_free, writing
 from m3rag.types import Chunk
 
 IDENTITY = "run.json"
+LOCK = ".lock"
 
 SINGLE = "mined.jsonl"
 """The output of a single file, whose own name may be any, that of `IDENTITY` too."""
@@ -61,7 +65,8 @@ def mine_files(
         on_progress: Called with the number of examples done and of all.
 
     Raises:
-        InputError: If the data holds no examples or a bad line, or `out` is there already.
+        InputError: If the data holds no examples or a bad line, `out` is there already or cannot be written, or
+            another process is writing it.
         ConfigurationError: If another run's work is in the way.
     """
     wanted = settings or MiningSettings()
@@ -69,16 +74,18 @@ def mine_files(
     files = training_files(data)
     totals = {file: sum(1 for _ in read_examples(file)) for file in files}  # bad lines are told before any work
     work = out.with_name(f"{out.name}.mining")
-    _take_up(work, _identity(files, retriever, wanted, teacher_name))
     done, report = 0, MiningReport(0, 0, 0)
-    for file in files:
-        target = work / (file.name if data.is_dir() else SINGLE)
-        if not target.is_file():
-            for count in _mine_file(file, target, retriever, wanted, teacher):
-                if on_progress is not None:
-                    on_progress(done + count, sum(totals.values()))
-        done += totals[file]
-        report = _with(report, target)
+    with _alone(work):
+        _take_up(work, _identity(files, retriever, wanted, teacher_name))
+        for file in files:
+            target = work / (file.name if data.is_dir() else SINGLE)
+            if not target.is_file():
+                for count in _mine_file(file, target, retriever, wanted, teacher):
+                    if on_progress is not None:
+                        on_progress(done + count, sum(totals.values()))
+            done += totals[file]
+            report = _with(report, target)
+    (work / LOCK).unlink(missing_ok=True)
     if data.is_dir():
         if out.is_dir():
             out.rmdir()
@@ -116,13 +123,31 @@ def _passages_digest(store: Store) -> str:
             return f"{total % (1 << 256):064x}"
 
 
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the folder: another process would write its lines between ours."""
+    lock = FileLock(work / LOCK)
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"{work} is being written by another run: wait for that one, or give another --out"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _take_up(work: Path, identity: dict[str, Any]) -> None:
-    work.mkdir(parents=True, exist_ok=True)
     path = work / IDENTITY
     if not path.is_file():
         part = work / f"{IDENTITY}.part"
-        part.write_text(json.dumps(identity), encoding="utf-8")
-        part.replace(path)
+        with writing(part):
+            part.write_text(json.dumps(identity), encoding="utf-8")
+            part.replace(path)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     if before != identity:
@@ -138,22 +163,21 @@ def _mine_file(
 ) -> Iterator[int]:
     """Mine one file behind what is there of it; yields the number of its examples done."""
     part = target.with_name(f"{target.name}.part")
+    with writing(part):
+        part.touch()
     count = _complete_lines(part)
     rest = islice(read_examples(file), count, None)
-    with part.open("ab") as lines:
-        while block := list(islice(rest, AT_ONCE)):
-            for example in mine(block, retriever, settings=settings, teacher=teacher):
-                lines.write(to_line(example))
-            lines.flush()
-            count += len(block)
-            yield count
+    while block := list(islice(rest, AT_ONCE)):
+        found = b"".join(to_line(example) for example in mine(block, retriever, settings=settings, teacher=teacher))
+        with writing(part), part.open("ab") as lines:
+            lines.write(found)
+        count += len(block)
+        yield count
     part.replace(target)
 
 
 def _complete_lines(part: Path) -> int:
     """How many whole lines a part has; what a kill left of another is cut off."""
-    if not part.is_file():
-        return 0
     with part.open("r+b") as file:
         content = file.read()
         whole = content[: content.rfind(b"\n") + 1]

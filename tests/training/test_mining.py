@@ -180,6 +180,30 @@ def test_a_stopped_run_does_not_go_on_among_other_passages(retriever: HybridRetr
     assert mine_files(data, tmp_path / "mined", retriever).examples == 160
 
 
+def test_another_run_does_not_write_between_the_lines(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data")
+    refused: list[str] = []
+
+    def begin_another(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="is being written by another run") as told:
+            mine_files(data, tmp_path / "mined", retriever)
+        refused.append(str(told.value))
+
+    assert mine_files(data, tmp_path / "mined", retriever, on_progress=begin_another).examples == 160
+    assert refused
+    assert [e.query for e in load_examples(tmp_path / "mined")] == [e.query for e in load_examples(data)]
+    assert {p.name for p in (tmp_path / "mined").iterdir()} == {"a.jsonl", "b.jsonl"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data", 3)
+    (tmp_path / "mined.jsonl.mining").mkdir()
+    (tmp_path / "mined.jsonl.mining" / "run.json.part").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"run\.json\.part cannot be written .*No space left.*give another --out"):
+        mine_files(data / "a.jsonl", tmp_path / "mined.jsonl", retriever)
+
+
 def test_what_a_line_says_besides_is_passed_on(retriever: HybridRetriever, tmp_path: Path) -> None:
     more = {"prompt": "Ask: ", "type": "qa", "id": 7}
     row = {"query": "Who fixes cars?", "pos": ["A mechanic"], "neg_scores": [], **more}
