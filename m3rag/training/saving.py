@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from m3rag.encoder.checkpoint import HEAD_FILES
 from m3rag.encoder.mini import HEADS, RECIPE
-from m3rag.encoder.transformer import Transformer
+from m3rag.encoder.transformer import Architecture, Transformer
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import InputError
 from m3rag.evaluation.report import require_writable
@@ -33,6 +33,22 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 """What is taken over from the base as it stands."""
+
+TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+}
+"""Says to transformers that `tokenizer.json` is to be taken as it stands."""
+
+SPECIALS = {
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+"""Of XLM-RoBERTa's vocabulary, which is that of `mini`."""
 
 
 def require_free(folder: Path) -> None:
@@ -115,12 +131,25 @@ def write_network(trainee: Subject, folder: Path, tensors: Mapping[str, Tensor],
     for name in TOKENIZER_FILES:
         if (source := trainee.checkpoint.folder / name).is_file():
             shutil.copyfile(source, folder / name)
+    _name_tokenizer(trainee, folder)
     written = trainee.checkpoint.config() | dict(config)
     if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
         written.pop("torch_dtype", None)
         written["dtype"] = "float32"
     write_json(folder / "config.json", written)
     _save(dict(tensors), folder / "model.safetensors")
+
+
+def _name_tokenizer(trainee: Subject, folder: Path) -> None:
+    """Write `tokenizer_config.json` where the base, as `mini`, has none.
+
+    transformers would go by the model's type, and look for the vocabulary of a BERT in it.
+    """
+    path = folder / "tokenizer_config.json"
+    known = {token["content"] for token in json.loads((folder / "tokenizer.json").read_bytes()).get("added_tokens", ())}
+    if not path.is_file() and set(SPECIALS.values()) <= known:
+        longest = Architecture.of(trainee.checkpoint).max_length
+        write_json(path, {**TOKENIZER, "model_max_length": longest, **SPECIALS})
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,26 @@ def test_the_result_loads_in_transformers_and_here_alike(
     else:
         assert {"embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"} < moved
         assert len(moved) > 30
+
+
+def test_from_a_base_that_does_not_say_what_its_tokenizer_is(
+    small_bert_bare: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    """As `mini`: XLM-RoBERTa's vocabulary in a model of the type bert, and no `tokenizer_config.json`."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base, out = tmp_path / "base", tmp_path / "m"
+    shutil.copytree(small_bert_bare, base)
+    (base / "tokenizer_config.json").unlink()
+    start(examples[:20], base, out)
+    tokenizer, model = AutoTokenizer.from_pretrained(out), AutoModelForSequenceClassification.from_pretrained(out)
+    assert tokenizer.model_max_length == 64
+    questions, passages = zip(*PAIRS, strict=True)
+    with torch.inference_mode():
+        tokens = tokenizer(questions, passages, padding=True, truncation="only_second", return_tensors="pt")
+        theirs = model.eval()(**tokens).logits[:, 0].numpy()
+    ours = CrossEncoderReranker(str(out), device="cpu", max_length=64, query_max_length=48).compute_score(PAIRS)
+    assert np.abs(ours - theirs).max() <= 1e-5
 
 
 def test_a_reranker_learns_and_what_it_says_of_itself_is_right(
