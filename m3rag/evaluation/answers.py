@@ -1,7 +1,8 @@
 """Exact match and F1 of short answers, as in SQuAD, for many languages.
 
 The official SQuAD 2.0 script, extended as in MLQA's (Lewis et al. 2020): punctuation is that of all
-of Unicode, articles are those of the language, and Chinese and Japanese, written without spaces, are
+of Unicode, one text is equal to itself in another normal form (NFKC: decomposed accents, full-width
+digits), articles are those of the language, and Chinese and Japanese, written without spaces, are
 compared character by character. So is Korean, whose particles join the word before them (as in
 KorQuAD's script).
 """
@@ -34,7 +35,8 @@ def normalize(text: str, *, lang: str = "en") -> str:
         lang: Whose articles to remove (en, de, es, be it of a region as en-GB); other languages keep every word.
     """
     lang = lang.lower().replace("_", "-").partition("-")[0]
-    text = "".join(character for character in text.lower() if not _is_punctuation(character))
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = "".join(character for character in text if not _is_punctuation(character))
     if lang in ARTICLES:
         text = re.sub(rf"\b({ARTICLES[lang]})\b", " ", text)
     return " ".join(text.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ def judge(question: EvalQuestion, answer: Answer, store: Store, *, seconds: floa
 
 
 def gold_spans(question: EvalQuestion, store: Store) -> list[GoldSpan]:
-    """Wherever a right answer stands in what is relevant to the question, case and white space apart.
+    """Wherever a right answer stands in what is relevant to the question, case, white space and normal form apart.
 
     Empty if the question is unanswerable, has no labels, or its answers do not stand there in these words.
     """
@@ -175,6 +176,11 @@ def _laid_out(chunks: Sequence[Chunk]) -> str:
 
 
 def _occurrences(answer: str, text: str) -> list[tuple[int, int]]:
+    forms = (answer, *(unicodedata.normalize(form, answer) for form in ("NFC", "NFD", "NFKC", "NFKD")))
+    return next((found for form in dict.fromkeys(forms) if (found := _stands_at(form, text))), [])
+
+
+def _stands_at(answer: str, text: str) -> list[tuple[int, int]]:
     words = answer.split()
     if not words:
         return []

@@ -160,7 +160,7 @@ class MTEBSearch:
             top_ranked: Of each query the documents to look at, in reranking tasks.
 
         Returns:
-            `{query id: {document id: score}}`.
+            `{query id: {document id: score}}`; a blank query finds nothing.
 
         Raises:
             InputError: If nothing was indexed, or a query is no text.
@@ -174,11 +174,9 @@ class MTEBSearch:
         for (key, text), output in zip(rows, encoded, strict=True):
             only = None if top_ranked is None else {"document_id": list(top_ranked.get(key, ()))}
             hits = (
-                []
-                if only == {"document_id": []}
-                else retriever.search_output(
-                    output, text=text, k=top_k, mode=self.mode, group_by_document=1, filter=only
-                )
+                retriever.search_output(output, text=text, k=top_k, mode=self.mode, group_by_document=1, filter=only)
+                if text.strip() and only != {"document_id": []}
+                else []
             )
             found[key] = as_ranked((hit.chunk.document_id, hit.score) for hit in hits)
         return found

@@ -54,6 +54,9 @@ def test_english_is_scored_as_by_the_squad_script(prediction: str, answer: str) 
         ("ru", "«Война и мир»", "война и мир"),
         ("ar", "ما هذا؟", "ما هذا"),
         ("zh", "《红楼梦》。", "红楼梦"),
+        ("ja", "２０１３年", "2013年"),
+        ("de", "Mu\u0308nchen", "München"),
+        ("ko", "\u1112\u1161\u11ab\u1100\u116e\u11a8", "한국"),
     ],
 )
 def test_what_is_the_same_after_normalisation(lang: str, prediction: str, answer: str) -> None:

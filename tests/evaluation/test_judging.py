@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -69,6 +71,15 @@ REFUSED = Answer(text="The documents do not answer this question.", citations=()
 )
 def test_gold_spans(store: MemoryStore, asked: EvalQuestion, spans: list[tuple[int, int]]) -> None:
     assert gold_spans(asked, store) == [("d", *span) for span in spans]
+
+
+@pytest.mark.parametrize("gold", ["München", "Mu\u0308nchen", "ＭÜＮＣＨＥＮ"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_gold_spans_in_another_normal_form(form: Literal["NFC", "NFD"], gold: str) -> None:
+    text, encoder = unicodedata.normalize(form, "Der Zug nach München."), HashEncoder()
+    store = MemoryStore(encoder.info)
+    store.upsert([Chunk("c", "d", text, 0, len(text))], encoder.encode_documents([text]))
+    assert gold_spans(question(gold), store) == [("d", 13, len(text) - 1)]
 
 
 def test_an_answer_is_judged_without_its_marks(store: MemoryStore) -> None:

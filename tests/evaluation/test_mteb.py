@@ -171,6 +171,7 @@ def test_reranking_looks_at_the_documents_named_alone(tmp_path: Path) -> None:
     search.index(rows)
     found = search.search(queries, top_k=5, top_ranked={"a": ["d03", "d07"]})
     assert (set(found["a"]), found["b"]) == ({"d03", "d07"}, {})
+    assert search.search([*queries, {"id": "blank", "text": " "}], top_k=5)["blank"] == {}
     first = search.search(queries, top_k=3)
     assert {key: len(units) for key, units in first.items()} == {"a": 3, "b": 3}
     search.close()
