@@ -229,8 +229,10 @@ def _json_fields(line: bytes, place: str, fields: Fields) -> tuple[str, str]:
 def _parquet_rows(path: Path, fields: Fields) -> Iterator[Row]:
     with _open(path) as file:
         for name in (fields.id, fields.text):
-            if name not in file.schema_arrow.names:
-                raise InputError(f"{path}: there is no column {name!r}; there are {file.schema_arrow.names}")
+            names = file.schema_arrow.names
+            if names.count(name) != 1:
+                wrong = "are several columns" if name in names else "is no column"
+                raise InputError(f"{path}: there {wrong} {name!r}; there are {names}")
         number = 1
         for group in range(file.num_row_groups):
             start = 0

@@ -139,6 +139,11 @@ def test_a_bad_row_or_column_of_parquet_is_named(tmp_path: Path) -> None:
         plan_shards([path], FIELDS, shard_bytes=100)
     with pytest.raises(InputError, match=r"a\.parquet: there is no column 'body'; there are .*'other', 'text', 'id'"):
         plan_shards([path], Fields(id="id", text="body"), shard_bytes=100)
+    pq.write_table(pa.table([["x"], ["t"], ["u"]], names=["id", "text", "text"]), path)
+    with pytest.raises(
+        InputError, match=r"a\.parquet: there are several columns 'text'; there are \['id', 'text', 'te"
+    ):
+        plan_shards([path], FIELDS, shard_bytes=100)
 
 
 @pytest.mark.parametrize(
