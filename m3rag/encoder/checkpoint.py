@@ -17,7 +17,7 @@ from m3rag.errors import ConfigurationError, ModelError
 
 Pooling = Literal["cls", "mean", "last_token"]
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 HEAD_FILES = ("sparse_linear.pt", "colbert_linear.pt")
 
 ModelName = str | os.PathLike[str]
@@ -134,9 +134,7 @@ class Checkpoint:
 
         if not (self.folder / "config.json").is_file():
             raise missing("config.json", "give the folder of a checkpoint")
-        if not (
-            any((self.folder / f).is_file() for f in WEIGHT_FILES) or list(self.folder.glob("model-*.safetensors"))
-        ):
+        if not any((self.folder / f).is_file() for f in WEIGHT_FILES):
             raise missing(" or ".join(WEIGHT_FILES), "fetch the weights completely")
         if not (self.folder / "tokenizer.json").is_file():
             raise missing("tokenizer.json", "save the tokenizer with transformers' AutoTokenizer(...).save_pretrained")

@@ -119,7 +119,7 @@ class DenseOnlyEncoder(AsyncEncoding, CopiedAsItself, ABC):
         if not np.isfinite(vectors).all():
             raise ModelError(
                 f"{self.info.name} gave a vector with an infinity or NaN in it, which no store can search: "
-                "compute in dtype='float32'"
+                "compute in float32 (dtype='float32', or the like option of the server)"
             )
         if not self.normalize:
             return vectors

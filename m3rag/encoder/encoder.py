@@ -29,9 +29,9 @@ from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.model import M3Model, load_heads, load_model
 from m3rag.encoder.onnx import FORMAT
 from m3rag.encoder.spans import Spans
-from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
+from m3rag.encoder.tokenizer import SPECIALS, Tokenized, Tokenizer
 from m3rag.encoder.transformer import Architecture
-from m3rag.errors import ConfigurationError
+from m3rag.errors import ConfigurationError, ModelError
 from m3rag.output import M3Output
 from m3rag.types import ModelInfo
 
@@ -137,13 +137,14 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
         self.truncated_texts = 0
         architecture = Architecture.of(checkpoint)
+        self._words = architecture.vocab_size
         self._limit = architecture.max_length
         self._max_length = self._valid_length(
             min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length, *get_args(Role)
         )
         if truncate_dim is not None and not 1 <= truncate_dim <= architecture.hidden:
             raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
-        vocab_size = max(architecture.vocab_size, self.tokenizer.vocab_size)
+        vocab_size = max(self._words, self.tokenizer.vocab_size)
         if vocab_size > MAX_VOCAB:
             raise ConfigurationError(f"{checkpoint.name} has {vocab_size} tokens, more than the {MAX_VOCAB} supported")
         self.info = ModelInfo(
@@ -291,24 +292,27 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         """The tokens that the network sees of some texts, prefix and specials included."""
         return self._pack(texts, role, self.max_length)[0]
 
+    def tokenize(self, texts: Sequence[str], *, role: Role, max_length: int) -> Tokenized:
+        """Token ids of each text, prefix and specials included, and how many had to be cut.
+
+        Raises:
+            ModelError: If the network has no vector for a token.
+        """
+        found = self.tokenizer.encode(texts, prefix=self._prefix(role), max_length=max_length)
+        if self.info.vocab_size > self._words:  # the tokenizer's own
+            last = max((int(ids.max()) for ids in found.ids), default=0)
+            if last >= self._words:
+                raise ModelError(
+                    f"the tokenizer.json of {self.info.name!r} has the token {self.token(last)!r} with id {last}, its "
+                    f"weights end at id {self._words - 1}: save the tokenizer and the weights of one model"
+                )
+        return found
+
     def _pack(self, texts: Sequence[str], role: Role, max_length: int) -> tuple[Batch, int]:
         """The texts as tokens, and how many of them had to be cut."""
-        prefix = self._prefix(role)
-        ids, cut = self.tokenizer.encode(texts, prefix=prefix, max_length=self._plain_length(max_length))
-        dropped = 1 + self.tokenizer.prefix_length(prefix)
+        ids, cut = self.tokenize(texts, role=role, max_length=self._plain_length(max_length))
+        dropped = 1 + self.tokenizer.prefix_length(self._prefix(role))
         return pack(ids, dropped=dropped, pooling=self.recipe.pooling, mcls=self.mcls), cut
-
-    def _pack_and_tell(self, texts: Sequence[str], role: Role, max_length: int) -> Batch:
-        batch, cut = self._pack(texts, role, max_length)
-        if cut:
-            self.truncated_texts += cut
-            log.warning(
-                "%d of %d texts are longer than max_length=%d tokens and were cut; chunk them, or raise max_length",
-                cut,
-                len(texts),
-                max_length,
-            )
-        return batch
 
     def _encode(
         self, texts: Sequence[str], *, role: Role, max_length: int | None, progress: Progress | None
@@ -333,11 +337,26 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         length = self.max_length if max_length is None else self._valid_length(max_length, role)
         batches = WINDOW_BATCHES * len(self.devices)
         starts = _window_starts(texts, characters=batches * self.batch_tokens * CHARACTERS_PER_TOKEN)
-        windows = (
-            (start, self._pack_and_tell(texts[start:end], role, length))
-            for start, end in pairwise([*starts, len(texts)])
-        )
+        windows = self._packed(texts, starts, role, length)
         return lookahead(windows) if len(starts) > 1 else windows
+
+    def _packed(
+        self, texts: Sequence[str], starts: Sequence[int], role: Role, max_length: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """The windows that begin at `starts`; what had to be cut is told of once, after the last."""
+        total = 0
+        for start, end in pairwise([*starts, len(texts)]):
+            batch, cut = self._pack(texts[start:end], role, max_length)
+            self.truncated_texts += cut
+            total += cut
+            yield start, batch
+        if total:
+            log.warning(
+                "%d of %d texts are longer than max_length=%d tokens and were cut; chunk them, or raise max_length",
+                total,
+                len(texts),
+                max_length,
+            )
 
     def _prefix(self, role: Role) -> str:
         return self.recipe.query_prefix if role == "query" else self.recipe.document_prefix

@@ -69,7 +69,7 @@ def encode_spans(encoder: M3Encoder, text: str, spans: Sequence[tuple[int, int]]
     network = encoder.network
     prefix = encoder.recipe.query_prefix if role == "query" else encoder.recipe.document_prefix
     dropped = 1 + encoder.tokenizer.prefix_length(prefix)
-    ids = encoder.tokenizer.encode([text], prefix=prefix, max_length=sys.maxsize).ids[0]
+    ids = encoder.tokenize([text], role=role, max_length=sys.maxsize).ids[0]
     head, content, tail = ids[:dropped], ids[dropped:-1], ids[-1:]
     room = encoder.max_length - len(head) - len(tail)
     places = encoder.tokenizer.token_spans(text, prefix=prefix, max_length=sys.maxsize)[:-1]

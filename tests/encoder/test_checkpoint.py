@@ -28,6 +28,26 @@ def test_a_missing_file_is_named(copy: Path, file: str) -> None:
         M3Encoder(str(copy), device="cpu")
 
 
+def test_parts_of_the_weights_without_their_index_are_not_taken_for_an_older_file(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match=r"has no .* or model\.safetensors\.index\.json or .*fetch the weights compl"):
+        M3Encoder(str(copy), device="cpu")
+
+
+def test_a_token_without_a_vector_is_named(tiny_checkpoint: Path, copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    tokenizer = json.loads(path.read_bytes())
+    token = dict(tokenizer["added_tokens"][-1], id=250_002, content="<duck>")
+    path.write_text(json.dumps({**tokenizer, "added_tokens": [*tokenizer["added_tokens"], token]}), encoding="utf-8")
+    encoder, plain = M3Encoder(str(copy), device="cpu"), M3Encoder(str(tiny_checkpoint), device="cpu")
+    assert np.array_equal(encoder.encode_documents(["a duck"]).dense, plain.encode_documents(["a duck"]).dense)
+    for encode in (lambda text: encoder.encode_queries([text]), lambda text: encoder.encode_spans(text, [(0, 1)])):
+        with pytest.raises(
+            ModelError, match=r"json of .* has the token '<duck>' with id 250002, its weights end at id 250001"
+        ):
+            encode("a <duck> swims")
+
+
 def test_a_misshaped_head_is_named(copy: Path) -> None:
     torch.save(torch.nn.Linear(32, 1).state_dict(), copy / "sparse_linear.pt")
     with pytest.raises(ModelError, match=r"sparse_linear\.pt does not fit .*\(1, 32\).*\(1, 64\)"):

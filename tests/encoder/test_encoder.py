@@ -76,6 +76,10 @@ def test_cut_texts_are_counted_and_told_of(encoder: M3Encoder, caplog: pytest.Lo
     assert np.diff(output.offsets).max() == 15
     assert encoder.truncated_texts == before + 1
     assert "1 of 5 texts are longer than max_length=16 tokens and were cut" in caplog.text
+    caplog.clear()
+    encoder.encode_documents(TEXTS * 500, max_length=16)  # in several windows
+    assert encoder.truncated_texts == before + 501
+    assert [record.getMessage()[:14] for record in caplog.records] == ["500 of 2500 te"]
     with pytest.raises(ConfigurationError, match=r"max_length 8193 is out of range .* 3 to 8192"):
         encoder.encode_documents(TEXTS, max_length=8193)
 
