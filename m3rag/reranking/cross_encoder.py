@@ -132,8 +132,11 @@ class CrossEncoderReranker(CopiedAsItself):
         """
         require_rerankable(query, k)
         looked_at = hits[: self.top_n]
-        scores = self.compute_score([(query, hit.chunk.encoded_text) for hit in looked_at])
-        return reordered(hits, scores, k=k)
+        # Each text once: at two places of a batch its scores may differ in the last digit, and would be no tie.
+        places: dict[str, int] = {}
+        rows = [places.setdefault(hit.chunk.encoded_text, len(places)) for hit in looked_at]
+        scores = self.compute_score([(query, text) for text in places])
+        return reordered(hits, scores[rows], k=k)
 
     def _windows(self, pairs: Sequence[TextPair]) -> Iterator[tuple[int, TokenizedPairs]]:
         """Tokenised pairs, a window at a time while the one before is computed: (its first pair's number, pairs)."""

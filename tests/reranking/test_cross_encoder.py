@@ -54,6 +54,16 @@ def test_ties_are_broken_by_id_and_k_cuts(xlmr: Path) -> None:
     assert [hit.chunk.id for hit in found] == ["B", "a", "b"]
 
 
+def test_the_same_passage_has_the_same_score_wherever_it_falls_in_a_batch(xlmr: Path) -> None:
+    texts = ["Ducks swim.", "Do ducks?", "Ducks swim.", "Ducks swim on ponds. " * 3] * 9
+    hits = [hit_of(i, text, key=f"{99 - i}") for i, text in enumerate(texts)]
+    for batch_tokens in (40, 100, 1000):
+        found = reranker_of(xlmr, batch_tokens=batch_tokens).rerank("Do ducks swim?", hits)
+        same = [hit for hit in found if hit.chunk.text == "Ducks swim."]
+        assert len({hit.score for hit in same}) == 1
+        assert [hit.chunk.id for hit in same] == sorted(hit.chunk.id for hit in same)
+
+
 def test_hits_beyond_top_n_follow_as_they_were(xlmr: Path) -> None:
     hits = [hit_of(i, text) for i, text in enumerate(PASSAGES)]
     three = reranker_of(xlmr, top_n=3)
