@@ -123,11 +123,24 @@ class Place:
                     f"this process has a Chroma client of its own on {self.name}: give that client with "
                     f"side={self.name!r} in place of the path"
                 ) from error
-            raise StoreError(
-                f"Chroma at {self.name} cannot be opened ({error}): is the server running, and is the folder Chroma's?"
-            ) from error
+            remedy = "is the server running?"
+            if self.is_folder:
+                _forget_failed(str(Path(where).resolve()))
+                remedy = (
+                    "is the folder Chroma's? If its chroma.sqlite3 is damaged, restore it from a backup, or delete the "
+                    "folder and ingest again"
+                )
+            raise StoreError(f"Chroma at {self.name} cannot be opened ({error}): {remedy}") from error
         held.callback(_close, client)
         return client
+
+
+def _forget_failed(folder: str) -> None:
+    """Let the next client on a folder start anew: chromadb 1.5 keeps one that failed to, and hands it out once more."""
+    from chromadb.api.shared_system_client import SharedSystemClient  # noqa: PLC0415
+
+    if folder not in SharedSystemClient._identifier_to_refcount:  # else somebody's client is at work there
+        SharedSystemClient._identifier_to_system.pop(folder, None)
 
 
 def _close(client: Any) -> None:

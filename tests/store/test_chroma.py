@@ -410,6 +410,18 @@ def test_flipped_bits_are_never_taken_for_data(path: Path, rng: np.random.Genera
     assert all("m3rag-m3rag.sqlite3" in one for one in told)
 
 
+def test_chromas_own_file_damaged_is_named_and_restored_without_a_new_process(path: Path) -> None:
+    ChromaStore.create(path, MODEL).close()
+    file = path / "chroma.sqlite3"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    for _ in range(2):
+        with pytest.raises(StoreError, match=rf"{path} cannot be opened .*malformed.*chroma\.sqlite3.*from a backup"):
+            ChromaStore.open(path)
+    file.write_bytes(content)
+    ChromaStore.open(path).close()
+
+
 def test_a_folder_that_may_not_be_written_to_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ChromaStore.create(path, MODEL).close()
 
