@@ -22,7 +22,8 @@ from m3rag.store.protocol import DocumentRecord
 from m3rag.types import Leg, ModelInfo
 
 EXACT_UP_TO = 20_000
-"""Chunks of which a dense scan takes milliseconds: up to here a graph would only lose recall, and cost its building."""
+"""Points (chunks and documents' records) of which a dense scan takes milliseconds: up to here a graph would only lose
+recall, and cost its building."""
 
 TYPICAL_TOKENS = 150
 

@@ -36,7 +36,7 @@ so often meanwhile that who waits for it would wait to the end."""
 
 
 class EdgeView:
-    """What the engine holds of two legs, at most `EXACT_UP_TO` chunks of it.
+    """What the engine holds of two legs, where it has at most `EXACT_UP_TO` points.
 
     Args:
         engine: The shard.

@@ -39,7 +39,8 @@ class QdrantEdgeStore:
     """Chunks in a folder, on Qdrant Edge: dense, lexical and ColBERT in one engine.
 
     One process at a time may have an index open. Writers take turns; readers see a document's old
-    version until the new one is complete. Up to 20,000 chunks are searched in memory, see `EdgeView`.
+    version until the new one is complete. Up to 20,000 chunks and documents together are searched in memory, see
+    `EdgeView`.
 
     A change interrupted at any moment is undone or finished by the next open, see `EdgeChanges`.
 
@@ -206,9 +207,9 @@ class QdrantEdgeStore:
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
 
-        `dense` is exact up to 20,000 chunks, then approximate in which chunks it finds. `lexical`
-        gives only chunks that share a token with the query, `colbert` only chunks with tokens (and
-        nothing for a query without any).
+        `dense` is exact up to 20,000 chunks and documents together, then approximate in which chunks it
+        finds. `lexical` gives only chunks that share a token with the query, `colbert` only chunks with
+        tokens (and nothing for a query without any).
 
         Raises:
             InputError: If `k` is below 1 or the query is not the output of one text of this model.
@@ -235,7 +236,8 @@ class QdrantEdgeStore:
                 params = qdrant.SearchParams(
                     exact=exact,
                     hnsw_ef=max(LEAST_EF, EF_PER_CHUNK * limit),
-                    quantization=qdrant.QuantizationSearchParams(rescore=True),
+                    # Twice as many get exact scores as are wanted: bytes alone would leave some of the best behind.
+                    quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=EF_PER_CHUNK),
                 )
                 return shard.query(
                     qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])

@@ -43,21 +43,22 @@ def store(
         yield store
 
 
+@pytest.mark.parametrize("k", [10, K])
 @pytest.mark.parametrize("filter", [None, {"odd": True}])
 def test_the_graph_finds_nearly_all_with_exact_scores(
-    store: QdrantEdgeStore, oracle: MemoryStore, filter: dict[str, bool] | None
+    store: QdrantEdgeStore, oracle: MemoryStore, filter: dict[str, bool] | None, k: int
 ) -> None:
     rng = np.random.default_rng(8)
     recalls = []
     for _ in range(20):
         query = random_query(rng)
-        found = store.candidates(query, "dense", k=K, filter=filter)
-        right = dict(oracle.candidates(query, "dense", k=K, filter=filter))
+        found = store.candidates(query, "dense", k=k, filter=filter)
+        right = dict(oracle.candidates(query, "dense", k=k, filter=filter))
         assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
         scores = oracle.score(query, "dense", [id_ for id_, _ in found])
         assert dict(found) == pytest.approx(scores, abs=1e-5)
-        recalls.append(len(right.keys() & dict(found).keys()) / K)
-    assert np.mean(recalls) >= 0.98
+        recalls.append(len(right.keys() & dict(found).keys()) / k)
+    assert np.mean(recalls) >= 0.99  # without exact scores for all in view .98
 
 
 def test_the_graph_follows_changes(store: QdrantEdgeStore, content: tuple[list[Chunk], M3Output]) -> None:
