@@ -52,8 +52,7 @@ def break_seal(folder: Path) -> str | None:
     """
     seal = folder / SEAL
     try:
-        text = seal.read_text(encoding="utf-8")
-        damage, revision = _damage(folder, text)
+        damage, revision = _damage(folder, seal.read_bytes())
         # Of two that open at once, the one sees what the other changes after it has broken the seal.
         if damage and seal.exists():
             raise StoreError(
@@ -68,10 +67,10 @@ def break_seal(folder: Path) -> str | None:
         raise StoreError(f"the index at {folder} cannot be opened: {error}") from error
 
 
-def _damage(folder: Path, text: str) -> tuple[str | None, str | None]:
+def _damage(folder: Path, content: bytes) -> tuple[str | None, str | None]:
     """What is damaged, if anything is, and the sealed revision."""
     try:
-        seal = json.loads(text)
+        seal = json.loads(content)
         listed = {str(name): (int(size), digest) for name, (size, digest) in seal["files"].items()}
         revision = str(seal["revision"])
     except (ValueError, TypeError, AttributeError, KeyError):

@@ -149,7 +149,7 @@ def merged_settings(before: Mapping[str, Any], values: Mapping[str, Any]) -> str
     merged = {key: value for key, value in {**before, **values}.items() if value is not None}
     try:
         return json.dumps(merged, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"settings must be JSON values ({error}): {shown(values, length=200)}") from error
 
 

@@ -123,7 +123,7 @@ def _metadata_json(metadata: Metadata, owner: str) -> str:
         raise InputError(f"{owner}: metadata keys must be strings, got {odd[0]!r:.80}")
     try:
         return json.dumps(dict(metadata), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{owner}: the metadata must be JSON values ({error}): {shown(metadata, length=200)}"
         ) from error

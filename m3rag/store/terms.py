@@ -108,11 +108,13 @@ def is_unicode(text: str) -> bool:
 
 
 def shown(value: object, *, length: int = 80) -> str:
-    """A value for an error message, cut to a length; Python refuses to write ints of many digits."""
+    """A value for an error message, cut to a length; Python refuses to write ints of many digits, and deep nests."""
     try:
         return f"{value!r:.{length}}"
     except ValueError:
         return f"a {type(value).__name__} with a number too large to write"
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deep to write"
 
 
 def _comparable(metadata: Metadata, comparable: Callable[[object], float | None]) -> dict[str, list[float]]:

@@ -248,7 +248,10 @@ class StoreChunkTests(StoreFixtures):
         store.update_settings({"weights": [1.0, 0.3, 0.5], "名": {"a": None}, "big": "é" * 100_000})
         store.update_settings({"weights": "1/1/1", "big": None, "absent": None})
         assert dict(store.settings) == {"weights": "1/1/1", "名": {"a": None}}
-        refused: list[Any] = [{"x": object()}, {"x": float("nan")}, {1: "x"}, {"y": 1, "x": {1, 2}}]
+        nested: list[Any] = []
+        for _ in range(100_000):
+            nested = [nested]
+        refused: list[Any] = [{"x": object()}, {"x": float("nan")}, {1: "x"}, {"y": 1, "x": {1, 2}}, {"x": nested}]
         for one in refused:
             with pytest.raises(InputError, match="settings"):
                 store.update_settings(one)

@@ -107,9 +107,9 @@ def test_a_damaged_log_harms_nothing_or_is_named(closed: Path, example: Example)
             shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}', '{"shard/absent": [1, null]}'])
-def test_a_damaged_seal_is_named(closed: Path, content: str) -> None:
-    (closed / SEAL).write_text(content)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"x": 1}', b'{"shard/absent": [1, null]}', b'{"\xad": 1}'])
+def test_a_damaged_seal_is_named(closed: Path, content: bytes) -> None:
+    (closed / SEAL).write_bytes(content)
     with pytest.raises(StoreError, match=rf"damaged: .*({SEAL} is no list|absent is missing).*delete {SEAL}"):
         QdrantEdgeStore.open(closed, MODEL)
     (closed / SEAL).unlink()

@@ -33,6 +33,10 @@ from m3rag.testing import HashEncoder
 from m3rag.testing.store_filters import filters
 from m3rag.types import Chunk
 
+NESTED: list[Any] = []
+for _ in range(100_000):
+    NESTED = [NESTED]
+
 
 def chunk(**metadata: Any) -> Chunk:
     return Chunk("c", "doc.md", "text", 0, 4, metadata=metadata)
@@ -200,6 +204,7 @@ def test_conditions() -> None:
         ("lang=de", "must be a mapping"),
         ({"a": object()}, "'a': cannot compare"),
         ({"a": 10**5000}, "'a': cannot compare"),
+        ({"a": NESTED}, "'a': cannot compare"),
         ({"a": {"$like": "x"}}, r"unknown operator '\$like'.*\$exists"),
         ({"$nor": []}, r"'\$nor': unknown operator"),
         ({"a": {}}, "names no operator"),

@@ -23,6 +23,10 @@ CHUNK = Chunk(
     headings=("A", "B"),
     metadata={"n": 1.0, "big": 2**80, "when": "2024-05-01", "list": [1, "x", None, {"a": []}], "": None},
 )
+NESTED: list[Any] = []
+for _ in range(100_000):
+    NESTED = [NESTED]
+
 RECORD = DocumentRecord("d", "Title", "v1", 3, source="/d", page_starts=(0, 5), metadata={"a": [1, None]})
 
 
@@ -64,6 +68,7 @@ def test_what_filters_match_is_the_same_in_every_version_of_m3rag() -> None:
         ({"metadata": {"a": object()}}, "JSON"),
         ({"metadata": {"a": float("inf")}}, "JSON"),
         ({"metadata": {"a": 10**5000}}, "JSON"),
+        ({"metadata": {"a": NESTED}}, "JSON"),
         ({"metadata": {1: "a"}}, "keys must be strings"),
         ({"text": "\ud800"}, "Unicode"),
         ({"id": "\ud800"}, "Unicode"),
