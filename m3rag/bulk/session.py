@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from m3rag.bulk.arrow import INSTALL
 from m3rag.errors import ConfigurationError, ModelError
+
+ADDRESS = "RAY_ADDRESS"
+
+REACHED_WITHIN = 10.0
+"""Seconds in which a cluster must answer; Ray itself asks for many minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,14 @@ def import_ray() -> Any:
 
 @contextmanager
 def session(ray: Any) -> Iterator[None]:
-    """Use the session there is, or the cluster of `RAY_ADDRESS`, or start one and stop it afterwards."""
+    """Use the session there is, or the cluster of `RAY_ADDRESS`, or start one and stop it afterwards.
+
+    Raises:
+        ConfigurationError: If that cluster cannot be reached.
+    """
     mine = not ray.is_initialized()
     if mine:
+        _require_reachable(os.environ.get(ADDRESS, ""))
         # Nothing calls home unasked, and stderr belongs to the caller.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -59,6 +71,19 @@ def session(ray: Any) -> Iterator[None]:
         data_logger.setLevel(level)
         if mine:
             ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    try:
+        at = urlsplit(address if "://" in address else f"//{address}")
+        if not at.hostname or not at.port:
+            return  # a name of Ray's own, such as `auto`
+        socket.create_connection((at.hostname, at.port), timeout=REACHED_WITHIN).close()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the environment variable {ADDRESS} names the cluster {address!r}, which cannot be reached ({error}): "
+            f"start it, or unset {ADDRESS} to work on this machine"
+        ) from error
 
 
 def share_out(nodes: Sequence[Mapping[str, float]], concurrency: int | None) -> Actors:

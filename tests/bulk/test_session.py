@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from m3rag.bulk.arrow import pyarrow
-from m3rag.bulk.session import Actors, import_ray, plain, share_out
+from m3rag.bulk.session import Actors, import_ray, plain, session, share_out
 from m3rag.errors import ConfigurationError, InputError, ModelError
 
 ONE = [{"CPU": 8.0, "memory": 1e9}]
@@ -72,3 +72,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert callable(load)
     with pytest.raises(ConfigurationError, match=r'pip install "m3rag\[ray\]"'):
         load()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "ray://[::1"])
+def test_a_cluster_that_cannot_be_reached_is_named_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    ray = import_ray()
+    told = r"RAY_ADDRESS names the cluster .* cannot be reached .* unset RAY"
+    with pytest.raises(ConfigurationError, match=told), session(ray):
+        pytest.fail("there is no such cluster")
+    assert not ray.is_initialized()
