@@ -9,17 +9,21 @@ kept from the time before (`cached`), where the noise of a forward pass does not
 
 BGEM3Index (`--chunks`, 0 for none): the same doors over the made-up chunks of `synthetic.py`, and BGEM3Index's own
 search on the same representations in memory (from `store.py`), each in a process of its own; questions come encoded.
+
+Heartbeat (on the made-up chunks too): how many beats of a 10 ms clock the event loop keeps while the asynchronous
+doors are called without a pause.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +38,11 @@ LANGUAGES = ("en", "de", "zh")
 K = 10
 DIRECT = "KnowledgeBase.search"
 WARM_UP = 5
+BEAT = 0.010
+PASSES = 5
 
 Door = Callable[[str], list[str]]
+AsyncDoor = Callable[[str], Awaitable[Any]]
 
 
 def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
@@ -58,6 +65,58 @@ def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
         "LlamaIndex M3Retriever": lambda q: [n.node_id for n in li_retriever.retrieve(q)],
         "LlamaIndex M3VectorStore": lambda q: [n.node_id for n in li_index.retrieve(q)],
     }
+
+
+def async_doors_to(kb: KnowledgeBase) -> dict[str, AsyncDoor]:
+    """The same doors, for callers that must not be blocked."""
+    from llama_index.core import VectorStoreIndex
+
+    from m3rag import langchain as lc
+    from m3rag import llama_index as li
+
+    lc_retriever = lc.M3Retriever(knowledge_base=kb, k=K)
+    lc_store = lc.M3VectorStore(collection=kb)
+    li_retriever = li.M3Retriever(kb, similarity_top_k=K)
+    li_store = li.M3VectorStore(kb)
+    index = VectorStoreIndex.from_vector_store(li_store, embed_model=li_store.embed_model)
+    li_index = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=K)
+    return {
+        "none: the clock alone": lambda _: asyncio.sleep(BEAT),
+        "KnowledgeBase.asearch": lambda q: kb.asearch(q, k=K),
+        "LangChain M3Retriever": lc_retriever.ainvoke,
+        "LangChain M3VectorStore": lambda q: lc_store.asimilarity_search(q, k=K),
+        "LlamaIndex M3Retriever": li_retriever.aretrieve,
+        "LlamaIndex M3VectorStore": li_index.aretrieve,
+    }
+
+
+async def beats(door: AsyncDoor, questions: Sequence[str]) -> tuple[float, float]:
+    """The share of a clock's beats that are kept while questions follow one another, and the longest gap in ms."""
+    kept = [time.perf_counter()]
+
+    async def clock() -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            kept.append(time.perf_counter())
+
+    beating = asyncio.create_task(clock())
+    for question in questions:
+        await door(question)
+    beating.cancel()
+    gaps = np.diff([*kept, time.perf_counter()])
+    return (len(kept) - 1) * BEAT / float(gaps.sum()), 1000 * float(gaps.max())
+
+
+async def heartbeats(doors: Mapping[str, AsyncDoor], questions: Sequence[str]) -> str:
+    """Each door's share of beats in some passes, doors in turns."""
+    for door in doors.values():
+        await beats(door, questions[:WARM_UP])
+    passes = [{name: await beats(door, questions) for name, door in doors.items()} for _ in range(PASSES)]
+    lines = ["| asynchronous door | beats kept, median | least | longest gap, ms |", "|---|--:|--:|--:|"]
+    for name in doors:
+        shares, gaps = zip(*(one[name] for one in passes), strict=True)
+        lines.append(f"| {name} | {np.median(shares):.0%} | {min(shares):.0%} | {max(gaps):.0f} |")
+    return "\n".join(lines)
 
 
 def in_turns(doors: Mapping[str, Door], questions: Sequence[str]) -> dict[str, list[float]]:
@@ -150,7 +209,9 @@ def run_doors(corpus: Corpus, queries: list[M3Output]) -> str:
         store.close()
         encoder: Any = Prepared(corpus, queries)
         with KnowledgeBase(Path(folder, "index"), encoder=encoder, settings=Settings()) as kb:
-            return table(in_turns(doors_to(kb), list(encoder.queries)), "all")
+            questions = list(encoder.queries)
+            taken = table(in_turns(doors_to(kb), questions), "all")
+            return f"{taken}\n\n{asyncio.run(heartbeats(async_doors_to(kb), questions))}"
 
 
 def run_bgem3index(corpus: Corpus, queries: list[M3Output]) -> str:

@@ -149,7 +149,11 @@ def run_raw(corpus: Corpus, folder: Path, queries: list[M3Output]) -> dict[str, 
 
     def search(query: M3Output, leg: Any, k: int, only: Any) -> list[Any]:
         vector = query_vector(query, leg)
-        how = qdrant.SearchParams(exact=leg != "dense" or corpus.chunks <= EXACT_UP_TO, hnsw_ef=max(256, 2 * k))
+        how = qdrant.SearchParams(
+            exact=leg != "dense" or corpus.chunks <= EXACT_UP_TO,
+            hnsw_ef=max(256, 2 * k),
+            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=2),
+        )
         nearest = qdrant.Query.Nearest(vector, leg)
         return shard.query(qdrant.QueryRequest(limit=k, query=nearest, filter=only, params=how, with_payload=["id"]))
 
