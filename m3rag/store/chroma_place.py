@@ -139,8 +139,10 @@ def _forget_failed(folder: str) -> None:
     """Let the next client on a folder start anew: chromadb 1.5 keeps one that failed to, and hands it out once more."""
     from chromadb.api.shared_system_client import SharedSystemClient  # noqa: PLC0415
 
-    if folder not in SharedSystemClient._identifier_to_refcount:  # else somebody's client is at work there
-        SharedSystemClient._identifier_to_system.pop(folder, None)
+    # Names of chromadb's own: a version without them is left as it is.
+    used = getattr(SharedSystemClient, "_identifier_to_refcount", {folder: 1})
+    if folder not in used:  # else somebody's client is at work there
+        getattr(SharedSystemClient, "_identifier_to_system", {}).pop(folder, None)
 
 
 def _close(client: Any) -> None:
