@@ -1,8 +1,11 @@
-"""Labelled data for evaluation: a folder in BEIR's form, or questions with short answers."""
+"""Labelled data for evaluation: a folder in BEIR's form, or questions with short answers; any file may be gzipped."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +56,7 @@ class Question:
 
 
 def load_beir(folder: Path | str, *, split: str = "test", name: str | None = None) -> RetrievalSet:
-    """Read a folder in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`.
+    """Read a folder in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`, or these gzipped (`.gz`).
 
     Args:
         folder: The folder.
@@ -68,8 +71,8 @@ def load_beir(folder: Path | str, *, split: str = "test", name: str | None = Non
     corpus_path, queries_path, qrels_path = (
         folder / part for part in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")
     )
-    if corpus_path.is_file() and not qrels_path.is_file():
-        there = ", ".join(sorted(file.stem for file in folder.glob("qrels/*.tsv"))) or "none"
+    if _found(corpus_path).is_file() and not _found(qrels_path).is_file():
+        there = ", ".join(sorted({file.name.partition(".")[0] for file in folder.glob("qrels/*.tsv*")})) or "none"
         raise InputError(f"{qrels_path} is missing; the splits there are: {there}")
     corpus = _texts(corpus_path)
     queries = _texts(queries_path)
@@ -201,15 +204,24 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, record
 
 
+def _found(path: Path) -> Path:
+    """The file, or what stands for it gzipped."""
+    return path if path.exists() else path.with_name(f"{path.name}.gz")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
+        found = _found(path)
+        content = found.read_bytes()
+        if found.suffix == ".gz":
+            content = gzip.decompress(content)
         # Not str.splitlines: a text may hold U+2028 and the like unescaped.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = re.split("\r\n?|\n", content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    return ((number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip())
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def string(where: str, record: dict[str, Any], key: str) -> str:

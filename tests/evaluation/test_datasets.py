@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from m3rag.errors import InputError
-from m3rag.evaluation.datasets import load_beir, load_questions
+from m3rag.evaluation.datasets import load_beir, load_corpus, load_questions
 
 CORPUS = [{"_id": "a", "title": "Ducks", "text": "They swim."}, {"_id": "b", "title": "", "text": "x\u2028y"}]
 QUERIES = [{"_id": "q", "text": "Who swims?"}, {"_id": "unjudged", "text": "?"}]
@@ -37,6 +38,22 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     assert found.queries == {"q": "Who swims?"}
     assert found.qrels == {"q": {"a": 2, "b": 0}}
     assert load_beir(tmp_path / "birds", name="other").name == "other"
+
+
+def test_gzipped_files_are_read_and_damaged_ones_named(tmp_path: Path) -> None:
+    plain = load_beir(write(tmp_path), name="x")
+    files = [tmp_path / "corpus.jsonl", tmp_path / "queries.jsonl", tmp_path / "qrels" / "test.tsv"]
+    for file in files:
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    assert load_beir(tmp_path, name="x") == plain
+    assert load_corpus(tmp_path / "corpus.jsonl.gz") == plain.corpus
+    with pytest.raises(InputError, match=r"dev\.tsv is missing; the splits there are: test"):
+        load_beir(tmp_path, split="dev")
+    for damaged in (b"no gzip", gzip.compress(b"{}" * 9)[:-6], gzip.compress(b"{}" * 9)[:12] + b"\xff" * 20):
+        (tmp_path / "corpus.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"corpus\.jsonl cannot be read"):
+            load_beir(tmp_path)
 
 
 def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
