@@ -134,9 +134,10 @@ def _judged(
 def _ask(
     retriever: HybridRetriever, question: EvalQuestion, level: Level, systems: Sequence[System], depth: int
 ) -> list[tuple[dict[str, float], float]]:
-    """For each system its ranking and its seconds; the question is encoded once, and that counts for each."""
+    """For each system its ranking and its seconds; the question is encoded once, for those that need it."""
     started = time.perf_counter()
-    encoded = retriever.encoder.encode_queries([question.query])
+    needed = any(system.mode.model_legs for system in systems)
+    encoded = retriever.encoder.encode_queries([question.query]) if needed else None
     encoding = time.perf_counter() - started
     asked = _Asked(question.query, encoded, level)
     found = []
@@ -150,10 +151,10 @@ def _ask(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A question, encoded, and what is ranked for it."""
+    """A question, encoded where a system needs it, and what is ranked for it."""
 
     query: str
-    encoded: M3Output
+    encoded: M3Output | None
     level: Level
 
 
@@ -163,7 +164,10 @@ def _rank(retriever: HybridRetriever, asked: _Asked, system: System, depth: int)
         options["group_by_document"] = 1
     elif asked.level == "page":
         options["k"] = depth * CHUNKS_PER_PAGE
-    hits = retriever.search_output(asked.encoded, text=asked.query, **options)
+    if asked.encoded is None:
+        hits = retriever.search(asked.query, **options)
+    else:
+        hits = retriever.search_output(asked.encoded, text=asked.query, **options)
     if system.reranker is not None:
         top = system.reranker.rerank(asked.query, hits[: system.rerank_top]) if hits else []
         # Scores of two scales cannot be compared: what is written is the order alone.

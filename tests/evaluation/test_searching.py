@@ -173,6 +173,18 @@ def test_a_reranker_orders_the_best_and_the_rest_follow() -> None:
     assert next(iter(run.runs["colbert again"]["a"])) == "one-0"
 
 
+def test_words_alone_are_searched_for_without_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = HashEncoder()
+    with Collection(":memory:", encoder=encoder, settings=Settings()) as collection:
+        take_corpus(collection, CORPUS)
+        retriever = HybridRetriever(encoder, collection.store, bm25=BM25Leg())
+        beside = search_all(retriever, questions_of(SET), [System.of("bm25"), System.of("dense")])
+        monkeypatch.setattr(HashEncoder, "encode_queries", lambda *_: pytest.fail("encoded"))
+        alone = search_all(retriever, questions_of(SET), [System.of("bm25")])
+    assert alone.runs == {"bm25": beside.runs["bm25"]}
+    assert all(alone.runs["bm25"].values())
+
+
 def test_what_is_not_in_the_index_is_refused_or_left_out() -> None:
     encoder, store = paged()
     retriever = HybridRetriever(encoder, store)
