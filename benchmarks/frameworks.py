@@ -45,8 +45,8 @@ Door = Callable[[str], list[str]]
 AsyncDoor = Callable[[str], Awaitable[Any]]
 
 
-def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
-    """Each way to ask, from a question to the ids that were found."""
+def frameworks_over(kb: KnowledgeBase) -> tuple[Any, Any, Any, Any]:
+    """LangChain's retriever and store, LlamaIndex's retriever and that of an index over its store."""
     from llama_index.core import VectorStoreIndex
 
     from m3rag import langchain as lc
@@ -58,6 +58,12 @@ def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
     li_store = li.M3VectorStore(kb)
     index = VectorStoreIndex.from_vector_store(li_store, embed_model=li_store.embed_model)
     li_index = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=K)
+    return lc_retriever, lc_store, li_retriever, li_index
+
+
+def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
+    """Each way to ask, from a question to the ids that were found."""
+    lc_retriever, lc_store, li_retriever, li_index = frameworks_over(kb)
     return {
         DIRECT: lambda q: [hit.chunk.id for hit in kb.search(q, k=K)],
         "LangChain M3Retriever": lambda q: [str(d.id) for d in lc_retriever.invoke(q)],
@@ -69,17 +75,7 @@ def doors_to(kb: KnowledgeBase) -> dict[str, Door]:
 
 def async_doors_to(kb: KnowledgeBase) -> dict[str, AsyncDoor]:
     """The same doors, for callers that must not be blocked."""
-    from llama_index.core import VectorStoreIndex
-
-    from m3rag import langchain as lc
-    from m3rag import llama_index as li
-
-    lc_retriever = lc.M3Retriever(knowledge_base=kb, k=K)
-    lc_store = lc.M3VectorStore(collection=kb)
-    li_retriever = li.M3Retriever(kb, similarity_top_k=K)
-    li_store = li.M3VectorStore(kb)
-    index = VectorStoreIndex.from_vector_store(li_store, embed_model=li_store.embed_model)
-    li_index = index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=K)
+    lc_retriever, lc_store, li_retriever, li_index = frameworks_over(kb)
     return {
         "none: the clock alone": lambda _: asyncio.sleep(BEAT),
         "KnowledgeBase.asearch": lambda q: kb.asearch(q, k=K),
