@@ -23,9 +23,7 @@ IMAGES = HERE / "images"
 MOST_BYTES = 100_000
 
 PICTURES: dict[str, tuple[int, list[str]]] = {
-    "ask": (96, ["ask", "Who founded the Debian project, and when?"]),
     "search": (112, ["search", "Is Debian free software?", "--explain", "-k", "5"]),
-    "doctor": (100, ["doctor"]),
 }
 """Name of the picture: the width of the terminal, and the command."""
 
