@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ def workers(device: str | None) -> Iterator[tuple[bool, str | None]]:
         return
     if device is None and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    # Imported later (an optimizer does), its functions would keep the group as their default, and with it its threads:
+    # a process that ends with them may abort.
+    importlib.import_module("torch.distributed.nn.functional")
     on_gpu = device is not None and device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)

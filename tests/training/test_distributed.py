@@ -16,7 +16,7 @@ from m3rag.training.trainer import train
 OPTIONS = {"batch_size": 9, "epochs": 1, "learning_rate": 1e-3, "sub_batch_tokens": 60, "warmup": 0}
 
 WORKER = """
-import json, sys
+import json, sys, weakref
 from pathlib import Path
 import torch
 from m3rag.training.data import load_examples
@@ -28,11 +28,13 @@ torch.set_num_threads(1)
 data, base, out, losses, settings = sys.argv[1:]
 reports = []
 with workers("cpu") as (is_first, device):
+    group = weakref.ref(torch.distributed.group.WORLD)
     examples = load_examples(Path(data))
     train(examples, base, Path(out), settings=TrainingSettings(**json.loads(settings)), device=device,
           on_progress=lambda r: reports.append(r.loss))
     if is_first:
         Path(losses).write_text(json.dumps(reports))
+assert group() is None, "its threads live on, and may abort the process at its end"
 """
 
 
