@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from m3rag.encoder.checkpoint import Checkpoint
 
 WORD_TABLE = "embeddings.word_embeddings.weight"
+OLDER_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+"""TensorFlow's, which the first BERTs still have (bert-base-multilingual-cased)."""
 
 
 class Weights:
@@ -47,6 +49,10 @@ class Weights:
 
     def outside(self, key: str) -> Tensor:
         """As `weights[name]`, by its whole name in the file: a task head lies beside the backbone."""
+        names = self._files or self._loaded
+        older = next((key.removesuffix(new) + old for new, old in OLDER_NAMES.items() if key.endswith(new)), key)
+        if key not in names and older in names:
+            key = older
         if key in self._loaded:
             return self._loaded[key].clone()
         if key not in self._files:

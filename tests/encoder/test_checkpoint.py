@@ -115,6 +115,19 @@ def test_the_older_weight_file_loads(tiny_checkpoint: Path, copy: Path) -> None:
     assert np.array_equal(*both)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_layer_norms_under_their_older_names_load(tiny_checkpoint: Path, copy: Path, file: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    renamed = {n.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): w for n, w in weights.items()}
+    assert len(renamed.keys() - weights.keys()) >= 4
+    (copy / "model.safetensors").unlink()
+    (save_file if file.endswith("safetensors") else torch.save)(renamed, copy / file)
+    both = [M3Encoder(str(f), device="cpu").encode_documents(["ducks swim"]).dense for f in (tiny_checkpoint, copy)]
+    assert np.array_equal(*both)
+
+
 def test_heads_in_safetensors_load(tiny_checkpoint: Path, copy: Path) -> None:
     from safetensors.torch import save_file
 
