@@ -51,7 +51,8 @@ CHARACTERS_PER_TOKEN = 4
 class M3Encoder(AsyncEncoding, CopiedAsItself):
     """Encode texts with an M3 checkpoint.
 
-    Safe to share between threads: the forward pass is locked.
+    Safe to share between threads: the forward pass is locked. Pickled are its arguments: another process that gets
+    the encoder loads the model from the same place.
 
     Example:
         >>> encoder = M3Encoder("mini")
@@ -111,6 +112,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         cache_folder: str | None = None,
         local_files_only: bool = False,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         if batch_tokens is not None and batch_tokens < 1:
             raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
         if colbert_dtype not in ("float16", "float32"):
@@ -172,6 +174,9 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         else:
             network = load(device=self.device)
             self.engine = DeviceEngine(network, device=self.device, batch_tokens=self.batch_tokens, finish=finish)
+
+    def __reduce__(self) -> tuple[Callable[[], M3Encoder], tuple[()]]:
+        return partial(type(self), **self._arguments), ()
 
     @property
     def max_length(self) -> int:

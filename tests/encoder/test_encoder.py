@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -55,6 +56,25 @@ def test_threads_share_an_encoder(encoder: M3Encoder) -> None:
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: encoder.encode_documents(TEXTS).dense, range(8)):
             assert np.array_equal(found, expected)
+
+
+def test_another_process_gets_the_same_encoder(tiny_checkpoint: Path) -> None:
+    options: dict[str, Any] = {
+        "device": "cpu",
+        "max_length": 9,
+        "pooling": "mean",
+        "truncate_dim": 8,
+        "normalize": False,
+    }
+    encoder = M3Encoder(tiny_checkpoint, **options)
+    text = "ducks swim and dive in the water of the lake"
+    again = pickle.loads(pickle.dumps(encoder))  # noqa: S301
+    assert again is not encoder
+    assert again.info == encoder.info
+    before, after = encoder.encode_documents([text]), again.encode_documents([text])
+    assert np.array_equal(before.dense, after.dense)
+    assert np.array_equal(before.colbert, after.colbert)
+    assert len(pickle.dumps(again)) < 2_000
 
 
 def test_windows_are_tokenised_ahead_and_change_nothing(tiny_checkpoint: Path, encoder: M3Encoder) -> None:
