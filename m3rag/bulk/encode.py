@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from m3rag import errors
+from m3rag._alone import LOCK, writing_alone
 from m3rag.bulk.corpus import Fields, Shard, ShardReader, find_files, plan_shards
 from m3rag.bulk.manifest import MANIFEST, PARTIAL, EncodedManifest
 from m3rag.bulk.output import is_finished, shard_path, write_shard
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with the number of texts that are finished, and of all texts."""
-LOCK = ".lock"
 ATTEMPTS = 3
 """Workers that one shard may kill before the run gives up."""
 
@@ -257,15 +255,7 @@ def _refuse_foreign(folder: Path) -> None:
 @contextmanager
 def _claim(folder: Path, manifest: EncodedManifest) -> Iterator[None]:
     """Hold the output folder alone, begun by this job or by an equal one."""
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"{folder} is being written by another run: wait for it, or give another folder") from error
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error}") from error
-    try:
+    with writing_alone(folder, another="another folder"):
         if (folder / MANIFEST).exists():
             manifest.require_same(EncodedManifest.read(folder), folder)
         else:
@@ -273,8 +263,6 @@ def _claim(folder: Path, manifest: EncodedManifest) -> Iterator[None]:
         for left in folder.glob(f"*{PARTIAL}"):
             left.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def _run(ray: Any, actors: Actors, job: Job, pending: Sequence[int], progress: Progress | None) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from m3rag._alone import LOCK, writing_alone
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever
 from m3rag.store.protocol import Store
@@ -23,7 +21,6 @@ from m3rag.training.saving import require_free, writing
 from m3rag.types import Chunk
 
 IDENTITY = "run.json"
-LOCK = ".lock"
 
 SINGLE = "mined.jsonl"
 """The output of a single file, whose own name may be any, that of `IDENTITY` too."""
@@ -75,7 +72,7 @@ def mine_files(
     totals = {file: sum(1 for _ in read_examples(file)) for file in files}  # bad lines are told before any work
     work = out.with_name(f"{out.name}.mining")
     done, report = 0, MiningReport(0, 0, 0)
-    with _alone(work):
+    with writing_alone(work, another="another --out"):
         _take_up(work, _identity(files, retriever, wanted, teacher_name))
         for file in files:
             target = work / (file.name if data.is_dir() else SINGLE)
@@ -121,24 +118,6 @@ def _passages_digest(store: Store) -> str:
             total += int.from_bytes(sha256(told.encode()).digest(), "big")
         if cursor is None:
             return f"{total % (1 << 256):064x}"
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the folder: another process would write its lines between ours."""
-    lock = FileLock(work / LOCK)
-    with writing(work):
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise InputError(
-                f"{work} is being written by another run: wait for that one, or give another --out"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _take_up(work: Path, identity: dict[str, Any]) -> None:

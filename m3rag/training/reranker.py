@@ -67,7 +67,8 @@ def train_reranker(
         `out`.
 
     Raises:
-        InputError: If the data holds no examples with negatives or a bad line, or `out` holds something.
+        InputError: If the data holds no examples with negatives or a bad line, `out` holds something, or another run
+            trains to it.
         ConfigurationError: If a setting is out of range, or another run's state is in the way.
         ModelError: If the base cannot be had or loaded, or has more than one label.
         ImportError: If `lora` is wanted and peft is not installed.

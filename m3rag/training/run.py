@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from m3rag._alone import writing_alone
 from m3rag._version import __version__
 from m3rag.errors import ConfigurationError
 from m3rag.training import distributed
@@ -94,11 +96,14 @@ class Run:
 
     def finish(self, on_progress: Callable[[Report], None] | None) -> Path:
         """Train to the end, and save the model."""
-        for report in self.steps():
-            if on_progress is not None:
-                on_progress(report)
-        if distributed.rank() == 0:
-            publish(self.objective.write, self.out, work=self.work / "model", record=self._record())
+        is_first = distributed.rank() == 0
+        with writing_alone(self.work, another="another --out") if is_first else nullcontext():
+            for report in self.steps():
+                if on_progress is not None:
+                    on_progress(report)
+            if is_first:
+                publish(self.objective.write, self.out, work=self.work / "model", record=self._record())
+        if is_first:
             shutil.rmtree(self.work, ignore_errors=True)
         return self.out
 

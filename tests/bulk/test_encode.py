@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from m3rag._alone import LOCK
 from m3rag.bulk import EncodeReport, encode_corpus, read_encoded
-from m3rag.bulk.encode import ATTEMPTS, LOCK, _attempt
+from m3rag.bulk.encode import ATTEMPTS, _attempt
 from m3rag.bulk.output import shard_path
 from m3rag.bulk.session import import_ray
 from m3rag.encoder import M3Encoder

@@ -227,6 +227,24 @@ def test_another_run_is_not_taken_up(small_checkpoint: Path, examples: list[Exam
         start(examples)
 
 
+def test_two_runs_do_not_train_to_one_folder(small_checkpoint: Path, examples: list[Example], tmp_path: Path) -> None:
+    refused: list[int] = []
+
+    def begin_another(report: Report) -> None:
+        with pytest.raises(InputError, match=r"m\.training is being written by another run: .* give another --out"):
+            start(None)
+        refused.append(report.step)
+
+    def start(on_progress: Any) -> Path:
+        settings = TrainingSettings(**QUICK)
+        where = tmp_path / "m"
+        return train(examples, str(small_checkpoint), where, settings=settings, device="cpu", on_progress=on_progress)
+
+    assert (start(begin_another) / "training.json").is_file()
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_a_run_killed_while_it_wrote_the_model_writes_it_again(
     small_checkpoint: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
