@@ -101,6 +101,17 @@ def test_a_reranker_says_what_it_learned_and_loads(data: Path, base: Path, tmp_p
     assert scores.shape == (1,)
 
 
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch has no gloo")
+def test_several_workers_train_one_model_and_one_of_them_tells(data: Path, base: Path, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "m3rag"]
+    command = [*launcher, "train", str(data), "--base", str(base), "--out", str(tmp_path / "m"), "--json"]
+    options = ["--device", "cpu", "--batch-size", "8"]
+    done = subprocess.run([*command, *options], check=False, timeout=250, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] == str(tmp_path / "m")
+    assert json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))["workers"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
