@@ -102,13 +102,14 @@ class OpenAIChat:
         # AttributeError and TypeError are what a reply in another form brings about.
         failures: tuple[type[Exception], ...] = (*self._server.failures, AttributeError, TypeError)
         finish: str | None = None
-        begun = False
+        begun = streamed = False
         # A server may cut a reply within a pair of surrogates: the half waits for the other.
         joined = getincrementaldecoder("utf-16-le")("replace").decode
         try:
             with self._server.client.chat.completions.create(**self._request(messages)) as chunks:
                 begun = True
                 for chunk in chunks:
+                    streamed = True
                     for choice in chunk.choices or ():  # some servers say null where others say []
                         content = choice.delta.content if choice.delta else None
                         if content and (text := joined(content.encode("utf-16-le", "surrogatepass"))):
@@ -120,6 +121,10 @@ class OpenAIChat:
             raise LLMError(said) from None
         if text := joined(b"", True):
             yield text
+        if not streamed:
+            raise LLMError(
+                f"{where} sent no streamed chat completion: check that base_url ends in /v1, or look at its log"
+            )
         if finish is None:
             raise LLMError(f"{where} broke off in the middle of its reply: ask again, or look at its log")
         if finish == "length":

@@ -185,6 +185,11 @@ def test_chunks_of_another_form_are_an_error(chunk: object) -> None:
     assert "sent what is no chat completion" in failure(sent(chunk, STOP))
 
 
+@pytest.mark.parametrize("body", [b"<html>Welcome</html>", {"error": {"message": "no model m1"}}])
+def test_what_is_no_stream_at_all_is_an_error(body: object) -> None:
+    assert "sent no streamed chat completion: check that base_url ends in /v1" in failure(Reply(body=body))
+
+
 def test_lone_surrogates_are_neither_sent_nor_given_out_and_pairs_are_joined() -> None:
     with (
         LLMServer(sent(piece("\ud83e"), piece("\udd86 \ud800"), piece("!\ud800"), STOP)) as server,
