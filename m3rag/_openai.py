@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from m3rag._addresses import is_address, on_this_machine, without_secrets
 from m3rag.errors import M3RagError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class OpenAIConnection:
 
     Attributes:
         client: The package's client.
-        base_url: The server's address, without a password.
+        base_url: The server's address, without a password or a query.
     """
 
     def __init__(
@@ -49,17 +50,21 @@ class OpenAIConnection:
         self.model = model
         self.timeout = timeout
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+        if base_url and not is_address(base_url):
+            raise error(
+                f"the address of the model {model!r}, {without_secrets(base_url)!r}, is none: give base_url "
+                "(OPENAI_BASE_URL) as http://HOST:PORT/v1"
+            )
         key = _revealed(api_key) or os.environ.get("OPENAI_API_KEY") or (NO_KEY if base_url else "")
         if not key:
             raise error(
                 f"no API key for {model!r}: set OPENAI_API_KEY, pass api_key=, or pass base_url= of a local server"
             )
-        # The proxy of the environment is for what lies beyond this machine.
-        http = self._package.DefaultHttpxClient(trust_env=False) if base_url and _on_this_machine(base_url) else None
+        http = self._package.DefaultHttpxClient(trust_env=False) if base_url and on_this_machine(base_url) else None
         self.client: Any = self._package.OpenAI(
             base_url=base_url, api_key=key, timeout=timeout, max_retries=max_retries, http_client=http
         )
-        self.base_url = _without_password(str(self.client.base_url))
+        self.base_url = without_secrets(str(self.client.base_url))
 
     @property
     def where(self) -> str:
@@ -126,16 +131,6 @@ def openai_package(owner: str) -> Any:
 
 def _revealed(key: SecretStr | str | None) -> str | None:
     return key if key is None or isinstance(key, str) else key.get_secret_value()
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
-
-
-def _on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _of_http(name: str) -> tuple[type[Exception], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,8 +16,10 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -47,6 +51,15 @@ def _parsed(value: str, parse: Callable[[str], object]) -> str:
     return value
 
 
+def _listed(value: Any) -> Any:
+    """Names of a variable: `a.example, b.example`, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return tuple(name for part in value.split(",") if (name := part.strip()))
+
+
 class LLMSettings(BaseModel):
     """Which language model writes answers; without `model`, answers are quoted sentences.
 
@@ -62,7 +75,7 @@ class LLMSettings(BaseModel):
     model: str | None = None
     base_url: str | None = None
     api_key: SecretStr | None = None
-    timeout: float = Field(default=60.0, gt=0, description="seconds")
+    timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False, description="seconds")
 
     @property
     def local(self) -> bool:
@@ -78,7 +91,7 @@ class ServeSettings(BaseModel):
         port: 0 takes a free one.
         api_key: What requests must bring, as `Authorization: Bearer` or `x-api-key`. Never shown.
         allowed_hosts: Names that this server is reached by, beside `localhost` and addresses, such as that of
-            a proxy before it.
+            a proxy before it; in a variable with commas between them.
         max_upload_mb: Most megabytes of one upload.
         rate_limit: Most requests of one client in a minute; 0 for no limit.
         data: Folder of uploaded files and feedback; by default beside the index.
@@ -89,8 +102,8 @@ class ServeSettings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    max_upload_mb: float = Field(default=100.0, gt=0)
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    max_upload_mb: float = Field(default=100.0, gt=0, allow_inf_nan=False)
     rate_limit: int = Field(default=1200, ge=0, description="requests of one client in a minute; 0 for no limit")
     data: Path | None = Field(default=None, description="folder of uploads and feedback; by default beside the index")
 
@@ -115,7 +128,7 @@ class Settings(BaseSettings):
     device: str | None = None
     dtype: str | None = Field(default=None, description="`bfloat16` on CPUs with AMX; by default what suits the device")
     max_length: int | None = None
-    batch_tokens: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1, le=MOST)
     chunk_tokens: int = Field(default=256, ge=8)
     chunking: str = Field(
         default="structure",
@@ -123,7 +136,7 @@ class Settings(BaseSettings):
     )
     late_chunking: bool = False
     overlap_tokens: int = Field(default=32, ge=0)
-    max_file_mb: float = Field(default=200.0, gt=0)
+    max_file_mb: float = Field(default=200.0, gt=0, allow_inf_nan=False)
     reader: Literal["builtin", "docling"] = Field(
         default="builtin", description="docling for PDF, DOCX, PPTX and images, if the extra is installed"
     )
@@ -136,7 +149,7 @@ class Settings(BaseSettings):
     reranker: str | None = Field(
         default=None, description="none, colbert or a cross-encoder; what `m3rag tune` found to help, if not set"
     )
-    answer_threshold: float | None = None
+    answer_threshold: float | None = Field(default=None, allow_inf_nan=False)
     answer_passages: int = Field(default=5, ge=1, le=MOST)
     llm: LLMSettings = LLMSettings()
     serve: ServeSettings = ServeSettings()
@@ -187,9 +200,26 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(dict(e), overrides) for e in error.errors())) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"the settings cannot be looked for ({error}): run m3rag in a folder that is there and that you may read, "
+            "with HOME (or XDG_CONFIG_HOME) set to a folder of your own, or correct the permissions"
+        ) from error
+    except SettingsError as error:
+        raise ConfigurationError(_no_json(str(error))) from error
     except ValueError as error:
         file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else _not_unicode()
         raise ConfigurationError(f"{file or 'the settings'} cannot be read: {error}") from error
+
+
+def _no_json(message: str) -> str:
+    """What to set instead of a group of settings: pydantic-settings names the group alone, which takes JSON."""
+    group = re.search('field "([^"]+)" from source "([^"]+)"', message)
+    if group is None or group[1] not in Settings.model_fields:
+        return f"the settings cannot be read: {message}"
+    variable = variable_of(group[1])
+    within = ", ".join(variable_of(name) for name in setting_names() if name.startswith(f"{group[1]}."))
+    return f"{variable} is no JSON object: set what is meant by itself, as one of {within}"
 
 
 def _not_unicode() -> Path | None:

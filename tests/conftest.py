@@ -108,3 +108,19 @@ def index_at(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     }
     yield places.__getitem__
     client.close()
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Shuts a folder: nothing in it may be looked at. Modes would not do: the tests may run as root."""
+    stat = os.stat
+
+    def shut(folder: Path) -> None:
+        def denied(path: Any, *args: Any, **options: Any) -> os.stat_result:
+            if not isinstance(path, int) and folder in Path(os.fsdecode(path)).absolute().parents:
+                raise PermissionError(13, "Permission denied", os.fsdecode(path))
+            return stat(path, *args, **options)
+
+        monkeypatch.setattr(os, "stat", denied)
+
+    return shut

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,40 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.llm.api_key is not None
     assert settings.llm.api_key.get_secret_value() == "sk-secret"
     assert "sk-secret" not in f"{settings!r} {settings}"
+
+
+def test_settings_that_may_not_be_looked_for_name_the_remedy(folder: Path, shut: Callable[[Path], None]) -> None:
+    shut(folder / "config")  # such as the home of who called sudo
+    with pytest.raises(ConfigurationError, match=r"looked for \(.*Permission denied.*HOME \(or XDG_CONFIG_HOME\)"):
+        load_settings()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder in use cannot be removed")
+def test_a_working_folder_that_is_gone(folder: Path) -> None:
+    (folder / "sub").rmdir()
+    with pytest.raises(ConfigurationError, match="run m3rag in a folder that is there"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"), [("a.example", ("a.example",)), ("a, b,", ("a", "b")), ('["a", "b"]', ("a", "b")), (" ", ())]
+)
+def test_hosts_of_a_variable(said: str, found: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_SERVE__ALLOWED_HOSTS", said)
+    assert load_settings().serve.allowed_hosts == found
+
+
+def test_a_group_that_is_set_as_if_it_were_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_LLM", "llama3.2")
+    with pytest.raises(ConfigurationError, match=r"^M3RAG_LLM is no JSON object: .* M3RAG_LLM__MODEL, M3RAG_LLM__BASE"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("MAX_FILE_MB", "inf"), ("SERVE__MAX_UPLOAD_MB", "inf"), ("ANSWER_THRESHOLD", "nan"), ("BATCH_TOKENS", "9" * 20)],
+)
+def test_numbers_that_nothing_can_be_counted_by(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"M3RAG_{name}", said)
+    with pytest.raises(ConfigurationError, match=rf"(finite|less than).*set in M3RAG_{name}"):
+        load_settings()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3rag.cli.answers import answer_dict, last_of, print_answer
-from m3rag.cli.console import command, print_json
+from m3rag.cli.console import command, print_json, typed
 from m3rag.cli.options import (
     Alpha,
     Debug,
@@ -59,6 +59,7 @@ def ask(
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 
+    question = typed(question)
     settings = load_settings(index=index, model=model, mode=mode, weights=weights, reranker=reranker)
     options = search_options(
         k=top_k,

@@ -143,6 +143,7 @@ def _save(session: Session, rest: str) -> None:
             target.write(session.transcript())
     except FileExistsError:
         raise InputError(f"{file} is there already: give another name") from None
-    except OSError as error:
-        raise InputError(f"{file} could not be written ({error.strerror}): give another name") from None
+    except (OSError, ValueError) as error:  # a ValueError is a name that the system cannot have
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{file} could not be written ({why}): give another name") from None
     say(f"saved {counted(len(session.asked), 'answer')} to {file}")

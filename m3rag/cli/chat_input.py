@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def questions() -> Iterator[str]:
     if sys.stdin.isatty():
         yield from _typed()
     else:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # one bad line is no reason not to take the others
         for line in sys.stdin:
             yield line.rstrip("\r\n")
 

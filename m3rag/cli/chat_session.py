@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from m3rag.cli.answers import answer_dict, last_of, print_answer, where
 from m3rag.cli.chat_commands import obey
-from m3rag.cli.console import note, print_json, say
+from m3rag.cli.console import note, print_json, say, typed
 from m3rag.cli.options import parse_filters
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Session:
             return True
         if line.startswith("/"):
             return obey(self, line.strip())
-        self._ask(line.strip())
+        self._ask(typed(line.strip(), sys.stdin.encoding))
         return True
 
     def _ask(self, question: str) -> None:

@@ -34,6 +34,9 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Signs that a terminal would obey, and halves of signs that no stream takes; a tab and a line's end are neither."""
 
+UNREAD = re.compile("[\udc80-\udcff]")
+"""What Python makes of bytes that it cannot decode."""
+
 LINE_ENDS = re.compile("[\t\n\u2028\u2029]")
 
 
@@ -84,6 +87,9 @@ def tell_error(error: Exception) -> int:
     if isinstance(error, OSError):
         note(f"error: {error}; run it with --debug to see where")
         return FOUND_PROBLEMS
+    if isinstance(error, MemoryError):
+        note(f"error: there is not enough memory ({error}): close other programs, or raise the limit (ulimit -v)")
+        return FOUND_PROBLEMS
     told = " ".join(f"{type(error).__name__}: {error}".split())
     note(f"error: {one_line(told, 300)}; this is a bug in m3rag: run it with --debug to see where, and report that")
     return FOUND_PROBLEMS
@@ -110,6 +116,20 @@ def printable(text: str) -> str:
 def in_line(text: str) -> str:
     r"""A name or a title as a part of one line: whatever would end the line or move in it is `\u000a` too."""
     return LINE_ENDS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", printable(text))
+
+
+def typed(question: str, encoding: str | None = None) -> str:
+    """A question as it was typed; by default one of the command line.
+
+    Raises:
+        InputError: If it holds bytes that are no text in this encoding: what was meant cannot be known.
+    """
+    if UNREAD.search(question):
+        raise InputError(
+            f"the question {question!r} is no text in {encoding or sys.getfilesystemencoding()}, which is the "
+            "encoding here: write it in that, or name its own in LC_ALL (or PYTHONUTF8=1 for UTF-8)"
+        )
+    return question
 
 
 def say(text: str = "") -> None:

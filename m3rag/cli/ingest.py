@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +77,7 @@ def ingest(
         options["limits"] = replace(
             usual,
             seconds=file_seconds or usual.seconds,
-            memory_bytes=int(file_mb * 1e6) if file_mb else usual.memory_bytes,
+            memory_bytes=_bytes(file_mb) if file_mb else usual.memory_bytes,
         )
     with KnowledgeBase(settings=settings) as kb:
         if watch:
@@ -196,6 +197,14 @@ def _line(result: FileResult, *, dry_run: bool = False) -> str:
     was = f"  (was {result.was})" if result.was else ""
     message = f"  ({result.message})" if result.message else ""
     return in_line(f"{result.status:<9} {result.document_id or result.path}{was}{chunks}{message}")
+
+
+def _bytes(megabytes: float) -> int:
+    from m3rag.errors import InputError
+
+    if not isfinite(megabytes):
+        raise InputError(f"--file-mb {megabytes} is no number of megabytes; give one such as 2048")
+    return int(megabytes * 1e6)
 
 
 def _password(path: Path | None) -> str | None:

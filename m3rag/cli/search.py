@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3rag.cli.console import command, note, one_line, place, print_json, printable, say
+from m3rag.cli.console import command, note, one_line, place, print_json, printable, say, typed
 from m3rag.cli.options import (
     Alpha,
     Debug,
@@ -66,6 +66,7 @@ def search(
     from m3rag.retrieval.hit_json import hit_json
     from m3rag.settings import load_settings
 
+    query = typed(query)
     settings = load_settings(index=index, model=model, top_k=top_k, mode=mode, weights=weights, reranker=reranker)
     options = search_options(
         filters=filters,

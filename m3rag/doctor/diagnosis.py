@@ -37,8 +37,7 @@ def diagnose(**overrides: Any) -> Iterator[Check]:
         yield from _settings(overrides)
     except ConfigurationError as error:
         place = None
-        files = " or ".join(map(str, setting_files())) or "the environment"
-        yield Check("settings", "error", str(error), f"correct it in {files}; see m3rag config path")
+        yield Check("settings", "error", str(error), _correction())
     for variable in unknown_variables():
         yield Check("variables", "warning", variable.message, f"unset {variable.name}")
     yield from guarded("disk", check_folders(place.folder if place else None))
@@ -65,6 +64,14 @@ def _settings(overrides: dict[str, Any]) -> Iterator[Check]:
     given = [setting for setting in origins(**overrides) if setting.origin != "default"]
     shown = ", ".join(f"{setting.name} from {setting.origin}" for setting in given)
     yield Check("settings", "ok", shown or "all at their defaults")
+
+
+def _correction() -> str:
+    try:
+        files = " or ".join(map(str, setting_files())) or "the environment"
+    except OSError:  # which the finding names
+        return "cd to a folder that you may read, and export HOME=FOLDER, a folder of your own"
+    return f"correct it in {files}; see m3rag config path"
 
 
 def _model_of(place: Place) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from m3rag.doctor.check import Check
 from m3rag.doctor.model import find_model
 from m3rag.errors import IndexLockedError, IndexMismatchError, ModelError, StoreError
+from m3rag.reading.discover_paths import is_gone
 from m3rag.types import LEGS, Document
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _check_sources(
 ) -> Iterator[Check]:
     """Documents whose file is gone or is not what was ingested."""
     of_files = [document for document in documents if document.source]
-    gone = [document for document in of_files if not Path(document.source).is_file()]
+    gone = [document for document in of_files if is_gone(document.source)]
     missing = {document.id for document in gone}
     changed = _changed(place, [document for document in of_files if document.id not in missing], settings)
     if gone:
@@ -99,7 +100,8 @@ def _check_sources(
         yield Check("files", "warning", f"{_named(gone)} in the index, no file any more", remedy)
     if changed:
         paths = changed[0].source if len(changed) == 1 else "FOLDER"
-        message = f"{_named(changed)} not as ingested: the file or the chunking settings have changed"
+        why = "the file or the chunking settings have changed, or it may not be read"
+        message = f"{_named(changed)} not as ingested: {why}"
         yield Check("files", "warning", message, f"m3rag ingest {paths} --index {place}")
     if of_files and not gone and not changed:
         yield Check("files", "ok", f"{len(of_files)} files are as they were ingested")

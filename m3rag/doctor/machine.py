@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -91,9 +92,9 @@ def check_device(device: str | None, dtype: str | None) -> Iterator[Check]:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """The folder, or what is there of the names above it: the nearest that this user may look at."""
     folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))
 
 
 def _requirements() -> dict[str, list[Requirement]]:

@@ -9,6 +9,7 @@ from typing import Any
 from platformdirs import user_config_path
 from pydantic import SecretStr
 
+from m3rag._addresses import USER
 from m3rag.settings import FILE_NAME, find_file, load_settings, origin_of, setting_names
 
 MASK = "***"
@@ -20,7 +21,7 @@ class Origin:
 
     Attributes:
         name: Of the setting, such as `llm.model`.
-        value: What holds, as a JSON value; a secret is `***`.
+        value: What holds, as a JSON value; a secret is `***`, also within an address.
         origin: `command line`, the name of a variable, the path of a file, or `default`.
     """
 
@@ -64,4 +65,6 @@ def _shown(value: Any) -> Any:
         return MASK
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, str) and "://" in value:
+        return USER.sub(rf"\1{MASK}@", value)
     return str(value) if isinstance(value, Path) else value

@@ -56,9 +56,9 @@ def ensure_mini(cache: Path | None = None) -> Path:
             written.
     """
     folder = (cache or cache_folder()) / f"mini-{_source_hash()}"
-    if folder.is_dir():
-        return folder
     try:
+        if folder.is_dir():
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ def find_files(
         itself see `document_id`), and what was skipped.
 
     Raises:
-        InputError: A path does not exist, a rule is malformed, or files of two roots would have the same id.
+        InputError: A path does not exist or may not be looked at, a rule is malformed, or files of two roots
+            would have the same id.
     """
     files: dict[str, tuple[Path, Path]] = {}
     folders: list[Path] = []
@@ -66,7 +68,8 @@ def find_files(
     walk = _Walk({os.path.realpath(path) for path in without})
     for given in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(given)
-        if path.is_dir():
+        mode = _mode(path)
+        if stat.S_ISDIR(mode):
             folders.append(path)
             # Below a root nothing is a link: its names are real where the root's is.
             real, start = os.path.realpath(path), len(os.path.join(path, ""))
@@ -76,15 +79,25 @@ def find_files(
                     files.setdefault(os.path.join(real, str(inner)[start:]), (path, inner))
                 else:
                     walk.skipped.append(inner)
-        elif path.is_file():
+        elif stat.S_ISREG(mode):
             files.setdefault(os.path.realpath(path), (own_root(path), path))
-        elif path.exists():
-            raise InputError(f"{path}: is neither a file nor a folder; give one of these")
         else:
-            raise InputError(f"{path}: there is no such file or folder; check the path")
+            raise InputError(f"{path}: is neither a file nor a folder; give one of these")
     if len({root for root, _ in files.values()}) > 1:
         _check_ids(files.values())
     return Found(tuple(files.values()), tuple(walk.skipped), tuple(walk.unreadable), tuple(folders))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: there is no such file or folder; check the path") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path}: could not be looked at ({why}); check the path, and the permissions of the folders above it"
+        ) from error
 
 
 @dataclass(slots=True)

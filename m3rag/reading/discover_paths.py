@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import unicodedata
 from pathlib import Path, PurePath
 
@@ -57,7 +58,9 @@ def id_below(absolute: PurePath, base: PurePath) -> str:
     try:
         found.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{absolute}: its name is not Unicode; rename the file") from error
+        taken = sys.getfilesystemencoding()
+        locale = "" if taken == "utf-8" else f"set PYTHONUTF8=1, as names are taken for {taken} here, or "
+        raise InputError(f"{absolute}: its name is not Unicode; {locale}rename the file") from error
     return found
 
 
@@ -66,6 +69,17 @@ def own_root(path: Path) -> Path:
     here = Path.cwd()
     absolute = path.absolute()
     return here if absolute.is_relative_to(here) else Path(absolute.anchor)
+
+
+def is_gone(path: str | Path) -> bool:
+    """Whether there is nothing at a path for sure: what this user may not look at may well be there."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def is_hidden(entry: os.DirEntry[str]) -> bool:

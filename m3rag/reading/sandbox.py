@@ -23,6 +23,9 @@ from m3rag.types import Document
 
 START_SECONDS = 60.0
 
+MOST = {"seconds": threading.TIMEOUT_MAX, "memory_bytes": 2**63 - 1, "output_bytes": 2**63 - 1}
+"""What a timer, a limit of the system and a size can hold."""
+
 # Isolated, so that no file of the working folder is imported; then with exactly the parent's modules.
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from m3rag.reading.sandbox_child import main; main()"
 
@@ -38,7 +41,7 @@ class Limits:
         output_bytes: Size of the document as JSON, about that of its text in UTF-8.
 
     Raises:
-        InputError: One is not positive.
+        InputError: One is not positive, or more than the system can be told.
     """
 
     seconds: float = 60.0
@@ -47,8 +50,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                raise InputError(f"the limit {name} is {getattr(self, name)}; it must be more than 0")
+            if not 0 < getattr(self, name) <= MOST[name]:
+                raise InputError(
+                    f"the limit {name} is {getattr(self, name)}; it must be more than 0, and {MOST[name]:,.0f} at most"
+                )
 
 
 class Sandbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -278,4 +279,4 @@ def _unknown(_document_id: str) -> Refused:
 
 def _pdf_of(record: DocumentRecord) -> Path | None:
     path = Path(record.source) if record.source else None
-    return path if path is not None and path.suffix.lower() == ".pdf" and path.is_file() else None
+    return path if path is not None and path.suffix.lower() == ".pdf" and os.path.isfile(path) else None

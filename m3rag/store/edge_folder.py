@@ -38,13 +38,22 @@ _CODES = "5|19" if os.name == "nt" else "1|13|30"
 NO_PERMISSION = re.compile(rf"PermissionDenied|ReadOnlyFilesystem|os error ({_CODES})\b")
 """What the engine says where it may not write."""
 
+_WANTS = "8|14|112" if os.name == "nt" else "12|23|24|27|28"
+NO_RESOURCES = re.compile(rf"Out of memory|os error ({_WANTS})\b")
+"""What the engine says where memory, open files or room on the disk are at an end."""
+
 ROOM_BYTES = 128 << 20
 """What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index, perhaps a damaged one."""
-    return (folder / MANIFEST).exists() or (folder / SHARD).exists()
+    """Whether a folder holds an index, perhaps a damaged one.
+
+    Raises:
+        StoreError: If this user may not look into it.
+    """
+    with _permitted(folder):
+        return (folder / MANIFEST).exists() or (folder / SHARD).exists()
 
 
 def require_room(folder: Path) -> None:
@@ -146,6 +155,11 @@ def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
             ) from error
         if lacks_permission(error):
             raise _no_permission(folder, error) from error
+        if NO_RESOURCES.search(str(error)):
+            raise StoreError(
+                f"the index at {folder} cannot be opened for want of memory, open files or room on the disk ({error}); "
+                "it is as it was: close other programs, or raise this process's limits (ulimit -a shows them)"
+            ) from error
         raise StoreError(
             f"the index at {folder} cannot be opened ({error}): restore it from a backup, or delete it and ingest again"
         ) from error
@@ -180,11 +194,13 @@ def _no_permission(folder: Path, error: BaseException) -> StoreError:
 
 
 def close_shard(folder: Path, shard: qdrant.EdgeShard, *, revision: str) -> None:
-    """Put all on disk, seal the folder, and release the lock."""
-    shard.flush()
-    # Under the lock: once it is released, another process may change the files.
-    write_seal(folder, [folder / SHARD / name for name in SEALED], revision=revision)
-    shard.close()
+    """Put all on disk, seal the folder, and release the lock: also if the first two fail, as after a kill then."""
+    try:
+        shard.flush()
+        # Under the lock: once it is released, another process may change the files.
+        write_seal(folder, [folder / SHARD / name for name in SEALED], revision=revision)
+    finally:
+        shard.close()
 
 
 def is_of_engine(error: BaseException) -> bool:

@@ -38,7 +38,9 @@ def write_seal(folder: Path, contents: Iterable[Path], *, revision: str) -> None
             os.fsync(file.fileno())
         partial.replace(folder / SEAL)
     except OSError as error:
-        raise StoreError(f"the index at {folder} was not sealed: {error}") from error
+        raise StoreError(
+            f"the index at {folder} was not sealed ({error}): what was written is kept; free room there, and open it"
+        ) from error
 
 
 def break_seal(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from qdrant_client import QdrantClient, models
 
+from m3rag._addresses import on_this_machine
 from m3rag.errors import InputError, StoreError
 from m3rag.store.payload import Payload
 from m3rag.store.qdrant_errors import named_errors
@@ -61,8 +62,14 @@ def connect(
             timeout=max(1, round(timeout)),
             prefer_grpc=prefer_grpc,
             check_compatibility=False,  # it warns from a thread of its own; opening asks the server anyway
+            **_without_proxy(location),
         )
         return made, place
+
+
+def _without_proxy(url: str) -> dict[str, Any]:
+    """For a server of this machine: a proxy could not reach it, and would be shown the key and the texts."""
+    return {"trust_env": False, "grpc_options": {"grpc.enable_http_proxy": 0}} if on_this_machine(url) else {}
 
 
 def _shown(location: Location) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from m3rag.errors import InputError, ReadError
 from m3rag.reading import Found
-from m3rag.reading.discover_paths import document_id
+from m3rag.reading.discover_paths import document_id, is_gone
 from m3rag.store.protocol import DocumentRecord, Store
 from m3rag.sync.hashes import FileHashes
 
@@ -132,7 +132,7 @@ class Plan:
             )
         known = self.record(identity)
         source = self._source(root, path)
-        if known is not None and known.source not in ("", source) and Path(known.source).exists():
+        if known is not None and known.source not in ("", source) and not is_gone(known.source):
             raise InputError(
                 f"{path}: the index already holds {identity} from {known.source}: ingest the folder that holds both"
             )
@@ -180,7 +180,7 @@ class Plan:
         roots |= {
             root
             for record in records.values()
-            if record.id in here and record.source and (root := root_of(record)) and not root.exists()
+            if record.id in here and record.source and (root := root_of(record)) and is_gone(root)
         }
         unread = [folder.resolve() for folder in self.found.unreadable]
         return {
@@ -189,6 +189,7 @@ class Plan:
             if record.id not in here
             and root_of(record) in roots
             and not _is_hidden(record)
+            and _can_be_named(record)
             and not any(Path(record.source).is_relative_to(folder) for folder in unread)
         }
 
@@ -203,6 +204,15 @@ def root_of(record: DocumentRecord) -> Path | None:
 def _is_hidden(record: DocumentRecord) -> bool:
     """Whether it was ingested as a single file for sure: folders are read without what is hidden."""
     return any(name.startswith((".", "~$")) for name in record.id.split("/"))
+
+
+def _can_be_named(record: DocumentRecord) -> bool:
+    """Whether its file could be found at all: in an ASCII locale others' names are not what they were."""
+    try:
+        os.fsencode(record.source)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _id_or_none(path: Path, root: Path) -> str | None:

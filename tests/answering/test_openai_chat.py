@@ -232,3 +232,16 @@ def test_importing_the_names_loads_nothing_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("address", ["localhost:1/v1", "http://", "http://[::1", "http://h:99999/v1", "ftp://h", " "])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(LLMError, match=r"'m1'.*is none: give base_url"):
+        OpenAIChat("m1", base_url=address)
+
+
+def test_what_may_be_secret_in_an_address_is_not_shown() -> None:
+    with pytest.raises(LLMError, match=r"the address of the model 'm1', 'h:1/v1', is none"):
+        OpenAIChat("m1", base_url="user:p@ss@h:1/v1?key=hush")
+    with OpenAIChat("m1", base_url="http://user:pass@127.0.0.1:1/v1?key=hush") as llm:
+        assert llm.base_url == "http://127.0.0.1:1/v1"

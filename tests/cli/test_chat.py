@@ -155,3 +155,15 @@ def test_questions_from_a_pipe(index: Path) -> None:
 def test_without_an_index_nothing_is_asked() -> None:
     result = CliRunner().invoke(app, ["chat", "-i", "nowhere"], input="What?\n")
     assert (result.exit_code, result.stdout) == (4, "")
+
+
+def test_a_line_that_is_no_text_is_refused_and_the_others_are_answered(index: Path) -> None:
+    piped = CliRunner().invoke(app, ["chat", "-i", "i"], input=b"\xe9\nWhat do ducks eat?\n")
+    assert piped.exit_code == 1
+    assert "is no text in utf-8" in piped.stderr
+    assert "Ducks eat grass, worms and small fish. [1]" in piped.stdout
+
+
+def test_saving_under_a_name_that_no_file_can_have(session: Session) -> None:
+    with pytest.raises(InputError, match="could not be written"):
+        session.take("/save a\0b")

@@ -317,3 +317,10 @@ def test_places_that_are_one() -> None:
         ("http://h:6333/a", "https://h:6333/a"): False,
     }
     assert {pair: _are_one(place_of(pair[0]), place_of(pair[1])) for pair in pairs} == pairs
+
+
+def test_a_password_in_the_address_of_an_index_is_never_shown() -> None:
+    result = CliRunner().invoke(app, ["serve", "-i", "http://user:hush@localhost:1/docs"])
+    assert result.exit_code == 3
+    assert "M3RAG_INDEX_API_KEY" in result.stderr
+    assert "hush" not in result.output

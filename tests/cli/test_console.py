@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from m3rag.cli.app import app
-from m3rag.cli.console import EXIT_CODES, command, in_line, place, print_json, printable
+from m3rag.cli.console import EXIT_CODES, command, in_line, place, print_json, printable, typed
 from m3rag.cli.options import Debug
 from m3rag.errors import (
     ConfigurationError,
@@ -146,3 +146,34 @@ def test_a_name_stays_in_its_line() -> None:
     assert in_line(name) == "a.txt\\u000aremoved   b.txt\\u00091 chunk\\u2028\\u001b[2J"
     assert place(name, 3) == f"{in_line(name)}:3"
     assert place("Ενότητα 1.pdf", None) == "Ενότητα 1.pdf"
+
+
+def test_want_of_memory_is_no_bug() -> None:
+    result = run(MemoryError("Cannot allocate memory (os error 12)"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is not enough memory (Cannot allocate memory")
+    assert "bug" not in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes streams as a POSIX shell does")
+def test_streams_that_were_closed_are_empty_and_their_numbers_are_taken() -> None:
+    code = (
+        "import os, sys\n"
+        "from m3rag import cli\n"
+        "cli._open_closed_streams()\n"
+        "print('out'); print('err', file=sys.stderr)\n"
+        "assert sys.stdin.read() == ''\n"
+        "assert all(os.path.samestat(os.fstat(n), os.stat(os.devnull)) for n in range(3))"
+    )
+    shell = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell, sys.executable, code], check=False).returncode == 0
+
+
+def test_bytes_that_are_no_text_are_no_question() -> None:
+    assert typed("Что едят утки?") == "Что едят утки?"
+    with pytest.raises(InputError, match=r"'\\udce9' is no text in ascii.*PYTHONUTF8=1"):
+        typed("\udce9", "ascii")
+    result = CliRunner().invoke(app, ["search", "\udce9", "-i", "nowhere"])
+    assert (result.exit_code, "is no text in" in result.stderr) == (2, True)
+    result = CliRunner().invoke(app, ["ask", "\udce9", "-i", "nowhere"])
+    assert (result.exit_code, "is no text in" in result.stderr) == (2, True)

@@ -133,3 +133,11 @@ def test_watching_until_interrupted(folder: Path) -> None:
     assert "Traceback" not in errors
     assert "watching papers every 0.1 s" in errors
     assert documents() == ["c.txt", "new.md", "z.md"]
+
+
+@pytest.mark.parametrize("option", [("--file-mb", "inf"), ("--file-mb", "1e300"), ("--file-seconds", "inf")])
+def test_limits_that_are_none(option: tuple[str, str]) -> None:
+    result = run("ingest", "papers", "-i", "i", *option)
+    assert result.exit_code == 2, result.output
+    assert "bug" not in result.stderr
+    assert not Path("i").exists()

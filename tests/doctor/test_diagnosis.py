@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,3 +52,11 @@ def test_a_check_that_fails_is_a_finding_and_not_the_end(error: Exception) -> No
     assert (first.name, second.name, second.severity) == ("first", "index", "error")
     assert str(error) in second.message
     assert second.remedy
+
+
+def test_a_home_of_someone_else_is_a_finding(folder: Path, shut: Callable[[Path], None]) -> None:
+    shut(folder / "config")
+    checks = {check.name: check for check in diagnose()}
+    assert "Permission denied" in checks["settings"].message
+    assert "export HOME" in (checks["settings"].remedy or "")
+    assert checks["cache"].severity == "ok"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -128,3 +129,13 @@ def test_files_that_are_gone_or_changed(index: Path, folder: Path) -> None:
 def test_other_chunking_settings_change_all(index: Path) -> None:
     found = look(index, chunk_tokens=128)["files"]
     assert found.message.startswith("a.txt, b.txt, c.txt: are not as ingested")
+
+
+def test_an_index_and_files_that_may_not_be_looked_at(index: Path, shut: Callable[[Path], None]) -> None:
+    shut(index.parent / "papers")
+    found = look(index)["files"]
+    assert "may not be read" in found.message
+    shut(index)
+    found = look(index)["index"]
+    assert "this user needs write permission" in found.message
+    assert (found.remedy or "").startswith("give this user write permission")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def test_the_device_of_this_machine() -> None:
     (check,) = check_device("cpu", None)
     assert check.severity in ("ok", "info")
     assert "cpu in float32" in check.message
+
+
+def test_folders_that_cannot_be_made_or_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shut: Callable[[Path], None]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("M3RAG_CACHE", str(tmp_path / "file" / "cache"))
+    shut(tmp_path / "shut")
+    cache, *disks = check_folders(tmp_path / "shut" / "index")
+    assert (cache.severity, "M3RAG_CACHE" in (cache.remedy or "")) == ("error", True)
+    assert [disk.name for disk in disks] == ["disk", "disk"]

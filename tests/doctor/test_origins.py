@@ -43,3 +43,8 @@ def test_secrets_are_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(name, "hush-hush")
     assert "hush" not in repr(origins())
     assert sum(origin.value == "***" and origin.origin == name for origin in origins()) == 1
+
+
+def test_a_password_within_an_address_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_LLM__BASE_URL", "http://user:hush@localhost:1/v1")
+    assert by_name()["llm.base_url"].value == "http://***@localhost:1/v1"

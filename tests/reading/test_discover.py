@@ -85,3 +85,15 @@ def test_a_folder_that_may_not_be_listed(folder, monkeypatch):
     assert folder / "a" in found.skipped
     with pytest.raises(InputError, match="cannot be listed"):
         find_files([folder / "a"])
+
+
+def test_a_path_that_may_not_be_looked_at_is_named(folder, shut):
+    shut(folder)
+    with pytest.raises(InputError, match=r"b\.md: could not be looked at \(Permission denied\); .*permissions"):
+        find_files([folder / "b.md"])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_a_name_that_no_file_has_is_named(name):
+    with pytest.raises(InputError, match=f"{name}: could not be looked at"):
+        find_files([name])

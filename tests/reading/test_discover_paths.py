@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
 from m3rag.errors import InputError
-from m3rag.reading.discover_paths import document_id, id_below, is_device, is_hidden
+from m3rag.reading.discover_paths import document_id, id_below, is_device, is_gone, is_hidden
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,22 @@ def test_hidden_names(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with os.scandir(tmp_path) as entries:
         assert {entry.name for entry in entries if not is_hidden(entry)} == {"seen.md"}
+
+
+def test_a_name_in_another_encoding_than_the_locale_names_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = PurePosixPath("/d/" + "утка.md".encode().decode("ascii", "surrogateescape"))
+    with pytest.raises(InputError, match="not Unicode; rename the file"):
+        id_below(name, PurePosixPath("/d"))
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(InputError, match="set PYTHONUTF8=1, as names are taken for ascii here, or rename the file"):
+        id_below(name, PurePosixPath("/d"))
+
+
+def test_what_may_not_be_looked_at_is_not_gone(tmp_path: Path, shut: Callable[[Path], None]) -> None:
+    file = tmp_path / "a.md"
+    assert is_gone(file)
+    file.write_text("a")
+    assert not is_gone(file)
+    assert is_gone(file / "below")
+    shut(tmp_path)
+    assert not is_gone(file)

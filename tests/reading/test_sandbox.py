@@ -139,6 +139,12 @@ def test_what_cannot_start_is_no_files_fault(files: Path, monkeypatch: pytest.Mo
         Limits(seconds=0)
 
 
+@pytest.mark.parametrize("limit", [{"seconds": 1e300}, {"seconds": float("inf")}, {"memory_bytes": 1 << 63}])
+def test_a_limit_that_the_system_cannot_be_told(limit: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=f"the limit {next(iter(limit))} is .* at most"):
+        Limits(**limit)
+
+
 def test_closing_ends_the_process_and_reading_starts_another(files: Path) -> None:
     with odd() as sandbox:
         sandbox.read(files / "good.md")

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from m3rag.chunking import Chunker
+from m3rag.server.engine import _pdf_of
 from m3rag.server.source import text_of
+from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk, Document
 
@@ -31,3 +36,12 @@ def test_chunks_that_contradict_each_other_lose_nothing_of_the_first() -> None:
     assert text_of([chunk(0, "abcdef"), chunk(0, "xyz"), chunk(4, "EFGH")]) == "abcdefGH"
     assert text_of([chunk(2, "b"), chunk(4, "d")]) == "\n\nb d"
     assert text_of([]) == ""
+
+
+def test_a_pdf_that_may_not_be_looked_at_has_no_pages_to_show(tmp_path: Path, shut: Callable[[Path], None]) -> None:
+    file = tmp_path / "a.pdf"
+    file.write_bytes(b"%PDF")
+    record = DocumentRecord(id="a.pdf", title="", version="", chunks=1, source=str(file))
+    assert _pdf_of(record) == file
+    shut(tmp_path)
+    assert _pdf_of(record) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,3 +29,18 @@ def test_a_full_disk_is_said_and_what_is_there_stays(tmp_path: Path, monkeypatch
         assert [record.id for record in store.documents()] == ["a"]
         store.put_document(second.record, second.parts())
         assert store.count() == 6
+
+
+@pytest.mark.parametrize(
+    "said", ["Out of memory, free: 20199686144, IO Error: Cannot allocate memory (os error 12)", "x (os error 24)"]
+)
+def test_a_machine_at_its_limits_is_not_called_a_damaged_index(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    QdrantEdgeStore.create(tmp_path / "index", MODEL).close()
+    with monkeypatch.context() as full:
+        full.setattr("qdrant_edge.EdgeShard", SimpleNamespace(load=Mock(side_effect=RuntimeError(said))))
+        with pytest.raises(StoreError, match="it is as it was: close other programs") as caught:
+            QdrantEdgeStore.open(tmp_path / "index")
+    assert "delete" not in str(caught.value)
+    QdrantEdgeStore.open(tmp_path / "index").close()

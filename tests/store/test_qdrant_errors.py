@@ -376,3 +376,12 @@ def test_writes_stay_below_the_size_of_a_request(
     assert max(sizes) < 20_000
     store.put_document(large.record, [(large.chunks, large.output)])
     assert store.count() == 42
+
+
+def test_the_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with server(qdrant_until("/exists", 200, {"result": {"exists": False}, "status": "ok", "time": 0.0})) as url:
+        assert not QdrantStore.exists(url, collection="c")

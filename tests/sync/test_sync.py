@@ -389,3 +389,32 @@ def test_a_dry_run_knows_that_an_empty_file_is_not_read(kb, folder) -> None:
     (folder / "empty.md").touch()
     failed = [result for result in kb.sync(folder, dry_run=True).results if result.status == "failed"]
     assert [(result.path.name, result.message) for result in failed] == [("empty.md", "is empty (0 bytes)")]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_source_that_may_not_be_looked_at_is_not_gone(kb, folder, tmp_path, shut, sync) -> None:
+    kb.sync(folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.txt").write_text("Another text.")
+    (other / "new.txt").write_text("A new text.")
+    shut(folder)
+    report = kb.sync(other) if sync else kb.ingest(other)
+    assert {r.path.name: r.status for r in report.results} == {"a.txt": "failed", "new.txt": "added"}
+    assert "already holds a.txt from" in report.results[0].message
+    assert ids(kb) == ["a.txt", "b.txt", "long.md", "new.txt", "sub/c.txt"]
+
+
+def test_what_cannot_be_named_in_this_locale_is_not_gone(kb, folder, monkeypatch) -> None:
+    (folder / "утка.txt").write_text("A text.")
+    kb.sync(folder)
+    (folder / "утка.txt").unlink()  # in an ASCII locale it is there, by another name
+    encoded = os.fsencode
+
+    def narrow(name):
+        os.fspath(name).encode("ascii")
+        return encoded(name)
+
+    monkeypatch.setattr(os, "fsencode", narrow)
+    assert kb.sync(folder).count("removed") == 0
+    assert "утка.txt" in ids(kb)
