@@ -356,8 +356,10 @@ class Collection(CopiedAsItself):
         """Release the index. Closing twice does nothing."""
         with self._lock:
             if self._store is not None:
-                self._store.close()
-                self._store = self._bm25 = self._reranker = None
+                try:
+                    self._store.close()
+                finally:  # after a Ctrl-C, say, the index is there for who opens it again
+                    self._store = self._bm25 = self._reranker = None
 
     def __reduce__(self) -> NoReturn:
         raise InputError(f"the open index {self.place} cannot be pickled: pickle its place, and open it there")

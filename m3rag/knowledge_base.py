@@ -265,10 +265,12 @@ class KnowledgeBase(Collection):
     def close(self) -> None:
         """Release the index and the connection to a language model. Closing twice does nothing."""
         with self._lock:
-            if self._own_llm is not None:
-                self._own_llm.close()
-                self._llm = self._own_llm = None
-            super().close()
+            try:
+                if self._own_llm is not None:
+                    self._own_llm.close()
+                    self._llm = self._own_llm = None
+            finally:
+                super().close()
 
 
 def _llm_of(settings: LLMSettings) -> LocalChat | OpenAIChat:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from m3rag.answering import OpenAIChat
 from m3rag.errors import ConfigurationError, IndexMismatchError, IndexMissingError, InputError
 from m3rag.ingest import Progress
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
 from m3rag.reading import read
 from m3rag.rebuild import rebuild
-from m3rag.settings import Settings
+from m3rag.settings import LLMSettings, Settings
 from m3rag.store import QdrantEdgeStore
 from m3rag.testing import HashEncoder
 
@@ -300,6 +301,25 @@ def test_bm25_beside_the_index(kb: KnowledgeBase, files: Path) -> None:
     kb.close()
     assert [hit.found_by for hit in kb.search("pelicans", mode="bm25")] == [("bm25",)]
     assert kb.search("ducks", mode="bm25") == []
+
+
+def test_a_close_that_is_broken_off_at_the_language_model_releases_the_index(
+    tmp_path: Path, encoder: CountingEncoder, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(_self: OpenAIChat) -> None:
+        raise KeyboardInterrupt
+
+    llm = LLMSettings(model="any", base_url="http://localhost:1/v1")
+    kb = KnowledgeBase(tmp_path / "index", encoder=encoder, settings=Settings(llm=llm))
+    kb.ingest(files)
+    assert kb.llm is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIChat, "close", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            kb.close()
+    with QdrantEdgeStore.open(tmp_path / "index") as store:
+        assert len(store.documents()) == 2
+    kb.close()
 
 
 def test_learned_weights_are_the_default_of_a_search(kb: KnowledgeBase, files: Path) -> None:

@@ -14,6 +14,7 @@ from m3rag.collection import Collection
 from m3rag.errors import IndexLockedError, IndexMismatchError, StoreError
 from m3rag.opened import SharedPlace, shared_place
 from m3rag.settings import Settings
+from m3rag.store import edge_folder
 from m3rag.store.edge_seal import SEAL
 from m3rag.store.place import place_of
 from m3rag.testing import HashEncoder
@@ -95,6 +96,27 @@ def test_who_closed_opens_it_again(index: str) -> None:
         with pytest.raises(StoreError, match="closed"):
             kept.documents()
         assert found(one) == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreError("the disk is full")])
+def test_a_close_that_is_broken_off_releases_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def broken_off(*_args: object, **_options: object) -> None:
+        raise error
+
+    one = collection(tmp_path / "index")
+    one.upsert([chunk("a")])
+    with monkeypatch.context() as patch:
+        patch.setattr(edge_folder, "write_seal", broken_off)
+        # Notebooks keep the last traceback, and with it all that its frames hold.
+        with pytest.raises(type(error)) as kept:
+            one.close()
+    assert found(one) == ["a"]
+    one.close()
+    with place_of(tmp_path / "index").open() as alone:
+        assert [record.id for record in alone.documents()] == ["a"]
+    assert kept.tb is not None
 
 
 def test_who_lets_go_without_closing_counts_no_more(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError
 from m3rag.legs import require_legs
 from m3rag.output import FloatArray
+from m3rag.retrieval.still_stored import still_stored
 from m3rag.sentences import Span, sentence_spans
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
@@ -127,7 +128,7 @@ class Extractive:
 
         Args:
             question: As the user asked it.
-            hits: The passages found, best first.
+            hits: The passages found, best first. What was removed since then is not quoted.
 
         Returns:
             Sentences word for word, each followed by its mark; footnote numbers of the source that
@@ -136,7 +137,7 @@ class Extractive:
             without any sentence.
 
         Raises:
-            InputError: If the question is blank, or a hit's chunk is no longer stored.
+            InputError: If the question is blank.
             IndexMismatchError: If the store was filled by another model.
         """
         check_question(question)
@@ -173,9 +174,8 @@ class Extractive:
     def _candidates(self, question: str, hits: Sequence[Hit]) -> list[_Candidate]:
         """All sentences of all passages, best first, ties in the order of the passages."""
         query = self._content_vectors(question)
-        chunks = [hit.chunk for hit in hits]
-        stored = self.store.representations([chunk.id for chunk in chunks])
-        found = [c for i, chunk in enumerate(chunks) for c in self._score(query, chunk, stored.colbert_of(i))]
+        passages, stored = still_stored(self.store, hits)
+        found = [c for i, hit in enumerate(passages) for c in self._score(query, hit.chunk, stored.colbert_of(i))]
         return sorted(found, key=lambda c: -c.evidence)
 
     def _content_vectors(self, question: str) -> FloatArray:

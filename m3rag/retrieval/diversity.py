@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from m3rag.errors import InputError
 from m3rag.retrieval.fusion import minmax
+from m3rag.retrieval.still_stored import still_stored
 from m3rag.store.protocol import Store
 from m3rag.types import Hit
 
@@ -54,17 +54,8 @@ def diverse(store: Store, hits: Sequence[Hit], *, k: int, diversity: float) -> l
         k: Most hits to return.
         diversity: [0, 1].
     """
-    hits = list(hits)
-    while hits:
-        try:
-            vectors = store.representations([hit.chunk.id for hit in hits]).dense
-        except InputError:
-            # One was deleted since it was found; what is left is a smaller pool.
-            stored = {chunk.id for chunk in store.get([hit.chunk.id for hit in hits])}
-            if len(stored) == len(hits):
-                raise
-            hits = [hit for hit in hits if hit.chunk.id in stored]
-            continue
-        chosen = mmr(np.array([hit.score for hit in hits]), vectors.astype(np.float64), k=k, diversity=diversity)
-        return [hits[i] for i in chosen]
-    return []
+    pool, output = still_stored(store, hits)
+    if not pool:
+        return []
+    scores, vectors = np.array([hit.score for hit in pool]), output.dense.astype(np.float64)
+    return [pool[i] for i in mmr(scores, vectors, k=k, diversity=diversity)]

@@ -168,9 +168,11 @@ class EdgeEngine:
                 sync_log(self._path)
 
     def close(self) -> None:
-        """Put everything on disk and release the shard. Closing twice is not an error."""
+        """Put everything on disk and release the shard, even if that fails. Closing twice is not an error."""
         with self.lock:
             if self._shard is not None:
-                with self.shard() as shard:
-                    close_shard(self._path, shard, revision=self.revision)
-                self._shard = None
+                try:
+                    with self.shard() as shard:
+                        close_shard(self._path, shard, revision=self.revision)
+                finally:
+                    self._shard = None

@@ -99,6 +99,15 @@ def test_no_hits_and_no_words_are_refused_without_support() -> None:
         assert (answer.answered, answer.support) == (False, None)
 
 
+def test_what_was_removed_since_it_was_found_is_not_quoted() -> None:
+    store, hits = stored(chunks_of(DUCKS, document_id="ducks"), chunks_of("A hen lays two eggs.", document_id="hens"))
+    store.delete_documents(["ducks"])
+    answer = Extractive(ENCODER, store, threshold=-1).answer("How many eggs lays a duck?", hits)
+    assert [citation.document_id for citation in answer.citations] == ["hens"]
+    store.delete_documents(["hens"])
+    assert not Extractive(ENCODER, store, threshold=-1).answer("How many eggs lays a duck?", hits).answered
+
+
 def test_a_second_sentence_is_quoted_where_it_is_as_good() -> None:
     store, hits = stored(chunks_of("Eggs of ducks are blue. Eggs of hens are brown.", CATS))
     answer = Extractive(ENCODER, store).answer("eggs of", hits)
