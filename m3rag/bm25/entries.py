@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from m3rag.bm25.postings import Bag, bag_of
 from m3rag.bm25.tokenizers import Tokenize
 from m3rag.store.filters import filterable
@@ -52,7 +54,7 @@ class Contents:
         generation: Names this very state of a file; None before any was written.
         revision: The store's, when it was last followed; None if it gave none.
         entries: By chunk id.
-        vocabulary: Token to its id; ids count up from 0 and are never given twice.
+        vocabulary: Token to its id; ids count up from 0, in this order.
     """
 
     generation: str | None = None
@@ -63,11 +65,19 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What makes some contents equal to a store: `removed` goes, then `written` comes."""
+    """What makes some contents equal to a store: `removed` goes, then `written` comes.
+
+    Attributes:
+        removed: Ids of chunks.
+        written: Chunks that are new or other than before.
+        vocabulary: Of the contents from then on; what it begins with is theirs before.
+        renumbered: Whether it is another vocabulary: then all chunks go, and all there are come.
+    """
 
     removed: Sequence[str]
     written: Mapping[str, Entry]
     vocabulary: Mapping[str, int]
+    renumbered: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything changes."""
@@ -108,4 +118,22 @@ def changes_to(contents: Contents, chunks: Iterable[Chunk], tokenize: Tokenize) 
         if digest not in bags:
             bags[digest] = bag_of(tokenize(text), vocabulary)
         written[chunk.id] = Entry(owner, digest, bags[digest])
-    return Changes(sorted(gone), written, vocabulary)
+    changes = Changes(sorted(gone), written, vocabulary)
+    # What only grows has tokens to spare from what went alone.
+    return _renumbered(changes, contents) if gone or written.keys() & contents.entries.keys() else changes
+
+
+def _renumbered(changes: Changes, contents: Contents) -> Changes:
+    """The same changes with the tokens in use alone, where more than half of the vocabulary is of chunks that went."""
+    entries = changes.applied(contents, generation=None, revision=None).entries
+    bags = {entry.digest: entry.bag for entry in entries.values()}
+    is_used = np.zeros(len(changes.vocabulary), bool)
+    for bag in bags.values():
+        is_used[bag[0]] = True
+    if 2 * is_used.sum() >= len(is_used):
+        return changes
+    numbers = np.cumsum(is_used, dtype=np.int32) - 1
+    bags = {digest: np.stack([numbers[bag[0]], bag[1]]) for digest, bag in bags.items()}
+    vocabulary = {token: int(numbers[id_]) for token, id_ in changes.vocabulary.items() if is_used[id_]}
+    written = {id_: replace(entry, bag=bags[entry.digest]) for id_, entry in entries.items()}
+    return Changes(list(contents.entries), written, vocabulary, renumbered=True)

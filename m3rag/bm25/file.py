@@ -10,7 +10,7 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,9 @@ class BM25File:
                 "INSERT INTO about SELECT ?, ?, ?, count(*) FROM chunks", (self._tokenizer, generation, revision)
             )
             connection.execute("COMMIT")
+            if changes.renumbered:
+                with suppress(sqlite3.OperationalError):  # too little room, or others reading: a later one will do it
+                    connection.execute("VACUUM")
         return generation
 
     def discard(self) -> None:
@@ -116,6 +119,9 @@ class BM25File:
             raise StoreError(f"the damaged BM25 file {self.path} cannot be deleted ({error}): delete it") from error
 
     def _apply(self, connection: sqlite3.Connection, changes: Changes, *, known: int) -> None:
+        if changes.renumbered:
+            connection.execute("DELETE FROM vocabulary")
+            known = 0
         tokens = [(id_, token) for token, id_ in changes.vocabulary.items() if id_ >= known]
         connection.executemany(
             "INSERT INTO vocabulary VALUES (?, ?, ?)", ((id_, token, _crc(id_, token)) for id_, token in tokens)

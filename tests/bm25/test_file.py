@@ -181,6 +181,26 @@ def test_two_legs_share_a_file(filled: Path) -> None:
         assert one.candidates(query, k=9) == other.candidates(query, k=9) == BM25Leg(filled).candidates(query, k=9)
 
 
+def test_words_of_what_was_removed_are_let_go(filled: Path) -> None:
+    other = BM25Leg(filled)
+    leg = BM25Leg(filled)
+    for i in range(20):
+        leg.sync(store_of("duck", " ".join(f"secret{i}x{j}" for j in range(50)), "goose pond"))
+    leg.sync(store_of("duck", "heron swan", "goose pond"))
+    other.sync(store_of("duck", "heron swan", "goose pond"))
+    assert b"secret" not in filled.read_bytes()
+    for query in ("duck", "pond swan goose", "heron", "secret3x4"):
+        fresh = BM25Leg()
+        fresh.sync(store_of("duck", "heron swan", "goose pond"))
+        expected = fresh.candidates(query, k=9)
+        assert leg.candidates(query, k=9) == other.candidates(query, k=9) == expected
+        assert BM25Leg(filled).candidates(query, k=9) == expected
+    leg.sync(MemoryStore(MODEL))
+    assert b"heron" not in filled.read_bytes()
+    leg.sync(store_of("heron"))
+    assert [id_ for id_, _ in BM25Leg(filled).candidates("heron", k=9)] == ["c0000"]
+
+
 def _follow_many(path: Path, first: int) -> None:
     texts = [f"duck number{i}" for i in range(60)]
     leg = BM25Leg(path)
