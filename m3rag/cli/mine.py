@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3rag.cli.console import command, note, print_json, shows_progress
-from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.options import Debug, Json, Model, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,15 @@ def mine(
         ),
     ],
     out: Annotated[Path, typer.Option(help="A new file, or a new folder with files of the same names.")],
-    index: Index = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            help="Search this index: a folder, http://HOST:6333/COLLECTION (Qdrant) or chroma:FOLDER.",
+            show_default="none: the passages of --corpus",
+        ),
+    ] = None,
     corpus: Annotated[
         Path | None,
         typer.Option(

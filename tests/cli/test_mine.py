@@ -38,7 +38,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-def test_mine_in_a_corpus(data: Path, tmp_path: Path) -> None:
+def test_mine_in_a_corpus(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_INDEX", "of-other-commands")
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("\n".join(json.dumps({"_id": str(i), "text": t}) for i, t in enumerate(PASSAGES)))
     result = run(data, "--corpus", corpus, "--out", "mined.jsonl", "--negatives", 2, "--share", 0)
