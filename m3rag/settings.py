@@ -66,8 +66,9 @@ class LLMSettings(BaseModel):
     Attributes:
         model: As the server names it, such as `gpt-5-mini` or `llama3.2`; or, without `base_url`, the path of
             a GGUF file, which runs on this machine (extra `local`).
-        base_url: Of any server that speaks OpenAI's protocol; OpenAI's own if not set.
-        api_key: Never shown. A server on this machine needs none.
+        base_url: Of any server that speaks OpenAI's protocol; if not set, `OPENAI_BASE_URL`, else OpenAI's own.
+        api_key: Never shown; if not set, `OPENAI_API_KEY`. A server on this machine needs none.
+        timeout: Seconds, > 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

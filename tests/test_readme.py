@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from m3rag.settings import load_settings
+from m3rag.settings import load_settings, setting_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,6 +97,13 @@ def test_the_settings_shown_are_settings(tmp_path: Path, monkeypatch: pytest.Mon
     settings = load_settings()
     assert settings.llm.model == "llama3.2"
     assert settings.chunk_tokens == 256
+
+
+def test_every_setting_is_in_the_table() -> None:
+    table = README.split("All of them")[1].split("Exit codes:")[0]
+    shown = re.findall(r"`([a-z_.]+)`", table)
+    named = {f"serve{name}" if name.startswith(".") else name for name in shown}
+    assert set(setting_names()) <= named
 
 
 def test_links_lead_somewhere() -> None:

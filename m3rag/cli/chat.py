@@ -7,7 +7,7 @@ import sys
 import typer
 
 from m3rag.cli.console import FOUND_PROBLEMS, command, counted, note, tell_error
-from m3rag.cli.options import Debug, Filters, Index, Json, Mode, Model, RerankerName, Weights
+from m3rag.cli.options import Debug, Filters, Index, JsonLines, Mode, Model, RerankerName, Weights
 
 
 @command
@@ -18,7 +18,7 @@ def chat(
     weights: Weights = None,
     reranker: RerankerName = None,
     filters: Filters = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
     debug: Debug = False,
 ) -> None:
     """Ask question after question; /help shows what else can be typed.

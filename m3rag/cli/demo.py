@@ -12,7 +12,7 @@ import typer
 
 from m3rag._shared_data import shared_data
 from m3rag.cli.console import command, note, print_json, say
-from m3rag.cli.options import Debug, Json, Model, Quiet
+from m3rag.cli.options import Debug, JsonLines, Model, Quiet
 
 QUESTIONS = (
     "Who founded the Debian project, and when?",
@@ -31,7 +31,7 @@ DOCUMENTS = (
 def demo(
     index: Path = typer.Option(Path("demo.index"), "--index", "-i", help="Where the demo's index is kept."),
     model: Model = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

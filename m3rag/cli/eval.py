@@ -51,7 +51,12 @@ def evaluate(
         typer.Option(help="ndcg, recall, mrr, map or hit with a cut-off.", show_default=" ".join(DEFAULT_METRICS)),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(envvar="M3RAG_WEIGHTS", help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1.")
+        str | None,
+        typer.Option(
+            envvar="M3RAG_WEIGHTS",
+            help="miracl, mkqa, mldr, or dense/lexical/colbert such as 1/0.3/1.",
+            show_default="learned, else miracl",
+        ),
     ] = None,
     preset: Annotated[
         Literal["paper"] | None, typer.Option(help="paper: the table of the M3 paper, with its weights and depths.")
@@ -62,9 +67,17 @@ def evaluate(
     answers: Annotated[
         bool, typer.Option("--answers", help="Also answer the questions, and judge the answers.")
     ] = False,
-    candidates: Annotated[int | None, typer.Option(min=1, max=MOST, help="Chunks from each leg.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Chunks from each leg.", show_default="1000")
+    ] = None,
     rerank_depth: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Chunks that get a ColBERT score in all.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Chunks that get a ColBERT score in all.",
+            show_default="1000; 200 with --preset paper",
+        ),
     ] = None,
     chunk_tokens: Annotated[
         int | None,

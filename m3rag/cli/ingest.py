@@ -40,13 +40,14 @@ def ingest(
         Path | None, typer.Option(help="A file whose first line is the password of encrypted files.")
     ] = None,
     reader: Annotated[
-        str | None, typer.Option(help="docling reads PDF, DOCX, PPTX and images by its models (an extra).")
+        str | None,
+        typer.Option(help="docling reads PDF, DOCX, PPTX and images by its models (an extra).", show_default="builtin"),
     ] = None,
     file_seconds: Annotated[
         float | None, typer.Option(help="Most seconds to read a file: 60, of docling 600.", min=0.1)
     ] = None,
     file_mb: Annotated[
-        float | None, typer.Option(help="Most memory (MB) to read a file: 1,024, of docling 16,384.", min=100)
+        float | None, typer.Option(help="Most memory (MB) to read a file: 1,074, of docling 17,180.", min=100)
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -34,6 +34,7 @@ Model = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object an answer instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Mode = Annotated[
@@ -49,7 +50,10 @@ Filters = Annotated[
     list[str] | None,
     typer.Option("--filter", "-f", help="KEY=VALUE a chunk's metadata must have; document_id=... for one document."),
 ]
-TopK = Annotated[int | None, typer.Option("--top-k", "-k", min=1, max=MOST, envvar="M3RAG_TOP_K", help="Most hits.")]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", "-k", min=1, max=MOST, envvar="M3RAG_TOP_K", help="Most hits.", show_default="10"),
+]
 Passages = Annotated[
     int | None,
     typer.Option(
@@ -66,16 +70,17 @@ Weights = Annotated[
     str | None,
     typer.Option(
         envvar="M3RAG_WEIGHTS",
-        help="miracl, mldr, or dense/lexical/colbert such as 1/0.3/1.",
+        help="miracl, mkqa, mldr, or dense/lexical/colbert such as 1/0.3/1.",
         show_default="learned, else miracl",
     ),
 ]
 Alpha = Annotated[
-    float | None, typer.Option(help="Part of the dense leg, 0 to 1, in dense+lexical; instead of weights.")
+    float | None,
+    typer.Option(help="Part of the dense leg, 0 to 1, in dense+lexical or dense+bm25; instead of weights."),
 ]
 Fusion = Annotated[
     Literal["weighted", "minmax", "zscore", "rrf"] | None,
-    typer.Option(help="How the legs are fused.", show_default="weighted"),
+    typer.Option(help="How the legs are fused.", show_default="weighted; minmax with dense+bm25 or --alpha"),
 ]
 MinScore = Annotated[float | None, typer.Option(help="Leave out hits of a lower score.")]
 Diversity = Annotated[float | None, typer.Option(help="0 to 1: how much a hit loses for being like those before it.")]

@@ -12,10 +12,23 @@ from m3rag.cli.options import Debug, Index, Mode, Model
 
 Host = Annotated[
     str | None,
-    typer.Option(envvar="M3RAG_SERVE__HOST", help="Address to listen on; any but this machine's own needs --api-key."),
+    typer.Option(
+        envvar="M3RAG_SERVE__HOST",
+        help="Address to listen on; any but this machine's own needs --api-key.",
+        show_default="127.0.0.1",
+    ),
 ]
 Port = Annotated[
-    int | None, typer.Option("--port", "-p", min=0, max=65535, envvar="M3RAG_SERVE__PORT", help="0 takes a free one.")
+    int | None,
+    typer.Option(
+        "--port",
+        "-p",
+        min=0,
+        max=65535,
+        envvar="M3RAG_SERVE__PORT",
+        help="0 takes a free one.",
+        show_default="8000",
+    ),
 ]
 ApiKey = Annotated[
     str | None,
@@ -27,7 +40,11 @@ ApiKey = Annotated[
     ),
 ]
 AllowedHosts = Annotated[
-    list[str] | None, typer.Option("--allowed-host", help="A name that the server is reached by, such as a proxy's.")
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        help="A name that it is reached by, such as a proxy's; in M3RAG_SERVE__ALLOWED_HOSTS with commas between.",
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -45,11 +62,17 @@ def serve(
     api_key: ApiKey = None,
     allowed_hosts: AllowedHosts = None,
     max_upload_mb: Annotated[
-        float | None, typer.Option(envvar="M3RAG_SERVE__MAX_UPLOAD_MB", help="Most megabytes of one upload.")
+        float | None,
+        typer.Option(envvar="M3RAG_SERVE__MAX_UPLOAD_MB", help="Most megabytes of one upload.", show_default="100"),
     ] = None,
     rate_limit: Annotated[
         int | None,
-        typer.Option(min=0, envvar="M3RAG_SERVE__RATE_LIMIT", help="Most requests of one client in a minute; 0: any."),
+        typer.Option(
+            min=0,
+            envvar="M3RAG_SERVE__RATE_LIMIT",
+            help="Most requests of one client in a minute; 0: any.",
+            show_default="1200",
+        ),
     ] = None,
     data: Data = None,
     debug: Debug = False,

@@ -34,7 +34,7 @@ def tune(
     index: Index = None,
     model: Model = None,
     metric: Annotated[
-        str, typer.Option(help="What to learn for: ndcg, recall, mrr or hit, and a cut-off.")
+        str, typer.Option(help="What to learn for: ndcg, recall, mrr, map or hit, and a cut-off.")
     ] = "ndcg@10",
     split: Annotated[str, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.")] = "train",
     folds: Annotated[int, typer.Option(min=2, max=30, help="Parts of the cross-validation.")] = 5,

@@ -138,7 +138,7 @@ def tune(
     Args:
         retriever: Where to search; its `candidates` and `rerank_depth` hold, its own weights do not.
         questions: At least `LEAST_QUESTIONS`; each text counts once.
-        metric: `ndcg`, `recall`, `mrr` or `hit` with a cut-off, such as `ndcg@10`.
+        metric: `ndcg`, `recall`, `mrr`, `map` or `hit` with a cut-off, such as `ndcg@10`.
         folds: Parts of the cross-validation, >= 2.
         seed: Of the folds and of the bootstrap; the same seed gives the same result.
         default: The weights to be beaten. Of weights that do equally well, those nearest to it are taken.
