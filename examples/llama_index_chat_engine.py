@@ -1,7 +1,6 @@
 """A LlamaIndex chat engine over files: streamed, with its sources before the text and checked citations.
 
-Run: python examples/llama_index_chat_engine.py   (needs `pip install "m3rag[llama-index]"`, no download, no key;
-give `llm=` to have a model write)
+Run: python examples/llama_index_chat_engine.py   (pip install "m3rag[llama-index]"; `llm=` has a model write)
 """
 
 import asyncio

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import m3rag.encoder.shared  # noqa: F401 - made of the class itself, which is replaced below
 from m3rag.encoder.encoder import M3Encoder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
