@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.legs import require_legs
+from m3rag.retrieval.still_stored import lexical_weights
 from m3rag.store.protocol import Store
 from m3rag.types import Hit
 
@@ -77,7 +78,7 @@ def explanations(
 
     Args:
         encoder: The model; for an alignment one that knows its tokens, such as `M3Encoder`.
-        store: Holds the hits' chunks.
+        store: Where the hits' chunks are; one removed since is explained by its text.
         query: The question.
         hits: What was found for it.
         limit: Most shared tokens of each hit.
@@ -86,19 +87,18 @@ def explanations(
     Raises:
         ConfigurationError: If the model gives no lexical weights, or for an alignment no token vectors,
             or the encoder does not know its tokens.
-        InputError: If a hit is not stored any more.
     """
     if not hits:
         return []
     remedy = "look at hit.scores.dense"
     require_legs(encoder.info, ["lexical"], what="an explanation by shared tokens", remedy=remedy)
     lexical = encoder.encode_queries([query]).lexical
-    passages = store.representations([hit.chunk.id for hit in hits])
+    passages = lexical_weights(encoder, store, hits)
     align = _alignment if alignment else _not_asked_for
     return [
         Explanation(
             hit,
-            tuple(top_tokens(lexical, passage.lexical, encoder.token, limit=limit)),
+            tuple(top_tokens(lexical, passage, encoder.token, limit=limit)),
             align(encoder, query, hit.chunk.encoded_text),
         )
         for hit, passage in zip(hits, passages, strict=True)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError
 from m3rag.legs import require_legs
+from m3rag.retrieval.still_stored import lexical_weights
 from m3rag.sentences import UNSPACED
 from m3rag.types import Hit, Leg
 
@@ -70,8 +71,8 @@ def matched_words(encoder: Encoder, query: str, hit: Hit, *, store: Store | None
         encoder: The model; one that knows its tokens, such as `M3Encoder`.
         query: The question.
         hit: What was found for it.
-        store: Where the hit's chunk is, so that the weights are those of the score. Without it the chunk
-            is weighed as if it stood alone, which an index with late chunking did not do.
+        store: Where the hit's chunk is, so that the weights are those of the score. Without it, or where the
+            chunk was removed since, it is weighed as if it stood alone, which an index with late chunking did not do.
 
     Raises:
         ConfigurationError: If the model gives no lexical weights, or the encoder does not know its tokens.
@@ -87,7 +88,7 @@ def matched_words(encoder: Encoder, query: str, hit: Hit, *, store: Store | None
     if store is None:
         given = {int(i): float(w) * float(weights[places[int(i)]]) for i, w in _entries(question) if int(i) in places}
     else:
-        stored = store.representations([hit.chunk.id]).lexical
+        (stored,) = lexical_weights(encoder, store, [hit])
         given = {int(i): float(w) for i, w in _entries(question.multiply(stored).tocsr())}
     words = _words(text)
     sums: dict[tuple[Span, str], float] = defaultdict(float)

@@ -11,7 +11,9 @@ import pytest
 from m3rag.encoder.encoder import M3Encoder
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever, top_tokens
+from m3rag.retrieval.words import matched_words
 from m3rag.scoring import lexical_scores
+from m3rag.store import QdrantEdgeStore
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
@@ -93,3 +95,28 @@ def test_an_encoder_that_cannot_tell_its_tokens_is_told() -> None:
     retriever = HybridRetriever(encoder, store)
     with pytest.raises(ConfigurationError, match=r"Silent cannot tell its tokens.*M3Encoder"):
         retriever.explain("ducks", retriever.search("ducks"), alignment=True)
+
+
+def test_a_chunk_removed_since_is_explained_by_its_text(tmp_path: Path) -> None:
+    encoder = HashEncoder()
+    texts = ["Do ducks swim?", "Ducks fly south.", "A duck is a bird."]
+    chunks = [Chunk(id=str(i), document_id=str(i), text=text, start=0, end=len(text)) for i, text in enumerate(texts)]
+    for store in (MemoryStore(encoder.info), QdrantEdgeStore.create(tmp_path / "index", encoder.info)):
+        store.upsert(chunks, encoder.encode_documents(texts))
+        retriever = HybridRetriever(encoder, store)
+        query = "Do ducks fly in winter?"
+        hits = retriever.search(query, mode="lexical")
+        assert len(hits) >= 2
+        before = retriever.explain(query, hits)
+        words = [matched_words(encoder, query, hit, store=store) for hit in hits]
+        for gone in ([hits[0].chunk.id], [hit.chunk.id for hit in hits]):
+            store.delete_chunks(gone)
+            for now, then in zip(retriever.explain(query, hits), before, strict=True):
+                assert now.hit == then.hit
+                assert [match.token for match in now.tokens] == [match.token for match in then.tokens]
+                then_gave = [match.contribution for match in then.tokens]
+                assert [match.contribution for match in now.tokens] == pytest.approx(then_gave, abs=1e-3)
+            for hit, then_matched in zip(hits, words, strict=True):
+                matched = matched_words(encoder, query, hit, store=store)
+                assert [word[:3] for word in matched] == [word[:3] for word in then_matched] != []
+        store.close()
