@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.errors import InputError
 
 INSTALL = 'pip install "m3rag[ray]"'
 
@@ -16,13 +16,13 @@ def pyarrow() -> Any:
     """The module `pyarrow`, its `parquet` loaded.
 
     Raises:
-        ConfigurationError: If it is not installed; the command that installs it is named.
+        ImportError: If it is not installed; the command that installs it is named.
     """
     try:
         import pyarrow as module  # type: ignore[import-untyped]  # noqa: PLC0415
         import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"bulk encoding needs pyarrow: {INSTALL}") from error
+        raise ImportError(f"bulk encoding needs pyarrow: {INSTALL}", name=error.name) from error
     return module
 
 

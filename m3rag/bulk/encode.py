@@ -88,7 +88,8 @@ def encode_corpus(
 
     Raises:
         InputError: If the input or a row of it cannot be used, or `out` holds something else.
-        ConfigurationError: If Ray is missing, an option is out of range, or `out` was begun with others.
+        ConfigurationError: If an option is out of range, or `out` was begun with others.
+        ImportError: If Ray Data is not installed.
         ModelError: If the model cannot be had, or its actors die.
     """
     fixed = {"model", "device", "max_length", "colbert_dtype"} & set(encoder_options or {})

@@ -76,7 +76,7 @@ def read_encoded(folder: Path | str) -> Iterator[tuple[list[str], M3Output]]:
 
     Raises:
         InputError: If the job is unfinished, or a file is damaged or missing; the file is named.
-        ConfigurationError: If pyarrow is not installed.
+        ImportError: If pyarrow is not installed.
     """
     folder = Path(folder)
     manifest = EncodedManifest.read(folder)

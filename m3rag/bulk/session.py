@@ -34,7 +34,7 @@ def import_ray() -> Any:
     """The module `ray`, its `data` loaded.
 
     Raises:
-        ConfigurationError: If Ray Data is not installed; the command that installs it is named.
+        ImportError: If Ray Data is not installed; the command that installs it is named.
     """
     try:
         with warnings.catch_warnings():
@@ -44,7 +44,9 @@ def import_ray() -> Any:
 
             ray.data.DataContext.get_current()
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"bulk encoding needs Ray Data ({error.name} is not installed): {INSTALL}") from error
+        raise ImportError(
+            f"bulk encoding needs Ray Data ({error.name} is not installed): {INSTALL}", name=error.name
+        ) from error
     return ray
 
 

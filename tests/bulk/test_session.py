@@ -70,7 +70,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     assert callable(load)
-    with pytest.raises(ConfigurationError, match=r'pip install "m3rag\[ray\]"'):
+    with pytest.raises(ImportError, match=r'pip install "m3rag\[ray\]"'):
         load()
 
 

@@ -55,7 +55,7 @@ def ensure_export(checkpoint: Checkpoint) -> Path:
 
     Raises:
         ModelError: If the checkpoint is damaged, or the cache cannot be written.
-        ConfigurationError: If the package onnx is not installed.
+        ImportError: If the package onnx is not installed.
     """
     folder = cached_export(checkpoint, int8=False)
     if not folder.is_dir():

@@ -5,20 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from m3rag.errors import ConfigurationError
-
 
 def require(package: str) -> Any:
     """Import `onnx` or `onnxruntime`.
 
     Raises:
-        ConfigurationError: If it is not installed.
+        ImportError: If it is not installed.
     """
     try:
         return import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ConfigurationError(
-            f'backend="onnx" needs the package {package}: install it with `pip install "m3rag[onnx]"`'
-        ) from error
+        raise ImportError(f'backend="onnx" needs {package}: pip install "m3rag[onnx]"', name=package) from error

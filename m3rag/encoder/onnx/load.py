@@ -29,7 +29,8 @@ def load_onnx(checkpoint: Checkpoint, *, device: torch.device, int8: bool = Fals
         int8: Use the int8 export that `m3rag export MODEL --int8` made and found good.
 
     Raises:
-        ConfigurationError: If there is no good int8 export, or the packages of the extra `onnx` are missing.
+        ConfigurationError: If there is no good int8 export.
+        ImportError: If the packages of the extra `onnx` are missing.
         ModelError: If the checkpoint is damaged, or the cache cannot be written.
     """
     if not int8:
@@ -51,7 +52,7 @@ def export_int8(checkpoint: Checkpoint, encoder: M3Encoder, trial: gate.Trial) -
 
     Raises:
         ModelError: If the checkpoint is damaged, or the cache cannot be written.
-        ConfigurationError: If the packages of the extra `onnx` are missing.
+        ImportError: If the packages of the extra `onnx` are missing.
     """
     exact = gate.encode(encoder, trial)
     folder = cached_export(checkpoint, int8=True)

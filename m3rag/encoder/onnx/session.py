@@ -37,7 +37,8 @@ class OnnxNetwork:
         colbert_dim: Length of a token vector.
 
     Raises:
-        ConfigurationError: If onnxruntime is not installed or cannot use the device.
+        ConfigurationError: If onnxruntime cannot use the device.
+        ImportError: If onnxruntime is not installed.
         ModelError: If the export does not load.
     """
 

@@ -152,6 +152,6 @@ def test_a_missing_package_names_the_remedy(
     from m3rag.encoder.onnx.load import load_onnx
 
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigurationError, match=rf'{package}.*pip install "m3rag\[onnx\]"'):
+    with pytest.raises(ImportError, match=rf'{package}.*pip install "m3rag\[onnx\]"'):
         load_onnx(Checkpoint.find(str(tiny_checkpoint)), device=torch.device("cpu"))
     assert not list((cache / "onnx").glob(".*.partial"))
