@@ -65,18 +65,26 @@ class Jobs:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def add(self, name: str, path: Path) -> dict[str, Any]:
+    def add(self, name: str, path: Path, *, partial: Path | None = None) -> dict[str, Any]:
         """Put an uploaded file in the queue.
+
+        Args:
+            name: Under which it is to be known.
+            path: Its place.
+            partial: Where it lies until then, hidden from `removed`.
 
         Returns:
             The job, as `get`.
 
         Raises:
+            OSError: If it cannot be moved to its place.
             Refused: If too many are waiting.
         """
         with self._lock:
             if sum(not job.ended for job in self._jobs.values()) >= MOST_WAITING:
                 raise Refused(503, f"{MOST_WAITING} uploads are waiting already", "Wait until some of them are done.")
+            if partial is not None:
+                partial.replace(path)
             self._release(name)
             job = Job(secrets.token_hex(8), name)
             self._jobs[job.id] = job
@@ -140,8 +148,11 @@ class Jobs:
         with self._lock:
             self._release(name)
             left = [path for path in found if path not in self._paths]
+        record = self._intake.document(name)  # of an upload that has come, and ended, since the removal
+        kept = Path(record.source) if record is not None and record.source else None
         for path in left:
-            self.uploads.discard(path)
+            if path != kept:
+                self.uploads.discard(path)
 
     def _set(self, job: Job, **values: Any) -> None:
         with self._lock:

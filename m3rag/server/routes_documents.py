@@ -98,8 +98,7 @@ def _keep(engine: Engine, file: UploadFile) -> dict[str, Any]:
         with partial.open("wb") as out:
             while piece := file.file.read(PIECE):
                 out.write(piece)
-        partial.replace(path)
-        return engine.jobs.add(name, path)
+        return engine.jobs.add(name, path, partial=partial)
     except OSError as error:
         engine.uploads.discard(Path(path))
         raise Refused(507, f"{name} cannot be kept ({error.strerror})", "See the setting serve.data.") from None

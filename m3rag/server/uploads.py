@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from m3rag.errors import InputError
@@ -54,7 +54,7 @@ class Uploads:
 
     def named(self, name: str) -> list[Path]:
         """All uploaded files of a name."""
-        return [path for path in self.files.glob("*/*") if path.name == name]
+        return [path for path in self._all() if path.name == name]
 
     def set_aside(self, path: Path) -> Callable[[bool], None]:
         """Put the file that a new one may replace out of the way.
@@ -92,12 +92,16 @@ class Uploads:
                 os.replace(folder, here)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
-        found = [path for path in self.files.glob("*/*") if path.is_file()] if self.files.is_dir() else []
+        found = list(self._all())
         partial = [path for path in found if path.name.endswith(PARTIAL)]
         for path in partial:
             self.discard(path)
         waiting = [(path.stat().st_mtime_ns, path) for path in found if path not in known and path not in partial]
         return [path for _, path in sorted(waiting)]
+
+    def _all(self) -> Iterator[Path]:
+        for folder, _, names in os.walk(self.files):  # which passes over a folder that goes meanwhile
+            yield from filter(self.holds, (Path(folder, name) for name in names))
 
 
 PARTIAL = ".m3rag-part"

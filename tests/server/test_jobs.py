@@ -15,7 +15,7 @@ import pytest
 
 from m3rag.server import create_app
 from m3rag.server.attempts import MOST_ATTEMPTS
-from m3rag.server.uploads import Uploads
+from m3rag.server.uploads import PARTIAL, Uploads
 from m3rag.settings import ServeSettings
 
 from .serving import WAIT_S, base, client_of, ended, uploaded
@@ -92,6 +92,73 @@ async def test_what_is_replaced_while_it_is_deleted_leaves_no_file(
         assert (await deleting).status_code == 204
         assert await ids(client) == ["other.txt"]
     assert [path.name for path in files(kb)] == ["other.txt"]
+
+
+async def test_what_is_uploaded_while_its_name_is_deleted_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb = base(tmp_path)
+    removed, go_on = threading.Event(), threading.Event()
+    remove = kb.remove
+
+    def slow(document_ids: Sequence[str]) -> int:
+        count = remove(document_ids)
+        removed.set()
+        assert go_on.wait(WAIT_S)
+        return count
+
+    monkeypatch.setattr(kb, "remove", slow)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        await uploaded(client, "notes.txt", b"Ducks swim.")
+        deleting = asyncio.create_task(client.delete("/api/documents", params={"document_id": "notes.txt"}))
+        assert await asyncio.to_thread(removed.wait, WAIT_S)
+        assert (await uploaded(client, "notes.txt", b"Ducks dive."))["state"] == "done"
+        go_on.set()
+        assert (await deleting).status_code == 204
+        assert await ids(client) == ["notes.txt"]
+    assert [path.read_bytes() for path in files(kb)] == [b"Ducks dive."]
+
+
+async def test_what_is_put_in_its_place_while_its_name_is_deleted_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb = base(tmp_path)
+    app = create_app(kb, ServeSettings())
+    removing = threading.Thread(target=lambda: app.state.engine.jobs.removed("notes.txt"))
+    replace = Path.replace
+
+    def slow(path: Path, target: Path) -> Path:
+        placed = replace(path, target)
+        if path.name == PARTIAL:
+            removing.start()
+            removing.join(0.2)
+        return placed
+
+    monkeypatch.setattr(Path, "replace", slow)
+    async with client_of(app) as client:
+        assert (await uploaded(client, "notes.txt", b"Ducks swim."))["state"] == "done"
+        removing.join(WAIT_S)
+        assert await ids(client) == ["notes.txt"]
+    assert [path.read_bytes() for path in files(kb)] == [b"Ducks swim."]
+
+
+def test_an_upload_that_goes_while_all_are_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = Uploads(tmp_path)
+    going, staying = uploads.new("notes.txt"), uploads.new("notes.txt")
+    for path in (going, staying):
+        path.write_text("Ducks swim.")
+    (uploads.files / "notes.txt").write_text("No upload: somebody put it there.")
+    scandir = os.scandir
+
+    def late(folder: str) -> object:
+        if Path(folder) == going.parent:
+            going.parent.rename(tmp_path / "gone")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert uploads.named("notes.txt") == [staying]
 
 
 async def test_an_upload_right_after_the_start_is_not_taken_for_left_behind(
