@@ -54,7 +54,8 @@ class Collection(CopiedAsItself):
 
     The index is opened when first needed, and the model when a text is first encoded: listing and
     removing load no model. Usable from several threads, and as a context manager. Several of one index in one
-    process share it while it is open, see `m3rag.opened`.
+    process share it while it is open, see `m3rag.opened`; several of one model share that, see
+    `m3rag.encoder.loaded`.
 
     Args:
         path: Where the index lies; created when something is first written. A folder, `:memory:`,
@@ -135,14 +136,14 @@ class Collection(CopiedAsItself):
             if self._encoder is None:
                 # Imported here: torch takes seconds, and listing or removing needs no model.
                 from m3rag.encoder.checkpoint import Checkpoint  # noqa: PLC0415
-                from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415
+                from m3rag.encoder.loaded import loaded  # noqa: PLC0415
 
                 name = self._model or (manifest.model.name if manifest else DEFAULT_MODEL)
                 if manifest is not None and name == manifest.model.name:
                     _require_loadable(self.place, manifest)
                 if manifest is not None:
                     self._require_same_model(manifest, name, Checkpoint.find(name).fingerprint())
-                self._encoder = M3Encoder(
+                self._encoder = loaded(
                     name,
                     device=self.settings.device,
                     dtype=self.settings.dtype,

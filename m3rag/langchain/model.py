@@ -96,7 +96,7 @@ class ModelHolder(BaseModel):
         with _LOADING:
             if self.encoder is None:
                 # Imported here: torch takes seconds.
-                from m3rag.encoder.encoder import M3Encoder as Encoder  # noqa: PLC0415
+                from m3rag.encoder.loaded import loaded  # noqa: PLC0415
 
                 kwargs = dict(self.model_kwargs)
                 kwargs.pop("trust_remote_code", None)  # nothing of a model but its numbers is ever read
@@ -104,7 +104,7 @@ class ModelHolder(BaseModel):
                     kwargs["dtype"] = dtype
                 if kwargs.get("dtype") is not None:
                     kwargs["dtype"] = str(kwargs["dtype"]).removeprefix("torch.")
-                self.encoder = Encoder(self.model_name, cache_folder=self.cache_folder, **kwargs)
+                self.encoder = loaded(self.model_name, cache_folder=self.cache_folder, **kwargs)
             return self.encoder
 
     def _adopt(self, encoder: SharedEncoder) -> None:

@@ -95,11 +95,9 @@ class M3TextSplitter(Base):
         if encoder is not None:
             self._spans = require_span_source(encoder)
         elif isinstance(strategy_of(strategy), Semantic):
-            from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415 - torch takes seconds
+            from m3rag.encoder.loaded import loaded  # noqa: PLC0415 - torch takes seconds
 
-            self._spans = M3Encoder(
-                model or "BAAI/bge-m3", cache_folder=cache_folder, local_files_only=local_files_only
-            )
+            self._spans = loaded(model or "BAAI/bge-m3", cache_folder=cache_folder, local_files_only=local_files_only)
         else:
             self._spans = tokenizer_of(
                 model or "BAAI/bge-m3", cache_folder=cache_folder, local_files_only=local_files_only

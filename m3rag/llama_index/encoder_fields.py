@@ -65,10 +65,9 @@ class EncoderFields(BaseModel):
         with _LOADING:
             if self._encoder is None:
                 # Imported here: torch takes seconds.
-                from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415
+                from m3rag.encoder.loaded import loaded  # noqa: PLC0415
 
-                options = {name: getattr(self, name) for name in _OPTIONS}
-                self._encoder = M3Encoder(self.model_name, **options)
+                self._encoder = loaded(self.model_name, **{name: getattr(self, name) for name in _OPTIONS})
             return self._encoder
 
     def __getstate__(self) -> dict[str, Any]:

@@ -191,9 +191,9 @@ class M3NodeParser(NodeParser):
                 "local_files_only": self.local_files_only,
             }
             if isinstance(strategy_of(self.strategy), Semantic):
-                from m3rag.encoder.encoder import M3Encoder  # noqa: PLC0415 - torch takes seconds
+                from m3rag.encoder.loaded import loaded  # noqa: PLC0415 - torch takes seconds
 
-                self._spans = M3Encoder(self.model_name, **options)
+                self._spans = loaded(self.model_name, **options)
             else:
                 self._spans = tokenizer_of(self.model_name, **options)
         return self._spans

@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini: M3Encoder) -> 
     (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr("m3rag.encoder.encoder.M3Encoder", lambda *_, **__: mini)
+    monkeypatch.setattr("m3rag.encoder.loaded.loaded", lambda *_, **__: mini)
     return tmp_path
 
 

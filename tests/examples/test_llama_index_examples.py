@@ -25,7 +25,7 @@ def mini() -> M3Encoder:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mini: M3Encoder) -> Callable[[str], str]:
     """Runs an example and gives what it prints; the model is loaded once for all of them."""
-    monkeypatch.setattr("m3rag.encoder.encoder.M3Encoder", lambda *names, **options: mini)
+    monkeypatch.setattr("m3rag.encoder.loaded.loaded", lambda *names, **options: mini)
 
     def run(name: str) -> str:
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

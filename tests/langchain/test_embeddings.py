@@ -84,9 +84,7 @@ def test_swapping_the_class_name_of_hugging_face_embeddings_is_enough() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "torch.float32", torch.float32])
 def test_a_dtype_may_be_written_in_every_usual_way(dtype: object, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "m3rag.encoder.encoder.M3Encoder", lambda name, **options: asked.append({"name": name} | options)
-    )
+    monkeypatch.setattr("m3rag.encoder.loaded.loaded", lambda name, **options: asked.append({"name": name} | options))
     M3Embeddings(model="some/model", cache_folder="there", model_kwargs={"dtype": dtype, "local_files_only": True})
     expected = {"name": "some/model", "cache_folder": "there", "dtype": "float32", "local_files_only": True}
     assert asked == [expected]

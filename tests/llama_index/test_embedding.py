@@ -61,9 +61,7 @@ def test_it_loads_a_model_with_the_options_given() -> None:
 
 def test_every_option_reaches_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "m3rag.encoder.encoder.M3Encoder", lambda name, **options: asked.append({"name": name} | options)
-    )
+    monkeypatch.setattr("m3rag.encoder.loaded.loaded", lambda name, **options: asked.append({"name": name} | options))
     options = {
         "device": "cuda:1",
         "dtype": "float16",
