@@ -24,9 +24,10 @@ Fusion = Literal["weighted", "minmax", "zscore", "rrf"]
 
 Lowest, highest, mean, deviation and rank are those among all chunks that the search scored in the
 leg: the united candidates, and in mode `all` the reranked ones for ColBERT. So they shift with
-`candidates`, `rerank_depth` and the filter. A leg in which all of these score the same tells none
-apart and gives each of them 0. Sharing no token with the question is a lexical or BM25 score of 0
-like any other, except in `rrf`, where such a chunk has no rank and gets nothing from the leg.
+`candidates`, `rerank_depth` and the filter. A leg in which all of these score the same, as a single one
+does, gives each of them 0 in `zscore`, and in `minmax` 1 (0 where that score is not above 0), as OpenSearch
+and LlamaIndex do: else a threshold would drop the only hit. Sharing no token with the question is a lexical
+or BM25 score of 0 like any other, except in `rrf`, where such a chunk has no rank and gets nothing from the leg.
 """
 
 Scores = npt.NDArray[np.float64]
@@ -78,9 +79,9 @@ def rrf(ranks: Mapping[FusedLeg, Mapping[str, int]], weights: Weights, *, k: flo
 
 
 def minmax(scores: Scores, pool: Scores) -> Scores:
-    """Scores `(n,)` on the scale from 0 (the lowest of a pool) to 1 (its highest); 0 where the pool is all one."""
+    """Scores `(n,)` on the scale from 0 (the lowest of a pool) to 1 (its highest; a pool of one score above 0 too)."""
     low, high = (pool.min(), pool.max()) if len(pool) else (0.0, 0.0)
-    scaled: Scores = (scores - low) / (high - low) if high > low else np.zeros(len(scores))
+    scaled: Scores = (scores - low) / (high - low) if high > low else np.full(len(scores), float(high > 0))
     return scaled
 
 

@@ -102,6 +102,12 @@ def test_dense_and_bm25_are_fused_over_the_union(retriever: HybridRetriever, fus
         assert hits == retriever.search(QUESTION, mode="dense+bm25", k=len(hits)), "minmax is the default there"
 
 
+def test_the_only_hit_passes_a_threshold(retriever: HybridRetriever) -> None:
+    only = {"$and": [{"document_id": "a"}, {"n": 0}]}
+    (hit,) = retriever.search(QUESTION, mode="dense+bm25", filter=only, score_threshold=0.5)
+    assert (hit.chunk.id, hit.score) == ("a0", pytest.approx(1))
+
+
 def test_bm25_follows_the_store(retriever: HybridRetriever) -> None:
     assert "b1" in ids(retriever.search("winter", mode="bm25"))
     retriever.store.delete_documents(["b"])

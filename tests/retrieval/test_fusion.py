@@ -71,7 +71,9 @@ def test_normalised_fusion_is_over_all_that_were_scored(dense: list[int], lexica
     weights = Weights(2, 1, 0)
     naive = np.zeros(len(IDS))
     for share, values in ((2 / 3, dense), (1 / 3, lexical)):
-        if len(set(values)) > 1:
+        if len(set(values)) == 1:
+            naive += share * (fusion == "minmax" and values[0] > 0)
+        else:
             mean = sum(values) / len(values)
             deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
             low, span = min(values), max(values) - min(values)
@@ -81,11 +83,13 @@ def test_normalised_fusion_is_over_all_that_were_scored(dense: list[int], lexica
     assert part.fused(weights, fusion=fusion) == pytest.approx(naive[1:4], abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [minmax, zscore])
-def test_a_leg_of_one_score_tells_none_apart(scale: Any) -> None:
-    for values in ([0.1] * 7, [0.3], []):
-        scores = np.array(values, np.float64)
-        assert scale(scores, scores).tolist() == [0.0] * len(values)
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0.1] * 7, 1.0), ([0.3], 1.0), ([0.0, 0.0], 0.0), ([-0.1], 0.0), ([], 0.0)]
+)
+def test_a_leg_of_one_score_tells_none_apart(values: list[float], expected: float) -> None:
+    scores = np.array(values, np.float64)
+    assert minmax(scores, scores).tolist() == [expected] * len(values)
+    assert zscore(scores, scores).tolist() == [0.0] * len(values)
 
 
 def test_minmax_is_from_0_to_1_and_zscore_of_mean_0() -> None:
