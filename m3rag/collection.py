@@ -355,11 +355,14 @@ class Collection(CopiedAsItself):
 
     def close(self) -> None:
         """Release the index. Closing twice does nothing."""
-        with self._lock:
-            if self._store is not None:
-                try:
-                    self._store.close()
-                finally:  # after a Ctrl-C, say, the index is there for who opens it again
+        store = self._store
+        if store is None:
+            return
+        try:
+            store.close()  # without our lock: it waits for an ingest, whose `on_progress` may ask for documents
+        finally:  # after a Ctrl-C, say, the index is there for who opens it again
+            with self._lock:
+                if self._store is store:
                     self._store = self._bm25 = self._reranker = None
 
     def __reduce__(self) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ class KnowledgeBase(Collection):
         super().__init__(path, model=model, settings=settings, encoder=encoder, mode=mode)
         self._llm = llm
         self._own_llm: LocalChat | OpenAIChat | None = None
+        self._llm_lock = threading.RLock()
 
     def ingest(self, *paths: str | Path, **options: Unpack[IngestOptions]) -> IngestReport:
         """Read files and folders into the index, which is created if need be.
@@ -249,7 +251,7 @@ class KnowledgeBase(Collection):
     @property
     def llm(self) -> LLM | None:
         """The language model that writes the answers; None where they are quoted."""
-        with self._lock:
+        with self._llm_lock:  # its own: a model is loaded under the collection's
             if self._llm is None and self.settings.llm.model is not None:
                 self._llm = self._own_llm = _llm_of(self.settings.llm)
             return self._llm
@@ -264,13 +266,13 @@ class KnowledgeBase(Collection):
 
     def close(self) -> None:
         """Release the index and the connection to a language model. Closing twice does nothing."""
-        with self._lock:
-            try:
+        try:
+            with self._llm_lock:
                 if self._own_llm is not None:
                     self._own_llm.close()
                     self._llm = self._own_llm = None
-            finally:
-                super().close()
+        finally:
+            super().close()
 
 
 def _llm_of(settings: LLMSettings) -> LocalChat | OpenAIChat:

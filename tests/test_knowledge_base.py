@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -345,3 +346,53 @@ def test_options_of_a_search_reach_it(kb: KnowledgeBase, files: Path) -> None:
     assert kb.search("ducks swim", diversity=0.5)[0] == hits[0]
     with pytest.raises(TypeError, match="topk"):
         kb.search("ducks", topk=3)  # type: ignore[call-arg]
+
+
+def test_progress_may_ask_the_index_while_it_is_closed(
+    kb: KnowledgeBase, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kb.ingest(files)
+    long = tmp_path / "long.txt"
+    long.write_text("\n\n".join(f"Pond {n}. " + "Ducks swim. " * 100 for n in range(100)))
+    closing, told = threading.Event(), list[int]()
+    close = QdrantEdgeStore.close
+
+    def begun(store: QdrantEdgeStore) -> None:
+        closing.set()
+        close(store)
+
+    def progress(at: Progress) -> None:
+        if at.done and not told:
+            closer.start()
+            assert closing.wait(20)
+            told.append(len(kb.documents()))
+
+    monkeypatch.setattr(QdrantEdgeStore, "close", begun)
+    closer = threading.Thread(target=kb.close, daemon=True)
+    ingesting = threading.Thread(target=lambda: kb.ingest(long, on_progress=progress), daemon=True)
+    ingesting.start()
+    ingesting.join(60)
+    closer.join(20)
+    assert not ingesting.is_alive()
+    assert not closer.is_alive()
+    assert told
+
+
+def test_the_language_model_is_told_while_the_encoder_is_loaded(kb: KnowledgeBase) -> None:
+    loading, over = threading.Event(), threading.Event()
+
+    def load() -> None:
+        with kb._lock:
+            loading.set()
+            assert over.wait(20)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    assert loading.wait(20)
+    asking = threading.Thread(target=lambda: kb.llm)
+    asking.start()
+    asking.join(5)
+    was_told = not asking.is_alive()
+    over.set()
+    thread.join()
+    assert was_told

@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import qdrant_edge as qdrant
+from filelock import FileLock
 
 from m3rag._version import __version__
 from m3rag.errors import IndexLockedError, IndexMissingError, InputError, StoreError
@@ -32,7 +33,10 @@ SEALED = (
     "segments",
 )  # not the log, which the engine's own thread may touch and which has checksums
 DERIVED = {"files.sqlite", "files.sqlite-journal", "bm25.sqlite", "bm25.sqlite-journal"}
-OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, *DERIVED}
+MAKING = ".making"
+"""Locked by who makes the index, and gone once it is made."""
+
+OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, MAKING, *DERIVED}
 
 _CODES = "5|19" if os.name == "nt" else "1|13|30"
 NO_PERMISSION = re.compile(rf"PermissionDenied|ReadOnlyFilesystem|os error ({_CODES})\b")
@@ -82,6 +86,21 @@ def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
     require_room(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the index")
+    _require_free(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _making_alone(folder):
+            _require_free(folder)
+            _make_partial_shard(folder, model, codec)
+            manifest = Manifest(model=model, m3rag_version=__version__, codec=codec)
+            write_manifest(folder, manifest)
+            (folder / PARTIAL_SHARD).rename(folder / SHARD)
+    except OSError as error:
+        raise StoreError(f"no index can be made at {folder}: {error}") from error
+    return manifest
+
+
+def _require_free(folder: Path) -> None:
     if is_index(folder):
         raise InputError(f"there is already an index at {folder}: open it, or give another folder")
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in OURS) if folder.exists() else []
@@ -89,15 +108,17 @@ def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
         raise InputError(
             f"{folder} holds files that are not of an index ({', '.join(foreign[:3])}): give a new or empty folder"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _make_partial_shard(folder, model, codec)
-        manifest = Manifest(model=model, m3rag_version=__version__, codec=codec)
-        write_manifest(folder, manifest)
-        (folder / PARTIAL_SHARD).rename(folder / SHARD)
-    except OSError as error:
-        raise StoreError(f"no index can be made at {folder}: {error}") from error
-    return manifest
+
+
+@contextmanager
+def _making_alone(folder: Path) -> Iterator[None]:
+    """Wait until nobody else makes this index; who comes here then looks again at what there is."""
+    with FileLock(folder / MAKING):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no file that is open; there its lock does when it is released
+                (folder / MAKING).unlink()
 
 
 def check_folder(folder: Path, model: ModelInfo | None) -> Manifest:
@@ -124,13 +145,18 @@ def _checked(folder: Path, model: ModelInfo | None) -> Manifest:
     if model is not None:
         check_model(folder, manifest, model)
     if not (folder / SHARD).exists():
-        if not (folder / PARTIAL_SHARD).exists():
-            raise StoreError(
-                f"{folder / SHARD} is missing: restore it from a backup, or delete {folder} and ingest again"
-            )
-        _make_partial_shard(folder, manifest.model, manifest.codec)
-        (folder / PARTIAL_SHARD).rename(folder / SHARD)
+        with _making_alone(folder):
+            _finish(folder, manifest)
     return manifest
+
+
+def _finish(folder: Path, manifest: Manifest) -> None:
+    if (folder / SHARD).exists():  # by now
+        return
+    if not (folder / PARTIAL_SHARD).exists():
+        raise StoreError(f"{folder / SHARD} is missing: restore it from a backup, or delete {folder} and ingest again")
+    _make_partial_shard(folder, manifest.model, manifest.codec)
+    (folder / PARTIAL_SHARD).rename(folder / SHARD)
 
 
 def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:

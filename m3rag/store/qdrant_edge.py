@@ -104,7 +104,13 @@ class QdrantEdgeStore:
 
         Raises as both do.
         """
-        return cls.open(path, model) if cls.exists(path) else cls.create(path, model, codec=codec)
+        if not cls.exists(path):
+            try:
+                return cls.create(path, model, codec=codec)
+            except InputError:
+                if not cls.exists(path):
+                    raise
+        return cls.open(path, model)  # also where another process has made it meanwhile
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:

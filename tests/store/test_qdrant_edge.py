@@ -15,9 +15,16 @@ import numpy as np
 import pytest
 
 import m3rag.store.qdrant_edge as module
-from m3rag.errors import IndexLockedError, IndexMismatchError, IndexMissingError, InputError, StoreError
+from m3rag.errors import (
+    IndexLockedError,
+    IndexMismatchError,
+    IndexMissingError,
+    InputError,
+    M3RagError,
+    StoreError,
+)
 from m3rag.output import M3Output
-from m3rag.store import FORMAT, MemoryStore, QdrantEdgeStore
+from m3rag.store import FORMAT, MemoryStore, QdrantEdgeStore, edge_folder
 from m3rag.store.edge_folder import MANIFEST, PARTIAL_MANIFEST, PARTIAL_SHARD, SHARD
 from m3rag.store.edge_seal import SEAL
 from m3rag.testing import StoreSuite
@@ -168,6 +175,32 @@ def test_an_interrupted_creation_is_finished(path: Path, rng: np.random.Generato
     with QdrantEdgeStore.open(path) as store:
         assert store.manifest.model == MODEL
         assert store.count() == 2
+    assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SEAL, SHARD]
+
+
+def test_two_make_an_index_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, making, others = edge_folder._make_partial_shard, threading.Event(), list[BaseException]()
+
+    def other() -> None:
+        assert making.wait(20)
+        try:
+            QdrantEdgeStore.open_or_create(path, replace(MODEL, dense_dim=MODEL.dense_dim + 1, fingerprint="another"))
+        except M3RagError as error:
+            others.append(error)
+
+    def slow(folder: Path, model: ModelInfo, codec: str) -> None:
+        make(folder, model, codec)
+        making.set()
+        thread.join(0.3)
+
+    monkeypatch.setattr(edge_folder, "_make_partial_shard", slow)
+    thread = threading.Thread(target=other)
+    thread.start()
+    with QdrantEdgeStore.open_or_create(path, MODEL) as store:
+        thread.join(20)
+        assert store.manifest.model == MODEL
+    assert [type(error) for error in others] == [IndexMismatchError]
+    QdrantEdgeStore.open(path, MODEL).close()
     assert sorted(entry.name for entry in path.iterdir()) == [MANIFEST, SEAL, SHARD]
 
 
