@@ -12,10 +12,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.indexing import DeleteResponse, UpsertResponse
 from langchain_core.indexing.base import DocumentIndex
 from langchain_core.runnables.config import run_in_executor
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from m3rag.errors import InputError
 from m3rag.langchain.documents import documents_of, to_document_with_scores
+from m3rag.langchain.model import whole
 from m3rag.langchain.searching import Search, require_known, several
 from m3rag.langchain.vector_store import M3VectorStore
 from m3rag.retrieval import Mode
@@ -79,6 +80,11 @@ class M3DocumentIndex(DocumentIndex):
     k: int = Field(default=4, ge=1)
     filter: Filter | None = None
     _documents: M3VectorStore = PrivateAttr()
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _is_whole(cls, value: Any) -> int:
+        return whole("k", value)
 
     def model_post_init(self, _: Any) -> None:
         """Open the index."""

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from m3rag.errors import InputError
 from m3rag.langchain.model import whole
 from m3rag.output import M3Output
+from m3rag.retrieval.still_stored import representations_left
 from m3rag.store.protocol import Filter, Store
 from m3rag.types import Chunk, ModelInfo
 
@@ -58,21 +59,12 @@ def diverse(store: Store, found: Sequence[Found], *, k: int, lambda_mult: float)
         raise InputError(
             f"lambda_mult goes from 0 (as diverse as can be) to 1 (by relevance alone), got {lambda_mult!r}"
         )
-    while found:
-        ids = [chunk.id for chunk, _ in found]
-        try:
-            vectors = store.representations(ids).dense.astype(np.float64)
-        except InputError:
-            # One was deleted since it was found; what is left is a smaller pool.
-            stored = {chunk.id for chunk in store.get(ids)}
-            if len(stored) == len(ids):
-                raise
-            found = [one for one in found if one[0].id in stored]
-            continue
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        relevance = np.array([score for _, score in found])
-        return [found[i][0] for i in _chosen(relevance, vectors, k=k, lambda_mult=lambda_mult)]
-    return []
+    pool = {chunk.id: (chunk, score) for chunk, score in found}
+    ids, output = representations_left(store, list(pool))
+    vectors = output.dense.astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    relevance = np.array([pool[id_][1] for id_ in ids])
+    return [pool[ids[i]][0] for i in _chosen(relevance, vectors, k=k, lambda_mult=lambda_mult)]
 
 
 def _chosen(

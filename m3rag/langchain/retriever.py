@@ -8,11 +8,12 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables.config import run_in_executor
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from m3rag.chunking import widened
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document_with_scores
+from m3rag.langchain.model import whole
 from m3rag.retrieval.options import SearchOptions, require_usable
 from m3rag.scoring import Weights
 from m3rag.store.filters import parse_filter
@@ -62,7 +63,8 @@ class M3Retriever(BaseRetriever):
     name a source), `page` (from 1; left out for formats without pages), `start` and `end`
     (characters in the document's text), `headings`, `relevance_score` (what ordered the documents),
     `scores` (`dense`, `lexical`, `colbert`, `bm25`, `rerank`; None for what was not looked at) and,
-    if asked for, `explanation`.
+    if asked for, `explanation`. So the same chunk found by two questions is two unequal documents: for what drops equal
+    ones, such as MultiQueryRetriever, take `M3VectorStore(...).as_retriever()`, whose documents have no scores.
 
     Attributes:
         knowledge_base: Where to search: a `KnowledgeBase` or a `Collection`.
@@ -115,6 +117,11 @@ class M3Retriever(BaseRetriever):
         if not callable(getattr(value, "search", None)) or not callable(getattr(value, "asearch", None)):
             raise ValueError(f"knowledge_base is {value!r}, must be an m3rag.KnowledgeBase: KnowledgeBase('my-index')")
         return value
+
+    @field_validator("k", "group_by_document", "rerank_top", mode="before")
+    @classmethod
+    def _is_whole(cls, value: Any, info: ValidationInfo) -> Any:
+        return None if value is None else whole(str(info.field_name), value)
 
     @field_validator("reranker")
     @classmethod

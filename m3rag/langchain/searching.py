@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -11,6 +12,7 @@ from langchain_core.documents import Document
 from m3rag.collection import Collection
 from m3rag.errors import IndexMissingError, InputError
 from m3rag.langchain.documents import scores_of, to_document
+from m3rag.langchain.model import whole
 from m3rag.langchain.nearest import Found, diverse
 from m3rag.langchain.relevance import relevance_of
 from m3rag.retrieval import Mode, SearchOptions
@@ -36,21 +38,34 @@ class Search:
     def hits(self, query: str, k: int, filter: Filter | None, options: Mapping[str, Any]) -> list[Hit]:
         """The best hits for a question.
 
+        A blank one with a filter, such as SelfQueryRetriever asks where the question says no more, finds what passes,
+        in no particular order, with score 0.
+
         Raises:
-            InputError: If the question is empty, a number is out of its range, or an option is unknown.
+            InputError: If the question is empty without a filter, a number is out of its range, or an option is
+                unknown.
             ConfigurationError: If options do not go together, or need a leg that the model does not give.
         """
+        known = self._options(k, filter, options)
         try:
-            return self.collection.search(query, **self._options(k, filter, options))
+            if _says_nothing(query, filter):
+                return self._passing(k, filter)
+            return self.collection.search(query, **known)
         except IndexMissingError:
             return []
 
     async def ahits(self, query: str, k: int, filter: Filter | None, options: Mapping[str, Any]) -> list[Hit]:
         """As `hits`; concurrent callers share the model's passes."""
+        if _says_nothing(query, filter):
+            return await asyncio.to_thread(self.hits, query, k, filter, options)
         try:
             return await self.collection.asearch(query, **self._options(k, filter, options))
         except IndexMissingError:
             return []
+
+    def _passing(self, k: int, filter: Filter | None) -> list[Hit]:
+        chunks, _ = self.collection.store.scan(filter=filter, limit=whole("k", k))
+        return [Hit(chunk, 0.0) for chunk in chunks]
 
     def _options(self, k: int, filter: Filter | None, options: Mapping[str, Any]) -> SearchOptions:
         require_known("a search", options, ("k", "filter", *OPTIONS))
@@ -74,6 +89,10 @@ class Search:
             scores = dict(store.score(self.collection.encoder.encode_queries([query]), "dense", ids))
         found: list[Found] = [(hit.chunk, scores[hit.chunk.id]) for hit in hits if hit.chunk.id in scores]
         return [to_document(chunk) for chunk in diverse(store, found, k=k, lambda_mult=lambda_mult)]
+
+
+def _says_nothing(query: str, filter: Filter | None) -> bool:
+    return bool(filter) and isinstance(query, str) and not query.strip()
 
 
 def for_mmr(options: Mapping[str, Any]) -> Mapping[str, Any]:

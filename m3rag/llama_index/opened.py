@@ -69,13 +69,15 @@ def shared(collection: Collection, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpicklable(index: str) -> None:
-    """Refuse to pickle what lies in memory.
+    """Refuse to write down where an index lies that lies in memory.
 
     Raises:
         InputError: If it does.
     """
     if index == MEMORY:
-        raise InputError("an index in memory cannot be pickled: give the store a folder, index='my-index'")
+        raise InputError(
+            "an index in memory cannot be pickled, nor restored from a dict: give the store a folder, index='my-index'"
+        )
 
 
 def _remember(key: _Key, collection: Collection) -> None:

@@ -274,6 +274,16 @@ class M3VectorStore(BasePydanticVectorStore):
             options=options,
         )
 
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Where the index lies.
+
+        Raises:
+            InputError: If it lies in memory.
+        """
+        unpicklable(self.index)
+        found: dict[str, Any] = super().to_dict(**kwargs)
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         """Where the index lies; the base class would pickle the collection to see whether it can."""
         unpicklable(self.index)

@@ -12,19 +12,30 @@ from m3rag.output import M3Output
 from m3rag.store.protocol import Store
 from m3rag.types import Hit
 
+TRIES = 5
+"""How often chunks may be removed and written again while they are read."""
+
 
 def still_stored(store: Store, hits: Sequence[Hit]) -> tuple[list[Hit], M3Output]:
     """The hits whose chunks were not removed since they were found, in their order, and their representations."""
-    left = list(hits)
+    ids, output = representations_left(store, [hit.chunk.id for hit in hits])
+    left = set(ids)
+    return [hit for hit in hits if hit.chunk.id in left], output
+
+
+def representations_left(store: Store, chunk_ids: Sequence[str]) -> tuple[list[str], M3Output]:
+    """The ids of those chunks that are stored, in their order, and their representations."""
+    left = list(chunk_ids)
+    tries = 0
     while True:
-        ids = [hit.chunk.id for hit in left]
         try:
-            return left, store.representations(ids)
+            return left, store.representations(left)
         except InputError:
-            stored = {chunk.id for chunk in store.get(ids)}
-            if stored.issuperset(ids):
+            stored = {chunk.id for chunk in store.get(left)}
+            tries += stored.issuperset(left)
+            if tries == TRIES:
                 raise
-            left = [hit for hit in left if hit.chunk.id in stored]
+            left = [id_ for id_ in left if id_ in stored]
 
 
 def lexical_weights(encoder: Encoder, store: Store, hits: Sequence[Hit]) -> list[csr_array]:

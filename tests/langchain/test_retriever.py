@@ -290,6 +290,9 @@ def test_what_cannot_be_used_is_named(knowledge_base: KnowledgeBase) -> None:
         ({"filter": {"$x": 1}}, r"\$x"),
         ({"weights": "zz"}, "unknown weights 'zz'"),
         ({"rerank_top": 0}, "rerank_top must be at least 1"),
+        ({"k": True}, "k must be a whole number, got True"),
+        ({"rerank_top": "3"}, "rerank_top must be a whole number, got '3'"),
+        ({"group_by_document": 2.0}, "group_by_document must be a whole number, got 2.0"),
     ],
 )
 def test_an_option_that_no_search_takes_is_told_when_it_is_made(options: dict[str, Any], said: str) -> None:

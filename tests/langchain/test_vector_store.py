@@ -67,6 +67,19 @@ def test_a_search_is_the_collections_and_gives_what_came_in(store: M3VectorStore
     assert [score for _, score in scored] == [hit.score for hit in hits]
 
 
+async def test_a_question_that_says_nothing_finds_what_passes_its_filter(store: M3VectorStore) -> None:
+    birds = {"duck", "goose", "ente"}
+    asked: dict[str, Any] = {"filter": {"tags": "bird"}, "k": 3}
+    assert set(ids(store.similarity_search(" ", **asked))) == birds
+    assert set(ids(await store.asimilarity_search("", **asked))) == birds
+    assert set(ids(store.max_marginal_relevance_search(" ", **asked))) == birds
+    assert {score for _, score in store.similarity_search_with_relevance_scores(" ", **asked)} == {0.0}
+    assert len(store.similarity_search(" ", filter=asked["filter"], k=2)) == 2
+    for filter in (None, {}):
+        with pytest.raises(InputError, match="the query is empty"):
+            store.similarity_search(" ", filter=filter)
+
+
 def test_scores_are_on_copies(store: M3VectorStore) -> None:
     (document, score), *_ = store.similarity_search_with_score("ducks swim", k=2)
     hit = store.collection.search("ducks swim", k=1)[0]

@@ -393,12 +393,13 @@ def test_a_restored_store_opens_the_index_where_nobody_has(tmp_path: Path) -> No
         assert ids(restored.get_nodes()) == ["x"]
 
 
-def test_an_index_in_memory_is_not_pickled() -> None:
+@pytest.mark.parametrize("write", [pickle.dumps, M3VectorStore.to_dict, M3VectorStore.to_json])
+def test_an_index_in_memory_is_not_written_down(write: Callable[[M3VectorStore], object]) -> None:
     with (
         Collection(":memory:", encoder=HashEncoder(), settings=Settings()) as collection,
-        pytest.raises(InputError, match="an index in memory cannot be pickled"),
+        pytest.raises(InputError, match="an index in memory cannot be pickled, nor restored"),
     ):
-        pickle.dumps(M3VectorStore(collection))
+        write(M3VectorStore(collection))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3rag.errors import InputError
+from m3rag.output import M3Output
 from m3rag.retrieval.diversity import mmr
+from m3rag.retrieval.still_stored import representations_left
+from m3rag.store.memory import MemoryStore
+from m3rag.testing import HashEncoder
+from m3rag.types import Chunk
 
 
 def naive(scores: list[float], vectors: np.ndarray, k: int, diversity: float) -> list[int]:  # type: ignore[type-arg]
@@ -54,3 +62,24 @@ def test_the_scale_of_the_scores_does_not_matter(shift: float) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     scores = np.sort(rng.random(30))[::-1]
     assert mmr(scores * 128 + shift, vectors, k=10, diversity=0.5) == mmr(scores, vectors, k=10, diversity=0.5)
+
+
+def test_what_is_removed_and_written_again_while_it_is_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = HashEncoder()
+    store = MemoryStore(encoder.info)
+    texts = ["ducks swim", "ducks eat"]
+    chunks = [Chunk(id=text, document_id="a", text=text, start=0, end=len(text)) for text in texts]
+    store.upsert(chunks, encoder.encode_documents(texts))
+    real, misses = store.representations, [1, 1]
+
+    def late(ids: Sequence[str]) -> M3Output:
+        if misses:
+            misses.pop()
+            return real([*ids, "gone for a moment"])
+        return real(ids)
+
+    monkeypatch.setattr(store, "representations", late)
+    assert representations_left(store, texts)[0] == texts
+    misses[:] = [1] * 100
+    with pytest.raises(InputError, match="gone for a moment"):
+        representations_left(store, texts)

@@ -5,9 +5,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
+from langchain_core.structured_query import StructuredQuery, Visitor
 
 from m3rag import KnowledgeBase
 from m3rag.collection import Collection
@@ -121,3 +125,30 @@ def test_what_was_looked_at_lately_comes_first() -> None:
         assert isinstance(found.metadata["last_accessed_at"], datetime)
         older = store.similarity_search("boats", filter={"last_accessed_at": {"$lt": now - timedelta(days=1, hours=1)}})
         assert [document.page_content for document in older] == [FILES["boats.txt"]]
+
+
+def test_the_store_finds_a_passage_once_for_many_questions(knowledge_base: KnowledgeBase) -> None:
+    llm = FakeListChatModel(responses=["ducks on ponds\nwhat ducks eat\nducks"])
+    retriever = M3VectorStore(collection=knowledge_base).as_retriever(search_kwargs={"k": 3})
+    found = retrievers.MultiQueryRetriever.from_llm(retriever, llm).invoke(QUERY)
+    assert sorted(sources(found)) == sorted(FILES)
+
+
+def test_a_question_that_is_only_a_filter_finds_what_passes(knowledge_base: KnowledgeBase) -> None:
+    class Translator(Visitor):
+        def visit_operation(self, operation: Any) -> Any:
+            raise NotImplementedError
+
+        def visit_comparison(self, comparison: Any) -> Any:
+            raise NotImplementedError
+
+        def visit_structured_query(self, structured_query: StructuredQuery) -> tuple[str, dict[str, Any]]:
+            return structured_query.query, {"filter": {"document_id": "boats.txt"}}
+
+    understood = StructuredQuery(query=" ", filter=None, limit=None)  # so SelfQueryRetriever calls a missing question
+    retriever = retrievers.SelfQueryRetriever(
+        query_constructor=RunnableLambda(lambda _: understood),
+        vectorstore=M3VectorStore(collection=knowledge_base),
+        structured_query_translator=Translator(),
+    )
+    assert sources(retriever.invoke("all about boats")) == ["boats.txt"]
