@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
@@ -11,6 +11,7 @@ from m3rag.chunking import Chunker, document_version
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import InputError, ReadError
 from m3rag.reading import Found
+from m3rag.reading.discover_paths import is_gone
 from m3rag.reading.readers import sandbox_of
 from m3rag.reading.sandbox import Limits, Sandbox
 from m3rag.store.protocol import DocumentRecord, Store
@@ -36,6 +37,9 @@ __all__ = [
 
 
 REMOVED_AT_ONCE = 100
+
+LookAgain = Callable[[Sequence[Path]], Found]
+"""Finds the files of folders, by the rules they were found by before."""
 
 
 class IngestOptions(TypedDict, total=False):
@@ -93,6 +97,7 @@ class Ingestor:
         *,
         sync: bool = False,
         remove_most: bool = False,
+        look_again: LookAgain | None = None,
         on_result: Callable[[FileResult], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> IngestReport:
@@ -103,6 +108,8 @@ class Ingestor:
             sync: Also remove the documents of the folders whose files are gone, and recognise files that
                 were renamed.
             remove_most: Even if these are most of what the index holds of a folder.
+            look_again: Gives the files of folders as they are by then. It is called before documents are removed
+                whose files are there: they may be left out by a rule, or have come back since they were found.
             on_result: Called with each file's result, when it is durable.
             on_progress: Called as chunks are written.
 
@@ -114,7 +121,7 @@ class Ingestor:
         )
         if sync and not remove_most:
             plan.refuse_to_empty()
-        run = _Run(self, plan, on_result, on_progress)
+        run = _Run(self, plan, look_again, on_result, on_progress)
         for number in range(1, len(found.files) + 1):
             run.file(number)
         run.batches.flush()
@@ -147,6 +154,7 @@ class _Run:
 
     ingestor: Ingestor
     plan: Plan
+    look_again: LookAgain | None
     on_result: Callable[[FileResult], None] | None
     on_progress: Callable[[Progress], None] | None
     batches: Batches = field(init=False)
@@ -187,6 +195,9 @@ class _Run:
 
     def finished(self, *, sync: bool) -> IngestReport:
         found = self.plan.found
+        folders = [folder for folder in found.folders if not is_gone(folder)] if sync else []
+        if folders and self.look_again and not all(is_gone(record.source) for record in self.plan.gone):
+            self.plan.spare(self.look_again(folders))
         gone = self.plan.gone if sync else []
         for start in range(0, len(gone), REMOVED_AT_ONCE):
             some = gone[start : start + REMOVED_AT_ONCE]
@@ -226,6 +237,7 @@ def take_in(
     max_bytes: int,
     sync: bool,
     remove_most: bool,
+    look_again: LookAgain,
     reader: str = "builtin",
 ) -> IngestReport:
     """Ingest or sync the files found, or say what that would do.
@@ -240,6 +252,7 @@ def take_in(
         max_bytes: What a file may have.
         sync: See `Ingestor.run`, as for the next.
         remove_most: See there.
+        look_again: See there.
         reader: What reads the files, see `m3rag.reading.readers`.
 
     Raises:
@@ -255,7 +268,9 @@ def take_in(
             return dry_run(plan, sync=sync, on_result=on_result)
         ingestor = Ingestor(store, encoder, chunker, hashes, sandbox, max_bytes, options.get("password"), reader)
         progress = options.get("on_progress")
-        return ingestor.run(found, sync=sync, remove_most=remove_most, on_result=on_result, on_progress=progress)
+        return ingestor.run(
+            found, sync=sync, remove_most=remove_most, look_again=look_again, on_result=on_result, on_progress=progress
+        )
 
 
 def plan_of(

@@ -144,6 +144,7 @@ class KnowledgeBase(Collection):
             max_bytes=int(settings.max_file_mb * 1e6),
             sync=sync,
             remove_most=remove_most,
+            look_again=lambda folders: self.found(*folders, **options),
             reader=settings.reader,
         )
 

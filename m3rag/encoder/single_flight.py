@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 from m3rag.encoder.cache import EmbeddingCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Underway:
+    """What the threads of one process are making."""
+
+    futures: dict[bytes, Future[bytes]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SingleFlight:
     """Says of each key whether it is held, ours to make, or being made by another thread.
 
     A thread must land or release all that is its own before it waits for what is another's: then
-    no two threads can wait for each other.
+    no two threads can wait for each other. After a fork nothing is being made by others in the child.
     """
 
     def __init__(self, cache: EmbeddingCache) -> None:
         self._cache = cache
-        self._underway: dict[bytes, Future[bytes]] = {}
-        self._lock = threading.Lock()
+        self._processes: dict[int, _Underway] = {}
 
     def claim(self, keys: Sequence[bytes], ours: set[bytes]) -> tuple[dict[bytes, bytes], dict[bytes, Future[bytes]]]:
         """Look distinct keys up, and claim those that nobody has or makes.
@@ -34,29 +43,38 @@ class SingleFlight:
             cancelled when its maker fails.
         """
         # One lock around both questions: between them another thread might finish a key.
-        with self._lock:
-            others = {key: self._underway[key] for key in keys if key in self._underway}
+        underway = self._underway
+        with underway.lock:
+            others = {key: underway.futures[key] for key in keys if key in underway.futures}
             asked = [key for key in keys if key not in others]
             found = self._cache.get(asked)
             for key in asked:
                 if key not in found:
                     ours.add(key)
-                    self._underway[key] = Future()
+                    underway.futures[key] = Future()
         return found, others
 
     def land(self, values: Mapping[bytes, bytes], ours: set[bytes]) -> None:
         """Put claimed values into the cache, hand them to whoever waits, and take them off `ours`."""
         self._cache.put(values)
-        with self._lock:
+        underway = self._underway
+        with underway.lock:
             for key, value in values.items():
-                self._underway[key].set_result(value)
-                del self._underway[key]
+                future = underway.futures.pop(key, None)
+                if future is not None:  # else the caller forked since it claimed the key
+                    future.set_result(value)
                 ours.remove(key)
 
     def release(self, ours: Iterable[bytes]) -> None:
         """Give up claims, so that whoever waits makes the values itself."""
-        with self._lock:
+        underway = self._underway
+        with underway.lock:
             for key in ours:
-                future = self._underway.pop(key, None)
+                future = underway.futures.pop(key, None)
                 if future is not None:
                     future.cancel()
+
+    @property
+    def _underway(self) -> _Underway:
+        # Whoever makes a key, or held the lock, stayed with the parent. setdefault is atomic: threads share one.
+        return self._processes.setdefault(os.getpid(), _Underway())

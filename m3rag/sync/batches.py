@@ -10,7 +10,7 @@ from m3rag.encoder.protocol import Encoder
 from m3rag.errors import InputError
 from m3rag.output import M3Output
 from m3rag.store.protocol import DocumentRecord, Store
-from m3rag.sync.encoding import CHUNKS_AT_ONCE, Encoded, Stored, encoded_parts, missing, output_of
+from m3rag.sync.encoding import CHUNKS_AT_ONCE, Represented, Stored, encoded_parts, missing, output_of
 from m3rag.sync.plan import Planned
 from m3rag.sync.results import FileResult
 from m3rag.types import Chunk
@@ -81,10 +81,12 @@ class Batches:
         if not waiting:
             return
         stored = [self._stored(one) for one in waiting]
+        # All before the first is written, which may replace a document that another one is taken from; and before
+        # the encoding, during which another thread may remove it.
+        read = [held.read(one.chunks) for one, held in zip(waiting, stored, strict=True)]
         texts = [text for one, held in zip(waiting, stored, strict=True) for text in missing(one.chunks, held)]
-        encoded = Encoded.of(texts, self.encoder())
-        # All before the first is written, which may replace a document that another one is taken from.
-        outputs = [output_of(one.chunks, encoded, held) for one, held in zip(waiting, stored, strict=True)]
+        encoded = Represented.of(texts, self.encoder())
+        outputs = [output_of(one.chunks, encoded, known) for one, known in zip(waiting, read, strict=True)]
         for one, held, output in zip(waiting, stored, outputs, strict=True):
             self._write(one, held, [(one.chunks, output)] if one.chunks else [])
 
@@ -102,14 +104,14 @@ class Batches:
         self._write(one, held, parts)
 
     def _write(self, one: Prepared, held: Stored, parts: Iterable[tuple[Sequence[Chunk], M3Output]]) -> None:
-        result = one.result(held)
         try:
             self.store.put_document(one.record, parts)
         except InputError as error:
-            self.done(one, replace(result, status="failed", chunks=0, encoded=0, message=str(error), was=""))
+            failed = replace(one.result(held), status="failed", chunks=0, encoded=0, message=str(error), was="")
+            self.done(one, failed)
             return
         self.step(one, len(one.chunks))
-        self.done(one, result)
+        self.done(one, one.result(held))  # not before: parts may find what was stored gone
 
     def _stored(self, one: Prepared) -> Stored:
         donor = None if self.late else one.planned.donor

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from m3rag.encoder.protocol import Encoder
+from m3rag.errors import InputError
 from m3rag.output import M3Output
 from m3rag.store.protocol import Store
 from m3rag.types import Chunk
@@ -17,16 +18,30 @@ CHUNKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Represented:
+    """Representations of distinct texts, by text."""
+
+    output: M3Output
+    rows: Mapping[str, int]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], encoder: Encoder) -> Represented:
+        """Encode each distinct text once."""
+        distinct = list(dict.fromkeys(texts))
+        return cls(encoder.encode_documents(distinct), {text: row for row, text in enumerate(distinct)})
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Texts whose representations a store holds.
 
     Attributes:
         store: Where.
-        ids: The id of a chunk by its encoded text.
+        ids: The id of a chunk by its encoded text; without those that are found to be gone.
     """
 
     store: Store
-    ids: Mapping[str, str]
+    ids: MutableMapping[str, str]
 
     @classmethod
     def of(cls, store: Store, document_id: str | None, texts: Sequence[str]) -> Stored:
@@ -37,33 +52,29 @@ class Stored:
         held = {chunk.encoded_text: chunk.id for chunk in store.chunks_of(document_id)}
         return cls(store, {text: id_ for text, id_ in held.items() if text in wanted})
 
+    def read(self, chunks: Sequence[Chunk]) -> Represented | None:
+        """What is stored of the texts of some chunks: they are encoded where another thread has removed it since."""
+        texts = list(dict.fromkeys(chunk.encoded_text for chunk in chunks if chunk.encoded_text in self.ids))
+        if not texts:
+            return None
+        try:
+            output = self.store.representations([self.ids[text] for text in texts])
+        except InputError:
+            for text in texts:
+                del self.ids[text]
+            return None
+        return Represented(output, {text: row for row, text in enumerate(texts)})
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Representations of distinct texts, by text."""
 
-    output: M3Output
-    rows: Mapping[str, int]
-
-    @classmethod
-    def of(cls, texts: Sequence[str], encoder: Encoder) -> Encoded:
-        """Encode each distinct text once."""
-        distinct = list(dict.fromkeys(texts))
-        return cls(encoder.encode_documents(distinct), {text: row for row, text in enumerate(distinct)})
-
-
-def output_of(chunks: Sequence[Chunk], encoded: Encoded, stored: Stored | None) -> M3Output:
+def output_of(chunks: Sequence[Chunk], encoded: Represented, stored: Represented | None) -> M3Output:
     """The representations of chunks, in order, each either encoded or stored."""
     texts = [chunk.encoded_text for chunk in chunks]
-    if stored is None or not stored.ids:
+    if stored is None:
         return encoded.output[[encoded.rows[text] for text in texts]]
-    old = list(dict.fromkeys(text for text in texts if text in stored.ids))
-    new = list(dict.fromkeys(text for text in texts if text not in stored.ids))
+    new = list(dict.fromkeys(text for text in texts if text not in stored.rows))
     parts = [encoded.output[[encoded.rows[text] for text in new]]] if new else []
-    if old:
-        parts.append(stored.store.representations([stored.ids[text] for text in old]))
-    at = {text: row for row, text in enumerate([*new, *old])}
-    return M3Output.concatenate(parts)[np.array([at[text] for text in texts], np.int64)]
+    at = {text: row for row, text in enumerate([*new, *stored.rows])}
+    return M3Output.concatenate([*parts, stored.output])[np.array([at[text] for text in texts], np.int64)]
 
 
 def missing(chunks: Sequence[Chunk], stored: Stored | None) -> list[str]:
@@ -89,6 +100,8 @@ def encoded_parts(
     """
     for start in range(0, len(chunks), CHUNKS_AT_ONCE):
         part = chunks[start : start + CHUNKS_AT_ONCE]
-        yield part, output_of(part, Encoded.of(missing(part, stored), encoder), stored)
+        # Before `missing`, which then knows what is stored no more.
+        held = None if stored is None else stored.read(part)
+        yield part, output_of(part, Represented.of(missing(part, stored), encoder), held)
         if on_part is not None:
             on_part(start + len(part), len(chunks))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from m3rag.encoder.cache_file import transaction
 from m3rag.errors import StoreError
 
 FORMAT = 1
@@ -23,6 +25,9 @@ CREATE TABLE files (path BLOB PRIMARY KEY, signature BLOB NOT NULL, seen INTEGER
 WITHOUT ROWID;
 PRAGMA user_version = {FORMAT};
 """
+
+# A thread must not delete as damaged what another has made anew in its place.
+_renewing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,11 @@ class FileHashes:
         if self._connection is not None and self._writable:
             rows = [(key, *value) for key, value in self._new.items()]
             try:
-                with self._connection as connection:
-                    connection.executemany("DELETE FROM files WHERE path = ?", [(key,) for key in self._gone])
-                    connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+                with transaction(self._connection):
+                    self._connection.executemany("DELETE FROM files WHERE path = ?", [(key,) for key in self._gone])
+                    self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
             except sqlite3.Error as error:
-                raise StoreError(f"{self._path}: {error}; delete the file, it is made again") from error
+                raise _explained(self._path, error) from error
         self._new.clear()
         self._gone.clear()
 
@@ -128,33 +133,89 @@ class FileHashes:
             found = self._connection.execute("SELECT signature, seen, digest FROM files WHERE path = ?", (key,))
             row: tuple[bytes, int, bytes] | None = found.fetchone()
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}; delete the file, it is made again") from error
+            raise _explained(self._path, error) from error
         return row
 
     def _opened(self, path: Path) -> sqlite3.Connection | None:
         if not self._writable:
-            return _connected(path) if path.exists() and _sound(path) else None
-        if path.exists() and not _sound(path):
-            path.unlink()
-        connection = _connected(path)
-        if not connection.execute("PRAGMA user_version").fetchone()[0]:
-            connection.executescript(SCHEMA)
+            try:
+                return _connected(path, make=False) if path.exists() else None
+            except (sqlite3.Error, OSError):
+                return None
+        try:
+            try:
+                return _connected(path, make=True)
+            except sqlite3.Error as error:
+                if not _is_damaged(error):
+                    raise
+            return _made_anew(path)
+        except (sqlite3.Error, OSError) as error:
+            raise _explained(path, error) from error
+
+
+def _connected(path: Path, *, make: bool) -> sqlite3.Connection | None:
+    """A connection to a file that has our table, which is made if it may be; else None.
+
+    Raises:
+        sqlite3.Error: It cannot be opened, or is damaged.
+    """
+    with ExitStack() as stack:
+        # Most stores let one process in at a time; threads of it, and processes of the others, take turns here.
+        connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        stack.callback(connection.close)
+        if make:
+            _make(connection)
+        elif not _is_ours(connection):
+            return None
+        stack.pop_all()
         return connection
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    try:
-        # The store lets one process in at a time; two threads of it may take turns here.
-        return sqlite3.connect(path, timeout=60.0, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}; check the permissions of its folder") from error
-
-
-def _sound(path: Path) -> bool:
-    """Whether a file is one of ours, of this format."""
-    with closing(_connected(path)) as connection:
+def _made_anew(path: Path) -> sqlite3.Connection | None:
+    """A connection to a file that was found damaged, and is deleted if another thread has not done so."""
+    with _renewing:
         try:
-            connection.execute("SELECT path, signature, seen, digest FROM files LIMIT 1").fetchone()
-            return bool(connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT)
-        except sqlite3.DatabaseError:
+            return _connected(path, make=True)
+        except sqlite3.Error as error:
+            if not _is_damaged(error):
+                raise
+        for file in (path, path.with_name(path.name + "-journal")):
+            file.unlink(missing_ok=True)
+        return _connected(path, make=True)
+
+
+def _is_damaged(error: sqlite3.Error) -> bool:
+    """Whether it is the file's fault: not that of another writer, or of the disk."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    """Make our table where it is missing, or is of another format."""
+    if _is_ours(connection):
+        return
+    with transaction(connection):
+        if not _is_ours(connection):  # another thread or process may have been faster
+            connection.execute("DROP TABLE IF EXISTS files")
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether a file has our table, of this format; a new one has none."""
+    try:
+        connection.execute("SELECT path, signature, seen, digest FROM files LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such" in str(error):
             return False
+        raise
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT)
+
+
+def _explained(path: Path | None, error: Exception) -> StoreError:
+    """The error that names the file and the remedy."""
+    if "locked" in str(error):
+        return StoreError(f"{path}: {error}; end the other process that has been writing to it for a minute")
+    return StoreError(
+        f"{path}: {error}; check the permissions of its folder and the room on its disk, or delete the file, "
+        "it is made again"
+    )

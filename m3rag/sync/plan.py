@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,14 @@ class Plan:
         """The documents of the folders whose files are not there any more, but for those renamed so far."""
         return list(self._gone.values())
 
+    def spare(self, found: Found) -> None:
+        """Hear of another look at the folders: what is there by now, or cannot be looked for, is not gone."""
+        here = {_id_or_none(path, root) for root, path in found.files}
+        unread = _resolved(found.unreadable)
+        self._gone = {
+            id_: record for id_, record in self._gone.items() if id_ not in here and not _is_below(record, unread)
+        }
+
     def refuse_to_empty(self) -> None:
         """Refuse to remove most of what the index holds of a folder: rather it is not mounted, or the wrong one.
 
@@ -182,7 +190,7 @@ class Plan:
             for record in records.values()
             if record.id in here and record.source and (root := root_of(record)) and is_gone(root)
         }
-        unread = [folder.resolve() for folder in self.found.unreadable]
+        unread = _resolved(self.found.unreadable)
         return {
             record.id: record
             for record in records.values()
@@ -190,7 +198,7 @@ class Plan:
             and root_of(record) in roots
             and not _is_hidden(record)
             and _can_be_named(record)
-            and not any(Path(record.source).is_relative_to(folder) for folder in unread)
+            and not _is_below(record, unread)
         }
 
 
@@ -213,6 +221,14 @@ def _can_be_named(record: DocumentRecord) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _resolved(folders: Iterable[Path]) -> list[Path]:
+    return [folder.resolve() for folder in folders]
+
+
+def _is_below(record: DocumentRecord, folders: Iterable[Path]) -> bool:
+    return any(Path(record.source).is_relative_to(folder) for folder in folders)
 
 
 def _id_or_none(path: Path, root: Path) -> str | None:

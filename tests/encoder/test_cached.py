@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -429,6 +432,58 @@ def test_nothing_is_left_claimed_when_progress_raises(cache: EmbeddingCache) -> 
         through.encode_documents(["duck"], progress=stop)
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(through.encode_documents, ["duck"]).result(60)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.parametrize("forking", ["another thread", "the encoding thread"])
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(forking: str) -> None:
+    code = f"""
+import os, signal, threading, warnings
+from m3rag.encoder.cache import MemoryCache
+from m3rag.encoder.cached import CachedEncoder
+from m3rag.testing import HashEncoder
+warnings.simplefilter("ignore")
+parent, started, go_on = os.getpid(), threading.Event(), threading.Event()
+forks = {forking == "the encoding thread"}
+
+def child():
+    signal.alarm(10)
+    assert len(through.encode_documents(["duck"])) == 1
+    os._exit(0)
+
+class Slow(HashEncoder):
+    def encode_documents(self, texts):
+        global forks
+        if texts and os.getpid() == parent:
+            started.set()
+            if forks:
+                forks = False
+                pid = os.fork()
+                assert pid == 0 or os.waitpid(pid, 0)[1] == 0
+            else:
+                assert go_on.wait(60)
+        return super().encode_documents(texts)
+
+through = CachedEncoder(Slow(), MemoryCache())
+if forks:
+    assert len(through.encode_documents(["duck"])) == 1
+    if os.getpid() != parent:
+        child()
+else:
+    thread = threading.Thread(target=through.encode_documents, args=(["duck"],))
+    thread.start()
+    assert started.wait(60)
+    pid = os.fork()
+    if pid == 0:
+        child()
+    status = os.waitpid(pid, 0)[1]
+    go_on.set()
+    thread.join()
+    assert status == 0, status
+assert len(through.encode_documents(["duck"])) == 1
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 async def test_tasks_share_the_cache(cache: EmbeddingCache) -> None:

@@ -101,6 +101,69 @@ def test_a_long_document_takes_what_is_stored_part_by_part(kb, folder, encoder) 
     assert [c.text for c in kb.store.chunks_of("long.md")] == paragraphs
 
 
+def change_a_paragraph(folder: Path) -> None:
+    text = (folder / "long.md").read_text()
+    (folder / "long.md").write_text(text.replace("Paragraph 4", "Chapter 4"))
+
+
+def test_a_document_removed_while_the_new_of_it_is_encoded(kb, folder, encoder, monkeypatch) -> None:
+    kb.sync(folder)
+    encoder.taken()
+    change_a_paragraph(folder)
+    (folder / "new.txt").write_text("A new text.")
+    encode = encoder.encode_documents
+
+    def removing(texts):
+        kb.remove(["long.md"])  # as another thread
+        return encode(texts)
+
+    monkeypatch.setattr(encoder, "encode_documents", removing)
+    report = kb.sync(folder)
+    assert (statuses(report)["long.md"], statuses(report)["new.txt"]) == ("updated", "added")
+    assert len(encoder.taken()) == sum(result.encoded for result in report.results) == 2
+    assert ids(kb) == ["a.txt", "b.txt", "long.md", "new.txt", "sub/c.txt"]
+
+
+def test_a_document_removed_before_its_chunks_are_taken_over_is_encoded(kb, folder, encoder, monkeypatch) -> None:
+    kb.sync(folder)
+    encoder.taken()
+    change_a_paragraph(folder)
+    (folder / "new.txt").write_text("A new text.")
+    read = kb.store.representations
+
+    def removing(chunk_ids):
+        kb.remove(["long.md"])
+        return read(chunk_ids)
+
+    monkeypatch.setattr(kb.store, "representations", removing)
+    report = kb.sync(folder)
+    assert (statuses(report)["long.md"], statuses(report)["new.txt"]) == ("updated", "added")
+    assert len(encoder.taken()) == sum(result.encoded for result in report.results) == 11
+    assert "Chapter 4" in kb.store.chunks_of("long.md")[4].text
+
+
+def test_a_long_document_encodes_the_part_that_is_stored_no_more(kb, folder, encoder, monkeypatch) -> None:
+    paragraphs = [f"Paragraph {i} tells of geese {i} and lakes {i} and snow {i} at length." for i in range(200)]
+    (folder / "long.md").write_text("\n\n".join(paragraphs))
+    kb.sync(folder)
+    encoder.taken()
+    change_a_paragraph(folder)
+    read = kb.store.representations
+    reads: list[list[str]] = []
+
+    def removed_since(chunk_ids):
+        reads.append(list(chunk_ids))
+        if len(reads) == 2:
+            raise InputError("no such chunk is stored")
+        return read(chunk_ids)
+
+    monkeypatch.setattr(kb.store, "representations", removed_since)
+    (result,) = (r for r in kb.sync(folder).results if r.status != "unchanged")
+    encoded = encoder.taken()
+    assert (result.status, result.chunks) == ("updated", 200)
+    assert len(encoded) == result.encoded == 200 - sum(map(len, reads)) + len(reads[1])
+
+
 def test_a_renamed_file_is_not_encoded(kb, folder, encoder) -> None:
     kb.sync(folder)
     encoder.taken()
@@ -184,6 +247,30 @@ def test_ingest_removes_nothing(kb, folder) -> None:
     (folder / "a.txt").unlink()
     assert kb.ingest(folder).count("removed") == 0
     assert "a.txt" in ids(kb)
+
+
+@pytest.mark.parametrize("when", ["before the plan", "before the end"])
+def test_a_file_that_is_back_since_it_was_looked_for_is_not_removed(kb, folder, monkeypatch, when) -> None:
+    kb.sync(folder)
+    for name in ("a.txt", "b.txt"):
+        (folder / name).unlink()
+    (folder / "long.md").write_text("Another text.")
+    find = kb.found
+
+    def back(_: object = None) -> None:
+        (folder / "b.txt").write_text("It is back.")
+
+    def found(*paths, **options):
+        files = find(*paths, **options)
+        if when == "before the plan":
+            back()
+        return files
+
+    monkeypatch.setattr(kb, "found", found)
+    # Of the two files that are there and were not found, one is left out.
+    report = kb.sync(folder, exclude=["sub/"], on_result=back if when == "before the end" else None)
+    assert statuses(report) == {"long.md": "updated", "a.txt": "removed", "sub/c.txt": "removed"}
+    assert ids(kb) == ["b.txt", "long.md"]
 
 
 def test_an_empty_or_missing_folder_removes_nothing(kb, folder) -> None:
