@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from m3rag.errors import InputError
+
+log = logging.getLogger("m3rag.server")
 
 MOST_ATTEMPTS = 3
 """So often a server may die over a file; then a person has to say that it be tried again."""
@@ -46,20 +49,32 @@ class Attempts:
 
     def forgive(self, upload: Path) -> None:
         """Take back an attempt that was ended by something else than the upload."""
-        count = self.of(upload)
-        if count:
-            os.truncate(self._file(upload), count - 1)
+        try:
+            count = self.of(upload)
+            if count:
+                os.truncate(self._file(upload), count - 1)
+        except FileNotFoundError:
+            pass  # it has ended meanwhile
+        except OSError as error:
+            log.warning("an attempt at %s counts although it was cut off: %s", upload.name, error)
 
     def forget(self, upload: Path) -> None:
         """Begin to count anew: the upload has ended, or is to be tried again."""
-        self._file(upload).unlink(missing_ok=True)
+        _removed(self._file(upload))
 
     def keep(self, uploads: Collection[Path]) -> None:
         """Forget all uploads but these."""
         kept = {self._file(upload) for upload in uploads}
         for file in self.folder.iterdir() if self.folder.is_dir() else ():
             if file not in kept:
-                file.unlink(missing_ok=True)
+                _removed(file)
 
     def _file(self, upload: Path) -> Path:
         return self.folder / upload.parent.name
+
+
+def _removed(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:  # a scanner may have it open: the next start removes it
+        log.warning("%s stays for now: %s", file, error)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import os
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,11 +44,19 @@ NO_DOCUMENT = "There is no document yet: add one first."
 
 
 def data_folder(kb: KnowledgeBase, settings: ServeSettings) -> Path:
-    """Where uploads and feedback are kept: as set, else beside the index (in it, they would be passed over)."""
+    """Where uploads and feedback are kept: as set, else beside the index (in it, they would be passed over).
+
+    For an index on a server it is in the current folder, and of that index alone: what lies there is taken for its
+    documents.
+    """
     if settings.data is not None:
         return settings.data.expanduser().absolute()
-    path = kb.path.absolute() if kb.path is not None else Path.cwd() / "m3rag"
-    return path.with_name(path.name + "-data")
+    if kb.path is not None:
+        path = kb.path.absolute()
+        return path.with_name(path.name + "-data")
+    digest = hashlib.blake2b(kb.place.name.encode(), digest_size=4).hexdigest()
+    readable = re.sub(r"\W+", "-", kb.place.name).strip("-")[-40:]
+    return Path.cwd() / f"m3rag-{readable}-{digest}-data"
 
 
 @dataclass(slots=True)
@@ -65,6 +76,7 @@ class Engine:
     jobs: Jobs = field(init=False)
     feedback: Feedback = field(init=False)
     pages: PdfPages = field(init=False)
+    removals: ThreadPoolExecutor = field(init=False)  # each waits for the document being written, and nobody for them
 
     def __post_init__(self) -> None:
         data = data_folder(self.kb, self.settings)
@@ -72,6 +84,7 @@ class Engine:
         self.jobs = Jobs(self.kb, self.uploads)
         self.feedback = Feedback(data / "feedback.jsonl")
         self.pages = PdfPages()
+        self.removals = ThreadPoolExecutor(1, "m3rag-remove")
 
     def status(self) -> dict[str, Any]:
         """What the page and `GET /api/status` say of the server; loads no model."""
@@ -217,7 +230,7 @@ class Engine:
                 "title": record.title or record.id,
                 "chunks": record.chunks,
                 "pages": record.pages,
-                "has_image": _pdf_of(record) is not None,
+                "has_image": _pdf_of(record, self.uploads) is not None,
             }
             for record in records
         ]
@@ -235,17 +248,25 @@ class Engine:
             "pages": [
                 {"number": n, "start": s, "end": e} for n, (s, e) in enumerate(zip(starts, ends, strict=True), 1)
             ],
-            "is_pdf": _pdf_of(record) is not None,
+            "is_pdf": _pdf_of(record, self.uploads) is not None,
         }
 
     def remove(self, document_id: str) -> None:
         """Remove a document, and its file if it was uploaded."""
-        self._record(document_id)
+        record = self._record(document_id)
+        covered = self.jobs.coming(document_id)
+        try:
+            settle = self.jobs.put_away(record)
+        except OSError as error:
+            message = f"the file of {document_id} cannot be removed ({error.strerror})"
+            raise Refused(503, message, "Try again in a moment, or see the setting serve.data.") from None
         try:
             self.kb.remove([document_id])
         except InputError:
             raise _unknown(document_id) from None  # somebody else was faster
-        self.jobs.removed(document_id)
+        finally:
+            settle()
+        self.jobs.removed(document_id, covered)
 
     def pdf(self, document_id: str) -> Path:
         """The PDF a document was read from.
@@ -253,7 +274,7 @@ class Engine:
         Raises:
             Refused: If it was none, or is not there any more.
         """
-        path = _pdf_of(self._record(document_id))
+        path = _pdf_of(self._record(document_id), self.uploads)
         if path is None:
             raise Refused(404, "this document has no pages to show", "Its text is at /api/source.")
         return path
@@ -269,14 +290,16 @@ class Engine:
 
     def close(self) -> None:
         """End the work and release the index."""
-        self.jobs.stop()
-        self.kb.close()
+        try:
+            self.jobs.stop()
+        finally:
+            self.kb.close()
 
 
 def _unknown(_document_id: str) -> Refused:
     return Refused(404, "there is no such document in the index", "The list of documents says what there is.")
 
 
-def _pdf_of(record: DocumentRecord) -> Path | None:
-    path = Path(record.source) if record.source else None
+def _pdf_of(record: DocumentRecord, uploads: Uploads) -> Path | None:
+    path = uploads.where(Path(record.source)) if record.source else None
     return path if path is not None and path.suffix.lower() == ".pdf" and os.path.isfile(path) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Intake:
 
         Args:
             name: Under which it is known; becomes the document's id.
-            path: Where it lies. It is removed if it is not written.
+            path: Where it lies. It is removed if it is not written, unless the server ends.
             on_chunks: Told how many of how many chunks are written.
 
         Raises:
@@ -56,10 +57,10 @@ class Intake:
             report = self.kb.ingest(path.parent, on_progress=self._telling(on_chunks))
             result = next(iter(report.results), None)
         finally:
-            written = result is not None and result.status not in ("failed", "unchanged")
-            if not written and not self.stopping.is_set():
-                self.uploads.discard(path)
-            end(not written and self.document(name) is not None)  # else it was deleted meanwhile
+            if not self.stopping.is_set():  # else the index may be closed, and the next start tidies up
+                if not self.made_from(name, path):
+                    self.uploads.discard(path)
+                end()
         if result is None:
             raise InputError(f"{name} is no file that m3rag reads: give it another name")
         if result.status == "failed":
@@ -70,14 +71,40 @@ class Intake:
         """What the index holds under a name."""
         return self.kb.store.document(name) if self.kb.exists else None
 
-    def _make_way(self, name: str, path: Path) -> Callable[[bool], None]:
-        """Set aside the upload that this one may replace; what to call in the end, see `Uploads.set_aside`."""
+    def made_from(self, name: str, path: Path) -> bool:
+        """Whether the index holds a document that was made from this upload, whose folder is its own."""
+        record = self.document(name)
+        return record is not None and bool(record.source) and Path(record.source).parent == path.parent
+
+    def remove(self, name: str, path: Path) -> None:
+        """Remove a document if it was made from this upload."""
+        if self.made_from(name, path):
+            with suppress(InputError):  # somebody else was faster
+                self.kb.remove([name])
+
+    def set_aside(self, name: str, path: Path) -> Callable[[], None]:
+        """Put the file of a document out of the way.
+
+        Returns:
+            What to call in the end: it brings the file back if the index still holds what was made from it.
+        """
+        end = self.uploads.set_aside(path)
+
+        def settle() -> None:
+            end(self.made_from(name, path))
+            if not self.made_from(name, path):  # removed meanwhile, when there was no file to discard
+                self.uploads.discard(path)
+
+        return settle
+
+    def _make_way(self, name: str, path: Path) -> Callable[[], None]:
+        """Set aside the upload that this one may replace; what to call in the end, see `set_aside`."""
         record = self.document(name)
         source = Path(record.source) if record is not None and record.source else None
         if source is None or source == path:
-            return lambda _back: None
+            return lambda: None
         if self.uploads.holds(source):
-            return self.uploads.set_aside(source)
+            return self.set_aside(name, source)
         raise InputError(f"the index holds another document {name}, which was no upload: rename this one")
 
     def _telling(self, on_chunks: Callable[[int, int], None]) -> Callable[[Progress], None]:

@@ -6,16 +6,19 @@ import logging
 import queue
 import secrets
 import threading
+from collections.abc import Callable, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from m3rag.errors import InputError
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.server.attempts import MOST_ATTEMPTS
 from m3rag.server.errors import Refused, told
 from m3rag.server.intake import Intake, Stopped, without_folder
 from m3rag.server.job import Job, State
 from m3rag.server.uploads import Uploads
+from m3rag.store.protocol import DocumentRecord
 
 log = logging.getLogger("m3rag.server")
 
@@ -23,6 +26,8 @@ MOST_WAITING = 500
 
 MOST_ENDED = 100
 """How many jobs that have ended are remembered."""
+
+DELETED = "the document was deleted while this upload was on its way"
 
 
 class Jobs:
@@ -39,6 +44,7 @@ class Jobs:
         self.attempts = uploads.attempts
         self._jobs: dict[str, Job] = {}
         self._paths: set[Path] = set()  # of jobs that have not ended
+        self._deleted: set[Path] = set()  # of these, what a deletion covers
         self._held: dict[str, Path] = {}  # by job: files that a person has to decide about
         self._at: Path | None = None  # the file at work
         self._lock = threading.Lock()
@@ -142,12 +148,37 @@ class Jobs:
         with self._lock:
             return [asdict(job) for job in self._jobs.values()]
 
-    def removed(self, name: str) -> None:
-        """Discard the files of a document that has been removed; those on their way see to it when they end."""
+    def coming(self, name: str) -> set[Path]:
+        """The files of a name that are on their way: a removal that begins now covers them."""
+        with self._lock:
+            return {path for path in self._paths if path.name == name}
+
+    def put_away(self, record: DocumentRecord) -> Callable[[], None]:
+        """Before a document is removed: were the server killed then, its file would come in again.
+
+        Returns:
+            What to call in the end, see `Intake.set_aside`.
+
+        Raises:
+            OSError: If the file cannot be moved.
+        """
+        source = Path(record.source)
+        return self._intake.set_aside(record.id, source) if self.uploads.holds(source) else lambda: None
+
+    def removed(self, name: str, covered: Set[Path] = frozenset()) -> None:
+        """Discard the files of a document that has been removed; those on their way see to it when they end.
+
+        Args:
+            name: The document.
+            covered: What was on its way when the removal began; it ends as failed.
+        """
         found = self.uploads.named(name)
         with self._lock:
             self._release(name)
-            left = [path for path in found if path not in self._paths]
+            self._deleted |= self._paths & covered
+            left = [path for path in found if path not in self._paths or path in covered]
+        for path in covered:
+            self._intake.remove(name, path)  # which has been written since the removal
         record = self._intake.document(name)  # of an upload that has come, and ended, since the removal
         kept = Path(record.source) if record is not None and record.source else None
         for path in left:
@@ -177,14 +208,16 @@ class Jobs:
                 self._at = path
                 self._take(job, path)
                 self._end(path)
-                if self._intake.document(job.name) is None:  # removed since it was written
-                    self.uploads.discard(path)
+                self._tidy(job.name, path)
             except Stopped:
                 return
             except Exception as error:  # noqa: BLE001 - one file must not end the queue
+                if self._stopping.is_set():  # the index may be closed: the file goes on with the next start
+                    return
+                deleted = path in self._deleted
+                message = DELETED if deleted else told(error)[1]
                 self._end(path)
-                self.uploads.discard(path)
-                _, message, _ = told(error)
+                self._tidy(job.name, path, deleted=deleted)
                 self._set(job, state="failed", message=without_folder(message, path))
 
     def _take(self, job: Job, path: Path) -> None:
@@ -193,6 +226,8 @@ class Jobs:
 
         self._set(job, state="reading")
         result = self._intake.take(job.name, path, on_chunks)
+        if path in self._deleted:
+            raise InputError(DELETED)
         state: State = "unchanged" if result.status == "unchanged" else "done"
         self._set(job, state=state, message=result.message, document_id=result.document_id, done=result.chunks)
         if not job.total:
@@ -203,6 +238,19 @@ class Jobs:
         self.attempts.forget(path)
         with self._lock:
             self._paths.discard(path)
+            self._deleted.discard(path)
+
+    def _tidy(self, name: str, path: Path, *, deleted: bool = False) -> None:
+        """Discard the file of a job that has ended, unless the index holds what was made from it."""
+        if self._stopping.is_set():
+            return
+        try:
+            if deleted:
+                self._intake.remove(name, path)
+            if not self._intake.made_from(name, path):
+                self.uploads.discard(path)
+        except Exception as error:  # noqa: BLE001 - an index that cannot be asked must not end the queue
+            log.warning("the upload %s is left for the next start: %s", name, error)
 
     def _hold(self, name: str, path: Path) -> None:
         """Show a file as failed over which the server has died too often, and leave it where it is."""

@@ -64,7 +64,7 @@ def routes(engine: Engine) -> APIRouter:
     @router.delete("/documents", status_code=204)
     async def delete(document_id: DocumentId) -> Response:
         """Remove a document."""
-        await asyncio.to_thread(engine.remove, document_id)
+        await asyncio.get_running_loop().run_in_executor(engine.removals, engine.remove, document_id)
         return Response(status_code=204)
 
     @router.get("/source")

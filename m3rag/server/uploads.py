@@ -26,7 +26,7 @@ class Uploads:
     """
 
     def __init__(self, data: Path) -> None:
-        self.files = data.absolute() / "files"
+        self.files = (data / "files").resolve()  # as the index knows its sources
         self.aside = data.absolute() / "aside"
         self.attempts = Attempts(data.absolute() / "attempts")
 
@@ -52,6 +52,11 @@ class Uploads:
         """Whether this is the path of an upload, there or not."""
         return path.parent.parent == self.files
 
+    def where(self, path: Path) -> Path:
+        """Where a file lies now: an upload may be set aside."""
+        there = self.aside / path.parent.name / path.name
+        return there if self.holds(path) and not os.path.isfile(path) and os.path.isfile(there) else path
+
     def named(self, name: str) -> list[Path]:
         """All uploaded files of a name."""
         return [path for path in self._all() if path.name == name]
@@ -60,16 +65,18 @@ class Uploads:
         """Put the file that a new one may replace out of the way.
 
         Returns:
-            What to call in the end: with True to bring it back, with False to drop it.
+            What to call in the end: with True to bring it back, with False to drop it. Nothing comes of
+            it where the file was gone, or set aside by another, who sees to it.
         """
         self.aside.mkdir(parents=True, exist_ok=True)
         there = self.aside / path.parent.name
-        existed = path.parent.is_dir()
-        if existed:
+        try:
             os.replace(path.parent, there)
+        except FileNotFoundError:
+            return lambda _back: None
 
         def end(back: bool) -> None:
-            if back and existed:
+            if back:
                 os.replace(there, path.parent)
             else:
                 shutil.rmtree(there, ignore_errors=True)

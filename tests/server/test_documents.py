@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -13,8 +15,9 @@ import pytest
 
 from m3rag import KnowledgeBase
 from m3rag.server import create_app
+from m3rag.server.engine import data_folder
 from m3rag.server.jobs import MOST_WAITING
-from m3rag.settings import ServeSettings
+from m3rag.settings import ServeSettings, Settings
 
 from ..reading.pdfs import pdf
 from .serving import DUCKS, WAIT_S, base, client_of, ended, filled, uploaded
@@ -230,3 +233,43 @@ async def test_a_document_without_pages_has_no_picture(client: httpx.AsyncClient
     assert response.status_code == 404
     source = (await client.get("/api/source", params={"document_id": "ducks.txt"})).json()
     assert source == {"document_id": "ducks.txt", "title": "ducks.txt", "text": DUCKS, "pages": [], "is_pdf": False}
+
+
+async def test_deletions_that_wait_keep_nobody_else_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kb = base(tmp_path)
+    waiting, go_on, remove = threading.Event(), threading.Event(), kb.remove
+
+    def slow(document_ids: Sequence[str]) -> int:
+        waiting.set()
+        assert go_on.wait(WAIT_S)
+        return remove(document_ids)
+
+    monkeypatch.setattr(kb, "remove", slow)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        await uploaded(client, "a.txt", b"Ducks.")
+        as_many_as_threads = min(32, (os.cpu_count() or 1) + 4)
+        deletions = [
+            asyncio.create_task(client.delete("/api/documents", params={"document_id": "a.txt"}))
+            for _ in range(as_many_as_threads)
+        ]
+        while not waiting.is_set():
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(WAIT_S / 2):
+            assert await ids(client) == ["a.txt"]
+        go_on.set()
+        answered = sorted([(await one).status_code for one in deletions])
+        assert answered == [204] + [404] * (as_many_as_threads - 1)
+
+
+def test_indexes_on_a_server_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def folder(address: str) -> Path:
+        return data_folder(KnowledgeBase(address, settings=Settings()), ServeSettings())
+
+    addresses = ["http://localhost:6333/a", "http://localhost:6333/b", "http://localhost:6333/a-b", ":memory:"]
+    found = [folder(address) for address in addresses]
+    assert len(set(found)) == len(found)
+    assert {path.parent for path in found} == {tmp_path}
+    assert folder(addresses[0]) == found[0]
+    assert "localhost-6333-a" in found[0].name

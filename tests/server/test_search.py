@@ -163,7 +163,8 @@ async def test_feedback_is_kept_a_line_each(client: httpx.AsyncClient, tmp_path:
     body = {"id": "1", "question": "Wo?\n", "answer": "Hier.", "rating": "up", "comment": "鸭子"}
     for _ in range(2):
         assert (await client.post("/api/feedback", json=body)).status_code == 204
-    lines = (tmp_path / "m3rag-data" / "feedback.jsonl").read_text(encoding="utf-8").splitlines()
+    (kept,) = tmp_path.glob("m3rag-memory-*-data/feedback.jsonl")
+    lines = kept.read_text(encoding="utf-8").splitlines()
     assert [{**json.loads(line), "at": ""} for line in lines] == [{**body, "at": ""}] * 2
 
 

@@ -8,6 +8,7 @@ import pytest
 from m3rag.chunking import Chunker
 from m3rag.server.engine import _pdf_of
 from m3rag.server.source import text_of
+from m3rag.server.uploads import Uploads
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk, Document
@@ -42,6 +43,17 @@ def test_a_pdf_that_may_not_be_looked_at_has_no_pages_to_show(tmp_path: Path, sh
     file = tmp_path / "a.pdf"
     file.write_bytes(b"%PDF")
     record = DocumentRecord(id="a.pdf", title="", version="", chunks=1, source=str(file))
-    assert _pdf_of(record) == file
+    uploads = Uploads(tmp_path)
+    assert _pdf_of(record, uploads) == file
     shut(tmp_path)
-    assert _pdf_of(record) is None
+    assert _pdf_of(record, uploads) is None
+
+
+def test_an_upload_that_may_not_be_looked_at_has_no_pages_to_show(tmp_path: Path, shut: Callable[[Path], None]) -> None:
+    uploads = Uploads(tmp_path)
+    file = uploads.new("a.pdf")
+    file.write_bytes(b"%PDF")
+    record = DocumentRecord(id="a.pdf", title="", version="", chunks=1, source=str(file))
+    assert _pdf_of(record, uploads) == file
+    shut(tmp_path)
+    assert _pdf_of(record, uploads) is None
