@@ -68,8 +68,8 @@ def copy(
     """Write every document of one store into another, which may hold others already.
 
     Between stores of one model nothing is encoded: the stored representations go over. Killed in the
-    middle, running it again finishes it: a document that the target has in the same version is passed over.
-    A document made of single chunks has afterwards those of the source and no others.
+    middle, running it again finishes it: a document that the target has in the same version, with the same
+    chunks, is passed over. A document made of single chunks has afterwards those of the source and no others.
 
     Args:
         source: What to copy; nothing changes in it.
@@ -92,9 +92,10 @@ def copy(
     documents = source.documents()
     for document in documents:
         there = target.document(document.id)
-        if document.version and there and (there.version, there.chunks) == (document.version, document.chunks):
-            continue
         chunks = source.chunks_of(document.id)
+        is_same = there is not None and (there.version, there.chunks) == (document.version, document.chunks)
+        if document.version and is_same and target.chunks_of(document.id) == chunks:
+            continue
         parts = _stored_parts(chunks, source) if same or encoder is None else encoded_parts(chunks, encoder)
         if document.version:
             target.put_document(document, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -210,7 +211,11 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(_no_json(str(error))) from error
     except ValueError as error:
         file = find_file(Path.cwd()) if type(error).__name__ == "TOMLDecodeError" else _not_unicode()
-        raise ConfigurationError(f"{file or 'the settings'} cannot be read: {error}") from error
+        marked = file is not None and file.read_bytes().startswith(codecs.BOM_UTF8)
+        hint = (
+            "; it begins with a byte order mark, which TOML does not have: save it as UTF-8 without" if marked else ""
+        )
+        raise ConfigurationError(f"{file or 'the settings'} cannot be read: {error}{hint}") from error
 
 
 def _no_json(message: str) -> str:

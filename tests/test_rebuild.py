@@ -59,6 +59,16 @@ def test_what_was_copied_is_not_copied_again(source: QdrantEdgeStore, examples: 
     assert target.documents() == source.documents()
 
 
+def test_a_chunk_that_was_replaced_is_copied_again(source: QdrantEdgeStore, examples: list[Example]) -> None:
+    target = MemoryStore(MODEL)
+    copy(source, target)
+    new = replace(examples[0].chunks[0], text="Replaced.")
+    source.upsert([new], random_output(np.random.default_rng(8), 1))
+    copy(source, target)
+    assert target.get([new.id]) == [new]
+    assert target.documents() == source.documents()
+
+
 def test_a_document_of_single_chunks_follows_the_source(source: QdrantEdgeStore) -> None:
     target = MemoryStore(MODEL)
     other = Chunk("other", "others", "not of the source", 0, 17)

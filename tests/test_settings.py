@@ -82,6 +82,13 @@ def test_malformed_values_and_files_are_named() -> None:
         load_settings()
 
 
+def test_a_byte_order_mark_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m3rag.toml").write_bytes(b"\xef\xbb\xbftop_k = 1\r\n")
+    with pytest.raises(ConfigurationError, match=r"begins with a byte order mark.*save it as UTF-8 without"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

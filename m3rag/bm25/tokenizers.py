@@ -81,18 +81,21 @@ def is_stemming() -> bool:
 
 
 def encoder_tokenizer(encoder: Encoder) -> Tokenizer:
-    """The encoder's own tokens, case folded: for every language that the model knows."""
+    """The encoder's own tokens, of one Unicode form and case folded: for every language that the model knows."""
 
     def tokenize(text: str) -> list[str]:
-        pieces = (text[start:end].casefold() for start, end in encoder.word_spans(text).tolist())
-        return [piece for piece in pieces if piece]
+        folded = _folded(text)
+        return [piece for start, end in encoder.word_spans(folded).tolist() if (piece := folded[start:end])]
 
-    return Tokenizer(f"encoder-1 {encoder.info.fingerprint}", tokenize)
+    return Tokenizer(f"encoder-2 {encoder.info.fingerprint}", tokenize)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _words(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return [token for match in _pattern().finditer(folded) for token in _tokens(match)]
+    return [token for match in _pattern().finditer(_folded(text)) for token in _tokens(match)]
 
 
 def _tokens(match: re.Match[str]) -> Iterator[str]:

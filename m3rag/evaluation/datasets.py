@@ -170,11 +170,11 @@ def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str])
                 f"{where}: expected query id, passage id and a whole number between tabs, got {line[:80]!r}"
             ) from None
         if query_id not in queries:
-            raise InputError(f"{where}: the query {query_id!r} is not in queries.jsonl")
+            raise InputError(f"{where}: the query {query_id!r} is not in queries.jsonl: add it, or remove this line")
         if not queries[query_id].strip():
             raise InputError(f"{where}: the query {query_id!r} is empty in queries.jsonl: give its text, or remove it")
         if passage_id not in corpus:
-            raise InputError(f"{where}: the passage {passage_id!r} is not in corpus.jsonl")
+            raise InputError(f"{where}: the passage {passage_id!r} is not in corpus.jsonl: add it, or remove this line")
         if qrels.setdefault(query_id, {}).setdefault(passage_id, gain) != gain:
             raise InputError(
                 f"{where}: the passage {passage_id!r} is judged twice for the query {query_id!r}, "

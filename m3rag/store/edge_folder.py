@@ -134,6 +134,8 @@ def check_folder(folder: Path, model: ModelInfo | None) -> Manifest:
 
 
 def _checked(folder: Path, model: ModelInfo | None) -> Manifest:
+    if folder.is_file():
+        raise IndexMissingError(f"there is no index at {folder}, which is a file: give the folder of an index")
     if not is_index(folder):
         raise IndexMissingError(f"there is no index at {folder}: make one with m3rag ingest PATH --index {folder}")
     if not (folder / MANIFEST).exists():

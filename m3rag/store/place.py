@@ -109,6 +109,8 @@ def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = Non
 
 
 def _place_of(text: str, api_key: str | None) -> Place:
+    if not text.strip():
+        raise ConfigurationError("the index is empty: name its folder, or leave it out for the setting `index`")
     if text == MEMORY:
         memory = _Memory()
         return Place(text, None, lambda: memory, text, {}, {})

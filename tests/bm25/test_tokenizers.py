@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.bm25 import Tokenizer, encoder_tokenizer, english_tokenizer, is_stemming, word_tokenizer
+from m3rag.encoder import M3Encoder
 from m3rag.evaluation import evaluate_bm25, load_beir
 from m3rag.testing import HashEncoder
 
@@ -55,6 +56,14 @@ def test_the_english_pipeline() -> None:
 
 def test_the_encoders_own_tokens() -> None:
     assert encoder_tokenizer(HashEncoder())("天鹅 Swan") == ["天", "鹅", "swan"]
+
+
+def test_the_encoders_own_tokens_are_of_one_form() -> None:
+    tokenize = encoder_tokenizer(M3Encoder("mini"))
+    for text in ("한국어 문서", "café", "ガギグ"):
+        assert tokenize(unicodedata.normalize("NFD", text)) == tokenize(text)
+    assert tokenize("Ａｐｐｌｅ") == tokenize("apple")
+    assert tokenize(unicodedata.normalize("NFD", "café")) != tokenize("cafe")
 
 
 def test_names_tell_the_tokenizers_apart() -> None:

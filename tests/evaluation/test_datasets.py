@@ -82,7 +82,7 @@ def test_blank_lines_before_the_header_are_no_judgements(tmp_path: Path) -> None
         ({"corpus": '{"_id": "0", "text": "x"}', "qrels": "q\t0\t5\t1"}, r"test.tsv:1: expected query id"),
         ({"qrels": "q\ta"}, r"test.tsv:1: expected query id"),
         ({"qrels": "q\ta\t1\nr\ta\t1"}, r"test.tsv:2: the query 'r' is not in queries.jsonl"),
-        ({"qrels": "q\tc\t1"}, r"test.tsv:1: the passage 'c' is not in corpus.jsonl"),
+        ({"qrels": "q\tc\t1"}, r"test.tsv:1: the passage 'c' is not in corpus.jsonl: add it, or remove"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, r"test.tsv: there are no judgements"),
     ],
 )

@@ -65,6 +65,7 @@ def test_a_folder_may_have_any_name() -> None:
         ("http://host/a?x=1", "unknown option 'x'"),
         ("http://me:pw@host/a", "M3RAG_INDEX_API_KEY"),
         ("chroma:", "names no folder"),
+        (" ", "the index is empty"),
         ("chroma:x?size=3", "unknown option 'size'; there is collection"),
         ("chroma+http://host/a", "side=FOLDER"),
     ],

@@ -105,6 +105,10 @@ def test_open_needs_an_index(path: Path) -> None:
     assert not QdrantEdgeStore.exists(path)
     with pytest.raises(IndexMissingError, match=rf"{path}.*m3rag ingest"):
         QdrantEdgeStore.open(path)
+    path.write_text("Ducks.")
+    with pytest.raises(IndexMissingError, match=rf"{path}, which is a file: give the folder"):
+        QdrantEdgeStore.open(path)
+    path.unlink()
     path.mkdir()
     with pytest.raises(IndexMissingError):
         QdrantEdgeStore.open(path, MODEL)
