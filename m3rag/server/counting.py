@@ -14,6 +14,9 @@ from m3rag.output import M3Output
 
 Output = TypeVar("Output", M3Output, npt.NDArray[np.float32])
 
+CPU_CHARS = 16_384
+"""Most characters of one call on a CPU: a question waits for the one that runs, and a few texts fill a CPU already."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
@@ -36,10 +39,13 @@ class CountingBatcher(MicroBatcher):
 
     Attributes:
         count: Called before each call of the encoder, in its thread.
+
+    Args:
+        limits: As `MicroBatcher`.
     """
 
-    def __init__(self, count: Callable[[int], None]) -> None:
-        super().__init__()
+    def __init__(self, count: Callable[[int], None], **limits: Any) -> None:
+        super().__init__(**limits)
         self.count = count
 
     async def run(self, method: Callable[..., Output], texts: Sequence[str], **options: object) -> Output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
+import math
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from m3rag.knowledge_base import KnowledgeBase
 from m3rag.output import M3Output
 from m3rag.retrieval import Mode, NoHits, SearchOptions
 from m3rag.retrieval.words import WordMatch, aligned_words, matched_words
-from m3rag.server.counting import CountingBatcher
+from m3rag.server.counting import CPU_CHARS, CountingBatcher
 from m3rag.server.errors import Refused
 from m3rag.server.feedback import Feedback
 from m3rag.server.highlights import Mark, marks
@@ -41,6 +42,9 @@ from m3rag.types import LEGS, Hit
 
 NO_INDEX = NoHits("empty index", "there is no document yet: add one first", 0, 0)
 NO_DOCUMENT = "There is no document yet: add one first."
+
+MOST_COUNTED = 100_000
+"""Characters of which the tokens are counted in one call of `Engine.tokens`."""
 
 
 def data_folder(kb: KnowledgeBase, settings: ServeSettings) -> Path:
@@ -77,6 +81,7 @@ class Engine:
     feedback: Feedback = field(init=False)
     pages: PdfPages = field(init=False)
     removals: ThreadPoolExecutor = field(init=False)  # each waits for the document being written, and nobody for them
+    counts: ThreadPoolExecutor = field(init=False)  # what others wait for is not kept from a thread by long texts
 
     def __post_init__(self) -> None:
         data = data_folder(self.kb, self.settings)
@@ -85,6 +90,7 @@ class Engine:
         self.feedback = Feedback(data / "feedback.jsonl")
         self.pages = PdfPages()
         self.removals = ThreadPoolExecutor(1, "m3rag-remove")
+        self.counts = ThreadPoolExecutor(1, "m3rag-count")
 
     def status(self) -> dict[str, Any]:
         """What the page and `GET /api/status` say of the server; loads no model."""
@@ -123,7 +129,8 @@ class Engine:
         """The model, loaded on first use; its shared calls are counted."""
         encoder = await asyncio.to_thread(lambda: self.kb.encoder)
         if isinstance(encoder, AsyncEncoding) and getattr(encoder.batcher, "count", None) != self.count:
-            encoder.batcher = CountingBatcher(self.count)
+            on_cpu = getattr(getattr(encoder, "device", None), "type", None) == "cpu"
+            encoder.batcher = CountingBatcher(self.count, **({"max_chars": CPU_CHARS} if on_cpu else {}))
         return encoder
 
     async def encode(self, texts: Sequence[str], *, query: bool = False) -> M3Output:
@@ -134,18 +141,27 @@ class Engine:
         return await asyncio.to_thread(encoder.encode_queries if query else encoder.encode_documents, list(texts))
 
     async def tokens(self, *texts: str) -> list[int]:
-        """How many tokens texts have; words where the model does not tell, or none is needed yet."""
+        """How many tokens texts have; words where the model does not tell, or none is needed yet.
+
+        Of texts that have more than MOST_COUNTED characters together, that of the long ones is an estimate: a first
+        part is counted, and the rest taken to have as many a character.
+        """
         encoder = await self.encoder() if await asyncio.to_thread(self._filled) else None
+        total, half = sum(map(len, texts)), MOST_COUNTED // 2
 
         def counted(text: str) -> int:
+            # Half goes to all alike, so that short texts are counted whole; half by length.
+            most = max(half // len(texts), math.ceil(len(text) * half / total)) if total > MOST_COUNTED else len(text)
+            part = text[:most]
+            # A language model may write half a surrogate pair, which not every tokenizer takes.
+            sound = part.encode("utf-8", "replace").decode("utf-8")
             try:
-                return len(encoder.word_spans(text) if encoder is not None else text.split())
+                found = len(encoder.word_spans(sound) if encoder is not None else sound.split())
             except M3RagError:
-                return len(text.split())
+                found = len(sound.split())
+            return found if part == text else round(found * len(text) / len(part))
 
-        # A language model may write half a surrogate pair, which not every tokenizer takes.
-        sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return await asyncio.to_thread(lambda: [counted(text) for text in sound])
+        return await asyncio.get_running_loop().run_in_executor(self.counts, lambda: list(map(counted, texts)))
 
     async def search(self, query: str, options: SearchOptions) -> tuple[list[Hit], NoHits | None]:
         """The hits; without any, why."""

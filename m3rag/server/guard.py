@@ -220,8 +220,8 @@ def _add_headers(message: Message, path: str) -> None:
     headers = MutableHeaders(raw=message.setdefault("headers", []))
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
-    if not path.startswith("/static/"):
-        headers.setdefault("cache-control", "no-store")
+    # The page's files have an ETag: a browser asks whether its own are still those of this version.
+    headers.setdefault("cache-control", "no-cache" if path.startswith("/static/") else "no-store")
 
 
 def _is_link(scope: Scope, headers: Headers) -> bool:

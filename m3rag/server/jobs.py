@@ -102,6 +102,13 @@ class Jobs:
         self._queue.put((job, path))
         return shown
 
+    def refused(self, name: str, message: str) -> dict[str, Any]:
+        """The job, as `get`, of an upload that could not be taken."""
+        job = Job(secrets.token_hex(8), name, "failed", message=message)
+        with self._lock:
+            self._jobs[job.id] = job
+            return asdict(job)
+
     def retry(self, job_id: str) -> dict[str, Any]:
         """Try a file again over which the server has died too often.
 

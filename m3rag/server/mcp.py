@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -77,7 +78,13 @@ def mcp_server(engine: Engine) -> MCPServer[Any]:
     from mcp.server.mcpserver.exceptions import ToolError  # noqa: PLC0415
     from mcp.types import ToolAnnotations  # noqa: PLC0415
 
-    server: MCPServer[Any] = MCPServer("m3rag", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
+    # It gives a root logger without handlers one of Rich's, which takes seconds to draw each traceback.
+    placeholder = logging.NullHandler()
+    logging.root.addHandler(placeholder)
+    try:
+        server: MCPServer[Any] = MCPServer("m3rag", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING")
+    finally:
+        logging.root.removeHandler(placeholder)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
     @server.tool(title="Search the documents", annotations=reads)

@@ -33,14 +33,26 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/documents", status_code=202)
     async def upload(files: list[UploadFile]) -> dict[str, Any]:
-        """Take files; each becomes a job, to be asked for at `/api/jobs/{id}`. The same name replaces."""
+        """Take files; each becomes a job, to be asked for at `/api/jobs/{id}`. The same name replaces.
+
+        Where only the first of them can be taken, the jobs of the others have failed already.
+        """
         if len(files) > MOST_FILES:
             raise Refused(413, f"more than {MOST_FILES} files at once", "Send them in parts.")
         most = int(engine.settings.max_upload_mb * 1e6)
         too_large = [file.filename or "" for file in files if (file.size or 0) > most]
         if too_large:
             raise Refused(413, f"{upload_name(too_large[0])} is larger than {most / 1e6:,.1f} MB", "Split it.")
-        return {"jobs": [await asyncio.to_thread(_keep, engine, file) for file in files]}
+        jobs: list[dict[str, Any]] = []
+        for file in files:
+            try:
+                jobs.append(await asyncio.to_thread(_keep, engine, file))
+            except Refused as refused:
+                if not jobs:
+                    raise
+                left = [upload_name(one.filename or "") for one in files[len(jobs) :]]
+                return {"jobs": [*jobs, *(engine.jobs.refused(name, refused.message) for name in left)]}
+        return {"jobs": jobs}
 
     @router.get("/jobs/{job_id}")
     async def job(job_id: str) -> dict[str, Any]:

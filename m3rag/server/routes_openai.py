@@ -145,7 +145,8 @@ async def _chunks(engine: Engine, asked: str, hits: list[Hit], counted: ChatBody
 
 async def _usage(engine: Engine, body: ChatBody, answer: Answer) -> dict[str, int]:
     """Tokens of the messages that were sent, and of the answer; the passages between them are not the client's."""
-    *sent, said = await engine.tokens(*(message.text for message in body.messages), answer.text)
+    sent = await engine.tokens(*(message.text for message in body.messages))
+    (said,) = await engine.tokens(answer.text)  # exact, however long what was sent is
     return {"prompt_tokens": sum(sent), "completion_tokens": said, "total_tokens": sum(sent) + said}
 
 

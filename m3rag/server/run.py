@@ -24,8 +24,10 @@ def check(settings: ServeSettings) -> None:
         ConfigurationError: If the address is not this machine's own and there is no key.
     """
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    if key is not None and (not key.strip() or not key.isascii()):
-        raise ConfigurationError("serve.api_key must be printable ASCII and not blank, since it goes in a header")
+    if key is not None and not (key and key == key.strip() and key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            "serve.api_key must be printable ASCII without blanks at its ends, and not empty, since it goes in a header"
+        )
     if key is None and not is_loopback(settings.host):
         raise ConfigurationError(
             f"serve.host {settings.host} can be reached from other machines, and there is no key: set serve.api_key "

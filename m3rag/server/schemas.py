@@ -21,6 +21,16 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _sound(text: str) -> str:
+    # pydantic looks for it only where a length is set.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no text: leave it out") from None
+    return text
+
+
+Sound = Annotated[str, AfterValidator(_sound)]
 Question = Annotated[str, Field(min_length=1, max_length=MOST_QUESTION), AfterValidator(_not_blank)]
 
 
@@ -52,6 +62,9 @@ def _not_wide(filter: dict[str, JsonValue]) -> dict[str, JsonValue]:
     while waiting:
         value = waiting.pop()
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        for text in value if isinstance(value, dict) else [value]:
+            if isinstance(text, str):
+                _sound(text)
         seen += len(inside)
         if seen > MOST_CONDITIONS:
             raise ValueError(f"has more than {MOST_CONDITIONS:,} keys and values: ask in parts")
@@ -188,7 +201,7 @@ class ChatBody(BaseModel):
 class RerankDocument(BaseModel):
     """A document to be ranked, as Cohere may have it."""
 
-    text: str
+    text: Sound
 
 
 def _not_raw(given: bool | None) -> bool | None:
@@ -201,8 +214,8 @@ class RerankBody(Body):
     """A request to rank documents, in the shapes of Cohere, Jina and TEI; how long a text may be is the model's."""
 
     query: Question
-    documents: Annotated[list[str | RerankDocument], Field(min_length=1, max_length=1000)] | None = None
-    texts: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = Field(
+    documents: Annotated[list[Sound | RerankDocument], Field(min_length=1, max_length=1000)] | None = None
+    texts: Annotated[list[Sound], Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="as TEI names the documents"
     )
     model: str = ""

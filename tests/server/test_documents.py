@@ -175,6 +175,27 @@ async def test_a_queue_that_is_full_says_so(tmp_path: Path, monkeypatch: pytest.
     assert files(kb) == []
 
 
+async def test_of_an_upload_that_fills_the_queue_the_rest_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("m3rag.server.jobs.MOST_WAITING", 2)
+    monkeypatch.setattr("m3rag.server.jobs.Jobs._take", lambda *_: go_on.wait(WAIT_S))
+    kb = base(tmp_path)
+    async with client_of(create_app(kb, ServeSettings())) as client:
+        given = [("files", (f"{n}.txt", b"Ducks.")) for n in range(4)]
+        response = await client.post("/api/documents", files=given)
+        assert response.status_code == 202
+        jobs = response.json()["jobs"]
+        assert [job["name"] for job in jobs] == ["0.txt", "1.txt", "2.txt", "3.txt"]
+        assert [job["state"] for job in jobs] == ["queued", "queued", "failed", "failed"]
+        assert "waiting already" in jobs[3]["message"]
+        assert (await client.get(f"/api/jobs/{jobs[3]['id']}")).json() == jobs[3]
+        assert sorted(path.name for path in files(kb) if path.suffix == ".txt") == ["0.txt", "1.txt"]
+        assert (await client.post("/api/documents", files=given)).status_code == 503
+        go_on.set()
+
+
 async def test_a_server_goes_on_with_what_a_killed_one_has_left(tmp_path: Path) -> None:
     kb = base(tmp_path)
     app = create_app(kb, ServeSettings())

@@ -128,6 +128,17 @@ async def test_every_response_has_the_headers(client: httpx.AsyncClient, path: s
     assert "access-control-allow-origin" not in response.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/static/js/main.js", "no-cache"), ("/", "no-store"), ("/api/status", "no-store")]
+)
+async def test_a_browser_asks_for_what_may_be_another_versions(
+    client: httpx.AsyncClient, path: str, expected: str
+) -> None:
+    response = await client.get(path)
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == expected
+
+
 async def test_a_refusal_has_the_headers_too(locked: httpx.AsyncClient) -> None:
     assert "content-security-policy" in (await locked.get("/api/status")).headers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from m3rag.server import create_app
+from m3rag.server.engine import Engine
+from m3rag.server.mcp import mcp_server
 from m3rag.settings import ServeSettings
 
 from .serving import filled, serving
@@ -80,6 +83,15 @@ async def test_an_error_that_nobody_meant_is_not_told_word_by_word(
                 assert result.is_error
                 assert "server's log" in str(result.content)
                 assert "password" not in str(result.content)
+
+
+def test_what_others_write_to_the_log_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    level = logging.root.level
+    kb = filled()
+    mcp_server(Engine(kb, kb.settings.serve))
+    assert logging.root.handlers == []
+    assert logging.root.level == level
 
 
 async def test_over_stdio(tmp_path: Path) -> None:

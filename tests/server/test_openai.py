@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,11 +19,12 @@ from m3rag.answering import OpenAIChat
 from m3rag.answering.protocol import NO_ANSWER_TEXT
 from m3rag.errors import ConfigurationError
 from m3rag.server import create_app
+from m3rag.server.engine import MOST_COUNTED
 from m3rag.settings import ServeSettings
 from m3rag.testing import HashEncoder
 from m3rag.testing.llm_server import LLMServer
 
-from .serving import Halved, base, client_of, filled, serving
+from .serving import WAIT_S, Halved, base, client_of, filled, serving
 
 QUESTION = [{"role": "user", "content": "What do ducks eat in ponds?"}]
 
@@ -197,6 +201,47 @@ async def test_a_model_that_does_not_tell_its_tokens(monkeypatch: pytest.MonkeyP
     app = create_app(kb, ServeSettings())
     monkeypatch.setattr(HashEncoder, "word_spans", refused)
     assert await app.state.engine.tokens("What do\nducks eat?", "") == [4, 0]
+
+
+async def test_tokens_of_long_texts_are_estimated_from_a_part(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    spans = HashEncoder.word_spans
+
+    def recorded(self: HashEncoder, text: str) -> object:
+        counted.append(len(text))
+        return spans(self, text)
+
+    monkeypatch.setattr(HashEncoder, "word_spans", recorded)
+    engine = create_app(kb, ServeSettings()).state.engine
+    assert await engine.tokens("duck " * (MOST_COUNTED // 5)) == [MOST_COUNTED // 5]
+    counted.clear()
+    found = await engine.tokens("duck " * 500_000, "a bird " * 100_000, "", "duck")
+    assert found == pytest.approx([500_000, 200_000, 0, 1], rel=0.001)
+    assert sum(counted) <= MOST_COUNTED
+
+
+async def test_counting_tokens_keeps_no_thread_from_others(kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting, go_on = threading.Event(), threading.Event()
+
+    def slow(_self: object, _text: str) -> list[object]:
+        counting.set()
+        assert go_on.wait(2 * WAIT_S)
+        return []
+
+    monkeypatch.setattr(HashEncoder, "word_spans", slow)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    app = create_app(kb, ServeSettings())
+    async with client_of(app) as client:
+        waiting = asyncio.create_task(app.state.engine.tokens("ducks"))
+        try:
+            while not counting.is_set():
+                await asyncio.sleep(0.01)
+            assert (await asyncio.wait_for(client.get("/api/status"), WAIT_S)).status_code == 200
+        finally:
+            go_on.set()
+            await waiting
 
 
 async def test_what_was_said_to_tools_is_passed_over() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -70,6 +72,16 @@ async def test_what_would_be_ranked_otherwise_is_refused(
     response = await client.post("/rerank", json={"query": QUERY, "texts": TEXTS, **further})
     assert response.status_code == 422
     assert response.json()["error"]["message"].startswith(told)
+
+
+@pytest.mark.parametrize(
+    "given", [{"documents": ["\ud800"]}, {"documents": [{"text": "\ud800"}]}, {"texts": ["\ud800"]}]
+)
+async def test_half_a_surrogate_pair_is_no_text(client: httpx.AsyncClient, given: dict[str, object]) -> None:
+    content = json.dumps({"query": QUERY, "return_documents": True, **given})
+    response = await client.post("/rerank", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert "surrogate" in response.json()["error"]["message"]
 
 
 async def test_one_leg_alone(client: httpx.AsyncClient) -> None:

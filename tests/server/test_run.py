@@ -67,7 +67,7 @@ def test_no_other_machine_is_let_in_without_a_key(host: str, arguments: list[str
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("key", ["", "  ", "schlüssel"])
+@pytest.mark.parametrize("key", ["", "  ", "schlüssel", "key\n", " key", "key\t", "k\x07ey", "k\x7fey"])
 def test_a_key_that_no_header_can_hold_is_refused(key: str) -> None:
     with pytest.raises(ConfigurationError, match="api_key"):
         check(ServeSettings.model_validate({"api_key": key}))
@@ -75,6 +75,7 @@ def test_a_key_that_no_header_can_hold_is_refused(key: str) -> None:
 
 def test_a_key_opens_the_address() -> None:
     check(ServeSettings.model_validate({"host": "0.0.0.0", "api_key": "key"}))
+    check(ServeSettings.model_validate({"api_key": "a key!"}))
     check(ServeSettings())
 
 

@@ -44,6 +44,14 @@ async def test_a_filter_has_an_end(client: httpx.AsyncClient, wide: dict[str, ob
     assert "ask in parts" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("half", [{"lang": "\ud800"}, {"\ud800": 1}, {"a": {"$in": ["\udfff"]}}, {"a": {"\ud800": 1}}])
+async def test_a_filter_holds_no_half_surrogate_pairs(client: httpx.AsyncClient, half: dict[str, object]) -> None:
+    content = json.dumps({"query": "ducks", "filter": half})
+    response = await client.post("/api/search", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert "surrogate" in response.json()["error"]["message"]
+
+
 async def test_a_filter_may_name_many(client: httpx.AsyncClient) -> None:
     body = {"query": "ducks", "filter": {"document_id": {"$in": ["ducks.txt", *map(str, range(9_000))]}}}
     (hit,) = (await client.post("/api/search", json=body)).json()["hits"]
@@ -113,6 +121,22 @@ async def test_many_at_once_share_forward_passes(with_model: httpx.AsyncClient, 
     assert 1 <= float(values["m3rag_forward_passes_total"]) < 24
     assert values["m3rag_documents"] == "1.0"
     assert float(values['m3rag_requests_total{method="POST",route="/api/search",status="200"}']) == 24
+
+
+async def test_a_question_waits_behind_a_small_piece_of_what_others_send(
+    with_model: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+    encode = M3Encoder.encode_documents
+
+    def recorded(self: M3Encoder, texts: list[str], **options: Any) -> Any:
+        calls.append(texts)
+        return encode(self, texts, **options)
+
+    monkeypatch.setattr(M3Encoder, "encode_documents", recorded)
+    response = await with_model.post("/v1/embeddings", json={"input": ["ducks " * 500] * 12})
+    assert len(response.json()["data"]) == 12
+    assert [len(texts) for texts in calls] == [5, 5, 2]
 
 
 async def test_no_client_makes_new_labels(client: httpx.AsyncClient) -> None:
