@@ -34,6 +34,10 @@ SPACED = "\u0e00-\u0eff\u1780-\u17ff"
 CLAUSE_END = re.compile(rf"(?<=[{SPACED}])\s+(?=[{SPACED}])")
 SHORTEST_CLAUSE = 24
 
+NOT_SPACE = re.compile(r"\S")
+# What the laws below look at behind a stop; a bound keeps a text of one block linear.
+AHEAD = 40
+
 WORD_BEFORE = re.compile(r"[^\s()\[\]\"'“„«‘]*$")
 DOTTED = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
 # The letters of z. B., u. a., v. Chr. and т. е. stand apart.
@@ -102,7 +106,8 @@ def _ends_sentence(text: str, stop: re.Match[str], start: int, end: int) -> bool
         return True
     if not following.isspace():
         return False
-    rest = text[stop.end() : end].lstrip()
+    found = NOT_SPACE.search(text, stop.end(), end)
+    rest = text[found.start() : min(found.start() + AHEAD, end)] if found else ""
     if rest[:1].islower():
         return False
     return stop[0] != "." or not _is_abbreviation(text, stop, start, rest)

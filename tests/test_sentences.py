@@ -105,6 +105,20 @@ def test_no_text_takes_more_than_linear_time(unit: str) -> None:
     assert sentence_spans(text)[-1][1] == len(text)
 
 
+def test_many_stops_in_one_long_block() -> None:
+    """Minutes, if each stop copied what is behind it."""
+    text = "Ab. " * 50_000 + "X" * 20_000_000
+    spans = sentence_spans(text)
+    assert spans[:2] == [(0, 3), (4, 7)]
+    assert (len(spans), spans[-1]) == (50_001, (200_000, len(text)))
+
+
+@pytest.mark.parametrize("blanks", [" ", " \n", " " * 100])
+def test_what_follows_a_stop_is_found_behind_any_number_of_blanks(blanks: str) -> None:
+    assert sentences(f"It was so.{blanks}Then it rained.") == ["It was so.", "Then it rained."]
+    assert len(sentences(f"Am 3.{blanks}Oktober war es so, approx.{blanks}two.")) == 1
+
+
 @pytest.mark.parametrize("language", ["de", "es", "ru", "ar", "zh"])
 def test_translations_have_as_many_sentences_and_answers_lie_within_one(shared_data: Path, language: str) -> None:
     def paragraphs(of: str) -> dict[str, str]:

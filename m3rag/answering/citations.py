@@ -100,6 +100,18 @@ def without_marks(text: str) -> str:
     return without_dead_marks(text, 0).strip()
 
 
+def in_round_brackets(text: str, numbers: int | None = None) -> str:
+    """A text whose own bracketed numbers name no citation: `array[2]` becomes `array(2)`, in code as well.
+
+    Args:
+        text: The words of a source.
+        numbers: Only what names a citation from 1 to this number is changed; None changes them all.
+    """
+    return MARK.sub(
+        lambda mark: f"({mark[0][1:-1]})" if numbers is None or _numbers(mark[1], numbers) else mark[0], text
+    )
+
+
 def best_quote(claim: str, passage: str) -> Span:
     """The span of the passage that supports a claim best, by shared words.
 

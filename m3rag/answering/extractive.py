@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from m3rag.answering.citations import PageOf, quotation, without_marks
+from m3rag.answering.citations import PageOf, in_round_brackets, quotation, without_marks
 from m3rag.answering.protocol import AnswerEvent, check_question, refusal
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError
@@ -132,9 +132,10 @@ class Extractive:
 
         Returns:
             Sentences word for word, each followed by its mark; footnote numbers of the source that
-            look like marks, and the backticks of a sentence with an odd number of them, are left out of
-            `text` and kept in the quotes. `support` is the best sentence's, also in a refusal; None
-            without any sentence.
+            look like marks, and backticks in runs or of an odd number in a sentence, are left out of `text`
+            and kept in the quotes; other bracketed numbers that a citation has, such as `array[2]`, stand
+            there in round brackets. `support` is the best sentence's, also in a refusal; None without
+            any sentence.
 
         Raises:
             InputError: If the question is blank.
@@ -151,7 +152,7 @@ class Extractive:
         citations = tuple(
             quotation(c.chunk, c.span, number=n, page_of=self.page_of) for n, c in enumerate(chosen, start=1)
         )
-        text = " ".join(f"{_shown(c.quote)} [{c.number}]" for c in citations)
+        text = " ".join(f"{_shown(c.quote, len(citations))} [{c.number}]" for c in citations)
         return Answer(text=text, citations=citations, hits=tuple(hits), answered=True, support=support)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
@@ -219,11 +220,13 @@ class Extractive:
         return candidates
 
 
-def _shown(quote: str) -> str:
-    """A quote as it stands in an answer, which reads on over the line breaks of its source."""
-    # A fence that another sentence closes would make code of the marks behind it.
-    text = quote.replace("`", "") if quote.count("`") % 2 else quote
-    return " ".join(without_marks(text).split())
+def _shown(quote: str, citations: int) -> str:
+    """A quote as it stands in an answer of so many citations, which reads on over the line breaks of its source."""
+    # A fence, or code that another sentence closes, would take in the marks behind it.
+    text = re.sub("``+", "", quote)
+    text = text.replace("`", "") if text.count("`") % 2 else text
+    # A number of the source itself would be shown as the citation of that number.
+    return in_round_brackets(" ".join(without_marks(text).split()), citations)
 
 
 def _background(evidence: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from m3rag.answering.citations import in_round_brackets
 from m3rag.answering.protocol import Message
 from m3rag.errors import ConfigurationError
 from m3rag.types import Chunk, Hit
@@ -73,7 +74,8 @@ def build_prompt(question: str, hits: Sequence[Hit], *, limit: ContextLimit | No
 
     Each passage is fenced by a delimiter drawn at random for this call, so that no document can
     close its passage and speak as the user. Names of documents and headings are written as JSON
-    strings: they come from files as well, and JSON keeps them on their line.
+    strings: they come from files as well, and JSON keeps them on their line. Bracketed numbers of the
+    documents' own stand in round brackets: quoted by the model, they would name other passages.
 
     Args:
         question: As the user asked it.
@@ -123,7 +125,7 @@ def _block(chunk: Chunk, number: int, fence: str) -> str:
         header += f" page={chunk.page}"
     if chunk.headings:
         header += f" section={json.dumps(' > '.join(chunk.headings), ensure_ascii=False)}"
-    return f"<passage {fence} {header}>\n{chunk.text}\n</passage {fence}>"
+    return in_round_brackets(f"<passage {fence} {header}>\n{chunk.text}\n</passage {fence}>")
 
 
 def _shortened(chunk: Chunk, fence: str, limit: ContextLimit) -> Chunk:

@@ -10,18 +10,18 @@ from m3rag.reading.decoding import decode
 from m3rag.types import Heading
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+\Z")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*\n?\Z")
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t\n]|\Z)")
 _UNDERLINE = re.compile(r" {0,3}(?:(=+)|(-+))[ \t]*\n?\Z")
 _FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n?\Z")
 # Lines that a paragraph, and so an underlined heading, cannot contain: lists, quotes, code, tables' rows.
 _NO_PARAGRAPH = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d{1,9}[.)][ \t]|<[/!?a-zA-Z]|///|:::|!!!)")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 # On its line, or as a block (`title: >-`) on the next ones (YAML 1.2, 8.1).
-_FRONT_TITLE = re.compile(r"^title:[ \t]*(?:[|>][-+\d]{0,2}[ \t]*\n((?:[ \t]+.*\n)+)|(.+?)[ \t]*$)", re.MULTILINE)
+_FRONT_TITLE = re.compile(r"^title:[ \t]*(?:[|>][-+\d]{0,2}[ \t]*\n((?:[ \t]+.*\n)+)|(.+))", re.MULTILINE)
 _HIDING = re.compile(r"^ {0,3}(?:(?P<fence>`{3,})[^`\n]*$|(?P<tilde>~{3,}))|`[^`\n]+`|<!--", re.MULTILINE)
 
 # `# Title { #anchor }` is an attribute list of mkdocs, pandoc and others, not a part of the title.
-_ATTRIBUTES = re.compile(r"[ \t]*\{:?[ \t]*[#.][^{}]*\}[ \t]*\Z")
+_ATTRIBUTES = re.compile(r"\{:?[ \t]*[#.][^{}]*\}[ \t]*\Z")
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|\*\*|__|`|\\(?=[^\w\s])")
 
@@ -47,7 +47,7 @@ def read_markdown(data: bytes) -> Content:
     headings = _headings(text, start=front.end() if front else 0)
     return Content(
         text,
-        title=" ".join((title[1] or title[2].strip("\"'")).split()) if title else "",
+        title=" ".join((title[1] or title[2].rstrip(" \t").strip("\"'")).split()) if title else "",
         headings=tuple(h for h in headings if h.text),
         metadata={"encoding": decoded.encoding},
         warnings=decoded.warnings,
@@ -87,7 +87,7 @@ def _headings(text: str, *, start: int) -> Iterator[Heading]:
         elif marker:
             fence, paragraph = marker.group(1) or marker.group(2), None
         elif atx := _ATX.match(line):
-            yield Heading(_plain(atx.group(2) or ""), len(atx.group(1)), begin, end)
+            yield Heading(_plain(_without_closing(line[atx.end() :])), len(atx.group(1)), begin, end)
             paragraph = None
         elif paragraph is not None and (underline := _UNDERLINE.match(line)):
             yield Heading(_plain(text[paragraph:begin]), 1 if underline.group(1) else 2, paragraph, end)
@@ -99,11 +99,21 @@ def _headings(text: str, *, start: int) -> Iterator[Heading]:
             paragraph = begin
 
 
+def _without_closing(source: str) -> str:
+    """What an ATX heading says: without blanks around it and the `#`s that may close it."""
+    source = source.strip(" \t\n")
+    content = source.rstrip("#")
+    return content.rstrip(" \t") if content.endswith((" ", "\t")) else source
+
+
 def _begins_paragraph(text: str, begin: int) -> bool:
     previous = text[text.rfind("\n", 0, max(begin - 1, 0)) + 1 : begin]
     return not previous.strip() or not _NO_PARAGRAPH.match(previous)
 
 
 def _plain(source: str) -> str:
-    source = _ATTRIBUTES.sub("", source)
+    # From the last brace on: a search would try every blank of a long row of them.
+    brace = source.rfind("{")
+    if brace >= 0 and _ATTRIBUTES.match(source, brace):
+        source = source[:brace]
     return " ".join(_MARKUP.sub("", _LINK.sub(r"\1", source)).split())

@@ -61,6 +61,35 @@ def test_code_that_is_not_closed_in_a_sentence_leaves_the_mark_outside() -> None
     assert [mark.passages for mark in find_marks(answer.text, 1)] == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("quote", "shown"),
+    [
+        ("A duck lays twelve eggs[1].", "A duck lays twelve eggs(1)."),
+        (
+            "A duck lays `twelve` eggs[^1] (blue)【1】, `eggs[1]`.",
+            "A duck lays `twelve` eggs(^1) (blue)(1), `eggs(1)`.",
+        ),
+        ("A duck lays twelve eggs [001].", "A duck lays twelve eggs (001)."),
+        ("A duck lays eggs[[9]1] twelve.", "A duck lays eggs(1) twelve."),
+        ("A duck lays eggs[0] and eggs[7] in [2024].", "A duck lays eggs[0] and eggs[7] in [2024]."),
+    ],
+)
+def test_a_number_of_the_source_names_no_citation(quote: str, shown: str) -> None:
+    store, hits = stored(chunks_of(quote))
+    answer = Extractive(ENCODER, store, threshold=-1).answer("How many eggs lays a duck?", hits)
+    assert answer.text == f"{shown} [1]"
+    assert answer.citations[0].quote == quote
+
+
+@pytest.mark.parametrize(
+    "quote", ["```` A duck lays twelve eggs.", "``` A duck lays twelve eggs. ```", "`` A duck lays twelve eggs."]
+)
+def test_a_fence_does_not_take_in_the_answer(quote: str) -> None:
+    store, hits = stored(chunks_of(quote))
+    answer = Extractive(ENCODER, store, threshold=-1, max_sentences=1).answer("How many eggs lays a duck?", hits)
+    assert answer.text == "A duck lays twelve eggs. [1]"
+
+
 def test_the_whole_sentence_is_quoted_where_a_chunk_begins_within_it() -> None:
     text = "Cats sleep. A duck lays about twelve\neggs. Eggs of ducks are blue."
     first, second = Chunk("d#0", "d", text[:42], 0, 42), Chunk("d#1", "d", text[19:], 19, len(text))

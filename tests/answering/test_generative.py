@@ -89,6 +89,20 @@ def test_a_quote_holds_nothing_that_was_cut_from_the_prompt() -> None:
     assert citation.quote == text[citation.start - 100 : citation.end - 100] != ""
 
 
+def test_a_model_that_quotes_a_number_of_the_source_cites_nothing_by_it() -> None:
+    text = "Acme's pump failed in every trial [2]."
+
+    class Quotes(Said):
+        def stream(self, messages: Sequence[Message]) -> Iterator[str]:
+            prompt = messages[1].content
+            yield prompt[prompt.index("Acme's") : prompt.index("\n</passage")] + " [1]"
+
+    hits = [Hit(Chunk("c1", "acme.pdf", text, 0, len(text)), 1.0), HITS[0]]
+    answer = Generative(Quotes()).answer("Which pump failed?", hits)
+    assert answer.text == "Acme's pump failed in every trial (2). [1]"
+    assert [(c.document_id, c.quote) for c in answer.citations] == [("acme.pdf", text)]
+
+
 def test_marks_can_only_name_passages_that_were_shown() -> None:
     answer = Generative(Said("Berlin [2]."), max_context_chars=150).answer("q?", HITS)
     assert (answer.text, answer.citations) == ("Berlin.", ())

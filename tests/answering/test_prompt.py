@@ -40,6 +40,15 @@ def test_a_document_cannot_close_its_passage() -> None:
     assert user.content.index(hostile) < user.content.index(f"</passage {drawn}>")
 
 
+def test_a_number_of_the_source_names_no_passage() -> None:
+    text = "The pump failed [2]. It was sold[1, 3], `array[2]` of [[0]2] in [2024]."
+    prompt = build_prompt("q", [hit(text, document_id="report[2].pdf"), hit("Second.")])
+    user = prompt.messages[1].content
+    assert "The pump failed (2). It was sold(1, 3), `array(2)` of [(0)2] in [2024]." in user
+    assert 'document="report(2).pdf"' in user
+    assert [p.text for p in prompt.passages] == [text, "Second."]
+
+
 def test_passages_that_do_not_fit_are_left_out_in_order() -> None:
     hits = [hit("a" * 300, id="1"), hit("b" * 300, id="2"), hit("c" * 10, id="3")]
     prompt = build_prompt("q", hits, limit=ContextLimit(chars=600))

@@ -91,3 +91,36 @@ def test_hostile_text_takes_linear_time(hostile):
 @pytest.mark.parametrize("block", ["|", ">-", ">2"])
 def test_a_title_may_be_a_block_of_lines(block):
     assert found(f"---\ntitle: {block}\n  The long\n  title\ntags: [a]\n---\n# Real\n")[0].title == "The long title"
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("# a{}x", "a x"),
+        ("# a{}x ##", "a x"),
+        ("a{}x\n===", "a x"),
+        ("# a {{ #b }}{}", "a"),
+        ("---\ntitle: a{}x\n---\n# a", "a"),
+    ],
+)
+def test_long_rows_of_blanks_in_a_heading(heading, expected):
+    """200,000 blanks would take minutes where each of them is tried as the last one."""
+    assert found(heading.format(" " * 200_000))[1][0][1] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("# a ##", "a"),
+        ("#  a # b #\t", "a # b"),
+        ("# a#", "a#"),
+        ("# #a ## ##", "#a ##"),
+        ("# ##", "##"),
+        ("# a {.b} #", "a"),
+        ("# a {b} {:#c}", "a {b}"),
+        ("# a {b {#c}", "a {b"),
+        ("# a {#b} c", "a {#b} c"),
+    ],
+)
+def test_what_closes_a_heading_is_not_of_its_text(line, expected):
+    assert [h[1] for h in found(line)[1]] == [expected]
