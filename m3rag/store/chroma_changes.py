@@ -61,10 +61,8 @@ class ChromaChanges(SideReader):
         """
         record_to_payload(document)  # refused before anything is written
         with self._change():
-            before = self.document(document.id)
-            is_same = before is not None and before.version == document.version
             for chunks, output in checked_parts(document, parts, model=self.manifest.model):
-                self._refuse_taken(chunks, of=document.id if is_same else None)
+                self._refuse_taken(chunks)
                 self._stage(chunks, output)
             self._finish(self._positions(AnyOf(DOCUMENT_ID, (document.id,))), put=document)
 
@@ -183,12 +181,10 @@ class ChromaChanges(SideReader):
         with self._side.reading() as (view, _):
             return np.array(sorted(view.find(chunk_ids).values()), np.int64)
 
-    def _refuse_taken(self, chunks: Sequence[Chunk], *, of: str | None) -> None:
+    def _refuse_taken(self, chunks: Sequence[Chunk]) -> None:
         with self._side.reading() as (view, connection):
             found = sorted(view.find(chunk.id for chunk in chunks).values())
             payloads = payloads_of(connection, view.rows[np.array(found, np.int64)].tolist())
         for payload in payloads.values():
-            if payload["document_id"] != of:
-                raise InputError(
-                    f"chunk {payload['id']!r} is already stored with another document or version: chunk ids must differ"
-                )
+            if payload["document_id"] != chunks[0].document_id:
+                raise InputError(f"chunk {payload['id']!r} is already stored with another document")

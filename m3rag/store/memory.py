@@ -107,14 +107,10 @@ class MemoryStore:
                 chunks += map(_as_kept, part)
                 outputs.append(self._as_coded(output))
             others = {id_: stored for id_, stored in self._open.documents.items() if id_ != document.id}
-            before = self._open.documents.get(document.id)
-            is_same = before is not None and before.record.version == document.version
             for chunk in chunks:
                 row = self._open.rows.get(chunk.id)
-                if row is not None and not (is_same and self._open.chunks[row].document_id == document.id):
-                    raise InputError(
-                        f"chunk {chunk.id!r} is already stored with another document or version: chunk ids must differ"
-                    )
+                if row is not None and self._open.chunks[row].document_id != document.id:
+                    raise InputError(f"chunk {chunk.id!r} is already stored with another document")
             stored = _Stored(record, tuple(chunks), M3Output.concatenate(outputs))
             self._state = self._snapshot({**others, document.id: stored})
 

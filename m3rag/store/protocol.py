@@ -108,8 +108,8 @@ class Store(Protocol):
         after the next open.
 
         Raises:
-            InputError: If the parts are not what the record promises, or a chunk's id is taken by another
-                document or by another version of this one, which is whole until the new one is.
+            InputError: If the parts are not what the record promises, or a chunk's id is taken by
+                another document.
         """
 
     def upsert(self, chunks: Sequence[Chunk], output: M3Output) -> None:

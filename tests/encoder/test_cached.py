@@ -447,7 +447,7 @@ parent, started, go_on = os.getpid(), threading.Event(), threading.Event()
 forks = {forking == "the encoding thread"}
 
 def child():
-    signal.alarm(10)
+    signal.alarm(60)
     assert len(through.encode_documents(["duck"])) == 1
     os._exit(0)
 
