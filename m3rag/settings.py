@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import ipaddress
 import json
 import os
 import re
@@ -61,6 +62,15 @@ def _listed(value: Any) -> Any:
     return tuple(name for part in value.split(",") if (name := part.strip()))
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for one in value:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError as error:
+            raise ValueError(f"{error}: name addresses or networks, such as 172.16.0.0/12") from error
+    return value
+
+
 class LLMSettings(BaseModel):
     """Which language model writes answers; without `model`, answers are quoted sentences.
 
@@ -94,6 +104,8 @@ class ServeSettings(BaseModel):
         api_key: What requests must bring, as `Authorization: Bearer` or `x-api-key`. Never shown.
         allowed_hosts: Names that this server is reached by, beside `localhost` and addresses, such as that of
             a proxy before it; in a variable with commas between them.
+        trusted_proxies: Addresses and networks whose `X-Forwarded-For` says who asks; without them all that comes
+            through a proxy counts as one client. Anybody in them can name any address as its own.
         max_upload_mb: Most megabytes of one upload.
         rate_limit: Most requests of one client in a minute; 0 for no limit.
         data: Folder of uploaded files and feedback; by default beside the index.
@@ -105,6 +117,7 @@ class ServeSettings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_networks)] = ()
     max_upload_mb: float = Field(default=100.0, gt=0, allow_inf_nan=False)
     rate_limit: int = Field(default=1200, ge=0, description="requests of one client in a minute; 0 for no limit")
     data: Path | None = Field(default=None, description="folder of uploads and feedback; by default beside the index")

@@ -154,6 +154,15 @@ def test_hosts_of_a_variable(said: str, found: tuple[str, ...], monkeypatch: pyt
     assert load_settings().serve.allowed_hosts == found
 
 
+def test_a_proxy_is_an_address_or_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_SERVE__TRUSTED_PROXIES", "127.0.0.1, 172.16.0.0/12,fd00::/8")
+    assert load_settings().serve.trusted_proxies == ("127.0.0.1", "172.16.0.0/12", "fd00::/8")
+    for said in ("*", "proxy.example", "10.0.0.1/8"):
+        monkeypatch.setenv("M3RAG_SERVE__TRUSTED_PROXIES", said)
+        with pytest.raises(ConfigurationError, match=r"serve\.trusted_proxies: .*such as 172.*TRUSTED_PROXIES"):
+            load_settings()
+
+
 def test_a_group_that_is_set_as_if_it_were_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M3RAG_LLM", "llama3.2")
     with pytest.raises(ConfigurationError, match=r"^M3RAG_LLM is no JSON object: .* M3RAG_LLM__MODEL, M3RAG_LLM__BASE"):

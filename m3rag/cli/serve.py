@@ -46,6 +46,14 @@ AllowedHosts = Annotated[
         help="A name that it is reached by, such as a proxy's; in M3RAG_SERVE__ALLOWED_HOSTS with commas between.",
     ),
 ]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        help="Address or network of a proxy whose X-Forwarded-For says who asks; in M3RAG_SERVE__TRUSTED_PROXIES "
+        "with commas between.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(envvar="M3RAG_SERVE__DATA", help="Folder of uploads and feedback; beside the index by default."),
@@ -61,6 +69,7 @@ def serve(
     mode: Mode = None,
     api_key: ApiKey = None,
     allowed_hosts: AllowedHosts = None,
+    trusted_proxies: TrustedProxies = None,
     max_upload_mb: Annotated[
         float | None,
         typer.Option(envvar="M3RAG_SERVE__MAX_UPLOAD_MB", help="Most megabytes of one upload.", show_default="100"),
@@ -83,6 +92,7 @@ def serve(
         "port": port,
         "api_key": api_key,
         "allowed_hosts": tuple(allowed_hosts) if allowed_hosts else None,
+        "trusted_proxies": tuple(trusted_proxies) if trusted_proxies else None,
         "max_upload_mb": max_upload_mb,
         "rate_limit": rate_limit,
         "data": data,

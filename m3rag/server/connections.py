@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import h11
 import uvicorn
@@ -45,8 +46,8 @@ class Connection(H11Protocol):
             self._late = None
 
 
-def config_of(app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn runs the application."""
+def config_of(app: ASGIApp, *, trusted_proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How uvicorn runs the application; who else names an address as a client's own is not believed."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # as log_level
     return uvicorn.Config(
         app,
@@ -55,5 +56,6 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
         log_level="error",  # a warning for each malformed request would let anybody fill the log
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        proxy_headers=False,  # a client could name any address as its own
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
     )

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
@@ -15,9 +14,7 @@ from m3rag.server.engine import Engine
 from m3rag.server.errors import told
 from m3rag.server.schemas import AskBody
 from m3rag.server.shapes import citation_json, titled_hit
-from m3rag.server.streaming import event, with_pings
-
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+from m3rag.server.streaming import STREAM, event, streamed
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -27,7 +24,7 @@ def routes(engine: Engine) -> APIRouter:
     @router.post("/ask", response_class=StreamingResponse, responses=STREAM)
     async def ask(body: AskBody) -> StreamingResponse:
         """An answer: events `sources`, `token`, `citation`, `done`, or `error` in place of what is left."""
-        return StreamingResponse(with_pings(events(engine, body)), media_type="text/event-stream")
+        return streamed(events(engine, body))
 
     return router
 

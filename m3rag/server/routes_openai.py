@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from m3rag.answering import Turn
 from m3rag.encoder.protocol import Encoder
@@ -25,11 +25,10 @@ from m3rag.server.errors import Refused, openai_body_of, told
 from m3rag.server.leaving import EndsWithClient
 from m3rag.server.schemas import MOST_QUESTION, ChatBody, EmbeddingsBody
 from m3rag.server.shapes import citation_json, titled_hit
-from m3rag.server.streaming import json_line, with_pings
+from m3rag.server.streaming import STREAM, json_line, streamed
 from m3rag.types import Answer, Hit
 
 CHAT_MODEL = "m3rag"
-STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 MOST_COLBERT = 64
 """Most texts whose token vectors are given at once: they are some hundred times the dense vector."""
 
@@ -74,7 +73,7 @@ def routes(engine: Engine) -> APIRouter:
         asked, hits = await engine.passages(question, history, body.m3rag.options())
         if body.stream:
             counted = body if body.stream_options is not None and body.stream_options.include_usage else None
-            return StreamingResponse(with_pings(_chunks(engine, asked, hits, counted)), media_type="text/event-stream")
+            return streamed(_chunks(engine, asked, hits, counted))
         answer: Answer | None = None
         async with aclosing(engine.answer(asked, hits)) as pieces:
             async for piece in pieces:

@@ -84,7 +84,8 @@ def serve(
         host, port = sock.getsockname()[:2]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     with sock:
-        uvicorn.Server(config_of(create_app(knowledge_base, settings))).run(sockets=[sock])
+        config = config_of(create_app(knowledge_base, settings), trusted_proxies=settings.trusted_proxies)
+        uvicorn.Server(config).run(sockets=[sock])
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

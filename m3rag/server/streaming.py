@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from fastapi.responses import StreamingResponse
+
 Item = TypeVar("Item")
 
 AHEAD = 256
@@ -16,6 +18,10 @@ AHEAD = 256
 
 PING_S = 15.0
 """Seconds of silence after which a comment is sent, so that nothing between takes the stream for dead."""
+
+
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+"""What a route says of itself that answers with `streamed`."""
 
 
 class _Failed(Exception):
@@ -86,6 +92,11 @@ def event(name: str, data: dict[str, Any]) -> str:
 def json_line(value: dict[str, Any]) -> str:
     """JSON on one line, which UTF-8 can hold: a language model may write half a surrogate pair."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    """The response of some events; a proxy is told not to collect them first."""
+    return StreamingResponse(with_pings(events), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
 async def with_pings(events: AsyncIterator[str], *, seconds: float = PING_S) -> AsyncIterator[str]:

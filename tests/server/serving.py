@@ -110,8 +110,8 @@ class Served:
         url: Its address.
     """
 
-    def __init__(self, app: FastAPI) -> None:
-        config = config_of(app)
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        config = config_of(app, **options)
         config.port = 0
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -132,9 +132,9 @@ class Served:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Served]:
+def serving(app: FastAPI, **options: Any) -> Iterator[Served]:
     """Runs an application on a free port."""
-    server = Served(app)
+    server = Served(app, **options)
     server.start()
     try:
         yield server

@@ -47,6 +47,7 @@ async def asked(client: httpx.AsyncClient, **body: object) -> list[tuple[str, di
     response = await client.post("/api/ask", json={**QUESTION, **body})
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-accel-buffering"] == "no"  # else nginx would give the answer whole, at its end
     return events_of(response.text)
 
 

@@ -106,3 +106,29 @@ def test_malformed_uploads_do_not_fill_the_log(server: Served, caplog: pytest.Lo
 def test_no_request_hides_in_another(server: Served, framing: str) -> None:
     reply = replied(server, f"POST /api/search HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n0\r\n\r\n".encode())
     assert reply.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("trusted", "second"),
+    [
+        ((), 429),
+        (("10.0.0.0/8",), 429),
+        (("127.0.0.1",), 200),
+    ],
+    ids=["nobody", "another", "the proxy"],
+)
+def test_behind_a_proxy_that_is_trusted_each_client_has_its_own_rate(
+    trusted: tuple[str, ...], second: int, tmp_path: Path
+) -> None:
+    settings = ServeSettings(data=tmp_path, rate_limit=1)
+    with (
+        serving(create_app(filled(), settings), trusted_proxies=trusted) as server,
+        httpx.Client(base_url=server.url, timeout=WAIT_S) as client,
+    ):
+
+        def status(forwarded: str) -> int:
+            return client.get("/api/status", headers={"x-forwarded-for": forwarded}).status_code
+
+        assert status("192.0.2.1") == 200
+        assert status("203.0.113.7, 192.0.2.1") == 429  # what the client itself says of others is not believed
+        assert status("192.0.2.2") == second
