@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from m3rag.answering.citations import PageOf, in_round_brackets, quotation, without_marks
 from m3rag.answering.protocol import AnswerEvent, check_question, refusal
+from m3rag.answering.quotable import LONGEST, Candidate, below_heads, window
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError
 from m3rag.legs import require_legs
 from m3rag.output import FloatArray
 from m3rag.retrieval.still_stored import still_stored
-from m3rag.sentences import Span, sentence_spans
+from m3rag.sentences import sentence_spans
 from m3rag.store.protocol import Store
 from m3rag.types import Answer, Chunk, Hit
 
@@ -38,40 +38,6 @@ stands around it is about the question too."""
 MARGIN = 0.02
 """How far below the best sentence a further one may score and still be shown."""
 
-LONGEST = 400
-"""Characters beyond which a sentence is cut to the words around what matched."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A sentence that may be quoted."""
-
-    evidence: float
-    chunk: Chunk
-    span: Span  # in the chunk's text
-
-    @property
-    def start(self) -> int:
-        return self.chunk.start + self.span[0]
-
-    @property
-    def end(self) -> int:
-        return self.chunk.start + self.span[1]
-
-    def repeats(self, other: _Candidate) -> bool:
-        """Whether both show the same words: in overlapping chunks, or in two documents."""
-        if self.chunk.document_id == other.chunk.document_id and self.start < other.end and other.start < self.end:
-            return True
-        return self.folded() == other.folded()
-
-    def contains(self, other: _Candidate) -> bool:
-        """Whether the other stands within this one, in the same document; each contains itself."""
-        same = self.chunk.document_id == other.chunk.document_id
-        return same and self.start <= other.start and other.end <= self.end
-
-    def folded(self) -> str:
-        return " ".join(self.chunk.text[self.span[0] : self.span[1]].casefold().split())
-
 
 class Extractive:
     """An `Answerer` that quotes the sentences of the passages that support an answer best.
@@ -85,6 +51,9 @@ class Extractive:
     passages, in [-2, 2]. Evidence alone is lower by .2 where question and passage are in different
     languages, and so is its mean: the difference can be held against one threshold. Evidence
     below a floor supports nothing, however poor the rest is.
+
+    A heading or a question speaks for the sentence below it, which is quoted in its place: the question of an
+    FAQ is no answer to it.
 
     Tokens of the question without a letter or digit are left out, and p is computed here rather
     than taken from `Hit.scores`: support is then the same whatever mode found the passage.
@@ -131,28 +100,29 @@ class Extractive:
             hits: The passages found, best first. What was removed since then is not quoted.
 
         Returns:
-            Sentences word for word, each followed by its mark; footnote numbers of the source that
-            look like marks, and backticks in runs or of an odd number in a sentence, are left out of `text`
-            and kept in the quotes; other bracketed numbers that a citation has, such as `array[2]`, stand
-            there in round brackets. `support` is the best sentence's, also in a refusal; None without
-            any sentence.
+            Sentences word for word, each followed by its mark, with "…" where one of more than
+            400 characters is cut; footnote numbers of the source that look like marks, and backticks in runs or of an
+            odd number in a sentence, are left out of `text` and kept in the quotes; other bracketed numbers that
+            a citation has, such as `array[2]`, stand there in round brackets. `support` is the best sentence's,
+            also in a refusal; None without any sentence.
 
         Raises:
             InputError: If the question is blank.
             IndexMismatchError: If the store was filled by another model.
         """
         check_question(question)
-        candidates = self._candidates(question, hits) if hits else []
+        candidates, background = self._candidates(question, hits) if hits else ([], 0.0)
         if not candidates:
             return refusal(hits)
-        support = candidates[0].evidence - _background([c.evidence for c in candidates])
+        support = candidates[0].evidence - background
         if support < self.threshold or candidates[0].evidence < FLOOR:
             return refusal(hits, support=support)
         chosen = self._choose(candidates)
         citations = tuple(
             quotation(c.chunk, c.span, number=n, page_of=self.page_of) for n, c in enumerate(chosen, start=1)
         )
-        text = " ".join(f"{_shown(c.quote, len(citations))} [{c.number}]" for c in citations)
+        shown = zip(chosen, citations, strict=True)
+        text = " ".join(f"{c.with_cuts(_shown(cited.quote, len(citations)))} [{cited.number}]" for c, cited in shown)
         return Answer(text=text, citations=citations, hits=tuple(hits), answered=True, support=support)
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Iterator[AnswerEvent]:
@@ -160,9 +130,9 @@ class Extractive:
         answer = self.answer(question, hits)
         return iter((answer.text, answer) if answer.answered else (answer,))
 
-    def _choose(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    def _choose(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The best, then those nearly as good that say something else."""
-        chosen: list[_Candidate] = []
+        chosen: list[Candidate] = []
         for candidate in candidates:
             if len(chosen) == self.max_sentences or candidate.evidence < candidates[0].evidence - MARGIN:
                 break
@@ -172,12 +142,14 @@ class Extractive:
                 chosen.append(whole)
         return chosen
 
-    def _candidates(self, question: str, hits: Sequence[Hit]) -> list[_Candidate]:
-        """All sentences of all passages, best first, ties in the order of the passages."""
+    def _candidates(self, question: str, hits: Sequence[Hit]) -> tuple[list[Candidate], float]:
+        """What may be quoted of all passages, best first, ties in the order of the passages; and the background."""
         query = self._content_vectors(question)
         passages, stored = still_stored(self.store, hits)
-        found = [c for i, hit in enumerate(passages) for c in self._score(query, hit.chunk, stored.colbert_of(i))]
-        return sorted(found, key=lambda c: -c.evidence)
+        scored = [self._score(query, hit.chunk, stored.colbert_of(i)) for i, hit in enumerate(passages)]
+        sentences = [c for of_passage in scored for c in of_passage]
+        quotable = [c for of_passage in scored for c in below_heads(of_passage)] or sentences
+        return sorted(quotable, key=lambda c: -c.evidence), _background([c.evidence for c in sentences])
 
     def _content_vectors(self, question: str) -> FloatArray:
         """The question's token vectors `(q, c)`, specials and punctuation left out if words remain."""
@@ -189,8 +161,8 @@ class Extractive:
         content = counts[spans[:, 1]] > counts[spans[:, 0]]
         return vectors[content] if content.any() else vectors
 
-    def _score(self, query: FloatArray, chunk: Chunk, vectors: FloatArray) -> list[_Candidate]:
-        """The sentences of one passage that own tokens, with their evidence."""
+    def _score(self, query: FloatArray, chunk: Chunk, vectors: FloatArray) -> list[Candidate]:
+        """The sentences of one passage that own tokens, with their evidence, as they stand there."""
         spans = self.encoder.token_spans(chunk.encoded_text)
         if len(spans) != len(vectors):
             raise IndexMismatchError(
@@ -213,10 +185,10 @@ class Extractive:
         evidence = (best + PASSAGE_WEIGHT * similarities.max(axis=1).mean()) / (1 + PASSAGE_WEIGHT)
         candidates = []
         for value, a, b in zip(evidence.tolist(), first.tolist(), last, strict=True):
-            sentence = (int(sentences[owners[a], 0]), int(sentences[owners[a], 1]))
+            span = sentence = (int(sentences[owners[a], 0]), int(sentences[owners[a], 1]))
             if sentence[1] - sentence[0] > LONGEST:
-                sentence = window(chunk.text, sentence, owned[:, a:b], spans[tokens[a:b]])
-            candidates.append(_Candidate(value, chunk, sentence))
+                span = window(chunk.text, sentence, owned[:, a:b], spans[tokens[a:b]])
+            candidates.append(Candidate(value, chunk, span, sentence))
         return candidates
 
 
@@ -249,37 +221,3 @@ def _owners(
     inside = (tokens[:, 0] < tokens[:, 1]) & (owner >= 0) & (at < sentences[owner, 1])
     rows = np.flatnonzero(inside)
     return rows, owner[rows]
-
-
-def window(text: str, sentence: Span, similarities: FloatArray, tokens: npt.NDArray[np.int64]) -> Span:
-    """Cut an overlong sentence to the part where the question's tokens find their best match.
-
-    Args:
-        text: The passage.
-        sentence: Its span in the text.
-        similarities: `(q, t)` of the question's tokens and the sentence's.
-        tokens: `(t, 2)` spans of the sentence's tokens in the text.
-
-    Returns:
-        A span inside the sentence of at most `LONGEST` characters. It begins and ends between
-        words; between tokens in scripts that do not set words apart.
-    """
-    best = similarities.argmax(axis=1)
-    weights = similarities.max(axis=1)
-    starts = tokens[best, 0]
-    ends = tokens[best, 1]
-    # Row i: which matches a window that begins at match i would hold.
-    held = (starts[None, :] >= starts[:, None]) & (ends[None, :] <= starts[:, None] + LONGEST)
-    chosen = held[int((held * weights).sum(axis=1).argmax())]
-    if not chosen.any():
-        chosen[int(weights.argmax())] = True
-    first, last = int(starts[chosen].min()), int(ends[chosen].max())
-    slack = max(0, LONGEST - (last - first)) // 2
-    start = min(max(first - slack, sentence[0]), max(sentence[1] - LONGEST, sentence[0]))
-    end = min(start + LONGEST, sentence[1])
-    words = np.array([(m.start(), m.end()) for m in re.finditer(r"\S+", text[sentence[0] : sentence[1]])]) + sentence[0]
-    for pieces in (words, tokens):
-        inside = pieces[(pieces[:, 0] >= start) & (pieces[:, 1] <= end)]
-        if len(inside) and inside[0, 0] <= first and inside[-1, 1] >= last:
-            return int(inside[0, 0]), int(inside[-1, 1])
-    return start, end

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from m3rag.answering.citations import find_marks
-from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, LONGEST, Extractive, window
+from m3rag.answering.extractive import BACKGROUND, DEFAULT_THRESHOLD, Extractive
 from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.answering.quotable import LONGEST, window
 from m3rag.encoder.openai_embeddings import OpenAIEncoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.scoring import max_similarities
@@ -168,12 +169,41 @@ def test_an_overlong_sentence_is_cut_around_what_matched() -> None:
         "filler words go on " * 60 + "and a duck lays about twelve eggs in spring " + "while more filler follows " * 60
     )
     store, hits = stored(chunks_of(text))
-    (citation,) = Extractive(ENCODER, store).answer("How many eggs lays a duck?", hits).citations
+    answer = Extractive(ENCODER, store).answer("How many eggs lays a duck?", hits)
+    (citation,) = answer.citations
     chunk = hits[0].chunk
+    assert answer.text == f"… {citation.quote} … [1]"
     assert "a duck lays about twelve eggs" in citation.quote
     assert len(citation.quote) <= LONGEST
     assert citation.quote == chunk.text[citation.start - chunk.start : citation.end - chunk.start]
     assert f" {citation.quote} " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("How many eggs lays a duck?\n\nAbout twelve, in spring. Cats sleep.", ()),
+        ("»How many eggs lays a duck?« About twelve, in spring.", ()),
+        ("Πόσα αυγά: how many eggs lays a duckλ; About twelve, in spring.", ()),
+        ("# How many eggs\n## lays a duck { #duck }\n\nAbout twelve, in spring.", ()),
+        ("How  many EGGS\nlays a duck\n\nAbout twelve, in spring.", ("Animals", "How many eggs lays a duck")),
+    ],
+    ids=["question", "in quotation marks", "Greek", "Markdown", "of the document"],
+)
+def test_what_stands_below_a_heading_or_a_question_is_quoted_in_its_place(text: str, headings: tuple[str, ...]) -> None:
+    store, hits = stored(chunks_of(text, headings=headings), chunks_of(CATS, document_id="cats"))
+    answer = Extractive(ENCODER, store, max_sentences=1).answer("How many eggs lays a duck?", hits)
+    assert answer.text == "About twelve, in spring. [1]"
+
+
+def test_a_heading_without_anything_below_it_is_quoted_only_where_there_is_nothing_else() -> None:
+    alone = chunks_of("# How many eggs lays a duck")
+    store, hits = stored(alone)
+    answer = Extractive(ENCODER, store, threshold=-2).answer("How many eggs lays a duck?", hits)
+    assert answer.text == "# How many eggs lays a duck [1]"
+    store, hits = stored(alone, chunks_of("A duck lays eggs.", document_id="ducks"))
+    answer = Extractive(ENCODER, store, threshold=-2).answer("How many eggs lays a duck?", hits)
+    assert answer.text == "A duck lays eggs. [1]"
 
 
 def test_a_window_without_blanks_is_cut_between_tokens() -> None:
