@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import PurePosixPath
 
@@ -12,18 +13,30 @@ _FORBIDDEN = frozenset('<>:"/\\|?*')  # on Windows
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))]
 )
+_ESCAPED = re.compile("%22|%0A|%0D")  # what browsers and clients make of ", CR and LF in a form's file name
+
+_JOINERS = "\u200c\u200d"  # of Persian words and of emoji
+_BLANKS = " \u3000\u00a0"
+_JOINED = re.compile(f"(?:(?<=([^.{_BLANKS}{_JOINERS}])))?[{_JOINERS}]+(?=([^.{_BLANKS}{_JOINERS}]))?")
 
 
 def _is_invisible(char: str) -> bool:
     category = unicodedata.category(char)
-    return category[0] == "C" or category in ("Zl", "Zp")
+    return char not in _JOINERS and (category[0] == "C" or category in ("Zl", "Zp"))
+
+
+def _joined(found: re.Match[str]) -> str:
+    # Between letters of ASCII they join nothing: there they would only make two names that look the same.
+    before, after = found.groups()
+    return found[0][0] if before and after and not (before + after).isascii() else ""
 
 
 def upload_name(given: str) -> str:
     r"""A file name that any system takes, as near as may be to the given one.
 
-    Path parts (of `/` and of `\`), control and invisible characters, what Windows forbids, and dots and
-    spaces at the ends are left out; Unicode is composed (NFC); a long name is cut before its suffix.
+    Path parts (of `/` and of `\`), control and invisible characters (but for joiners within a word or an emoji), what
+    Windows forbids, also as forms escape it, and dots and spaces at the ends are left out; Unicode is composed (NFC); a
+    long name is cut before its suffix.
 
     Args:
         given: As the client sent it.
@@ -33,9 +46,11 @@ def upload_name(given: str) -> str:
     """
     last = given.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(c for c in last if not _is_invisible(c) and c not in _FORBIDDEN)
-    blanks = " \u3000\u00a0"
-    name = unicodedata.normalize("NFC", kept).strip(f".{blanks}")
-    if kept.lstrip(blanks).startswith(".") and "." not in name:  # `.pdf` is a suffix without a name
+    while (unescaped := _ESCAPED.sub("", kept)) != kept:
+        kept = unescaped
+    kept = _JOINED.sub(_joined, unicodedata.normalize("NFC", kept))
+    name = unicodedata.normalize("NFC", kept).strip(f".{_BLANKS}")
+    if kept.lstrip(_BLANKS).startswith(".") and "." not in name:  # `.pdf` is a suffix without a name
         name = f"document.{name}" if name else "document"
     path = PurePosixPath(name or "document")
     stem, suffix = path.stem, path.suffix if len(path.suffix.encode()) <= 20 else ""
@@ -44,5 +59,5 @@ def upload_name(given: str) -> str:
     if stem.partition(".")[0].casefold() in _DEVICES:
         stem = "_" + stem
     room = MOST_BYTES - len(suffix.encode())
-    stem = stem.encode()[:room].decode("utf-8", "ignore").rstrip(" .")
+    stem = stem.encode()[:room].decode("utf-8", "ignore").rstrip(f" .{_JOINERS}")
     return unicodedata.normalize("NFC", (stem or "document") + suffix)

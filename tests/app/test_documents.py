@@ -115,7 +115,17 @@ def test_what_ended_is_dismissed_at_once(writing: Site, visit: Visits) -> None:
     first = page.locator("#uploads > li").first.locator(".message")
     expect(first).to_have_text("is of no known format: see m3rag ingest")  # its name stands above it
     expect(first.locator("code")).to_have_text("m3rag ingest")
-    page.get_by_role("button", name="Dismiss all").click()
+    expect(page.locator("#announce")).to_be_empty()  # what ended before is no news
+    sent: list[str] = []
+
+    def forget(route: Route) -> None:
+        sent.append(f"{route.request.method} {route.request.url[-1]}")
+        route.fulfill(status=204)
+
+    page.route("**/api/jobs/*", forget)
+    with page.expect_response("**/api/jobs/2"):
+        page.get_by_role("button", name="Dismiss all").click()
+    assert sent == ["DELETE 1", "DELETE 2"]  # the server forgets them too
     expect(page.locator("#uploads")).to_be_hidden()
     expect(page.get_by_role("button", name="Dismiss all")).to_be_hidden()
 
@@ -182,9 +192,19 @@ def test_a_server_that_is_gone_is_said_with_the_remedy(writing: Site, visit: Vis
     page.route("**/api/**", lambda route: route.abort())
     page.get_by_label("Files to add").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"})
     expect(page.locator(".job.failed")).to_contain_text("Look whether the server still runs")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    expect(page.get_by_role("button", name="Choose files")).to_be_focused()
     page.get_by_label("Question", exact=True).fill("Do ducks swim?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".turn .error")).to_contain_text("The server cannot be reached.Look whether")
+    page.unroute("**/api/**")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#announce")).to_have_text("a.txt was added.")
+    expect(page.locator("#uploads")).to_be_hidden()
+    page.get_by_role("button", name="Delete a.txt").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("button", name="Delete a.txt")).to_have_count(0)
 
 
 def test_a_document_that_is_deleted_is_no_longer_shown(writing: Site, visit: Visits, tmp_path: Path) -> None:
@@ -196,6 +216,9 @@ def test_a_document_that_is_deleted_is_no_longer_shown(writing: Site, visit: Vis
     page.get_by_role("button", name="geese.txt 1 passage").click()
     shown = page.locator("#source .text")
     expect(shown).to_contain_text("Geese fly south.")
+    text.write_text("Geese fly north.\n")
+    page.get_by_label("Files to add").set_input_files([text])
+    expect(shown).to_have_text("Geese fly north.")  # not what it said before
     assert shown.evaluate("box => getComputedStyle(box).unicodeBidi") == "plaintext"  # a direction for each line
     page.get_by_role("button", name="Delete geese.txt").click()
     page.get_by_role("button", name="Delete", exact=True).click()
@@ -226,3 +249,70 @@ def test_a_passage_of_a_document_that_has_changed_is_not_marked(writing: Site, v
     page.get_by_role("button", name="Delete geese.txt").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("button", name="geese.txt 1 passage")).to_have_count(0)
+
+
+def test_rows_that_stay_keep_the_focus(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+
+    def job(name: str, **more: object) -> dict[str, object]:
+        return {"id": name, "name": name, "state": "failed", "message": f"{name} is bad", "done": 0, "total": 0, **more}
+
+    def document(name: str) -> dict[str, object]:
+        return {"id": name, "title": name, "chunks": 1, "pages": 0, "has_image": False}
+
+    listed: dict[str, list[dict[str, object]]] = {
+        "documents": [document("b"), document("c")],
+        "jobs": [job("1"), job("2"), job("3", state="encoding")],
+    }
+    page.route("**/api/documents", lambda route: route.fulfill(body=json.dumps(listed)))
+
+    def look() -> None:
+        with page.expect_response("**/api/documents"):
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    page.reload()
+    dismiss = page.get_by_role("button", name="Dismiss 2")
+    dismiss.focus()
+    listed["jobs"] = [job("0"), job("2"), job("3")]
+    look()
+    expect(page.get_by_role("button", name="Dismiss 0")).to_be_visible()
+    expect(dismiss).to_be_focused()
+    expect(page.locator("#announce")).to_have_text("3: Not added. is bad")  # its name once
+    row = page.locator("#document-list").get_by_role("button", name="c 1 passage")
+    row.focus()
+    listed["documents"] = [document("c"), document("a"), document("b")]
+    look()
+    expect(page.locator("#document-list > li")).to_have_count(3)
+    expect(row).to_be_focused()
+    assert page.locator("#document-list .name").all_text_contents() == ["c", "a", "b"]
+    listed["documents"] = [document("a"), document("b")]  # deleted elsewhere
+    look()
+    expect(page.locator("#document-list").get_by_role("button", name="a 1 passage")).to_be_focused()
+
+
+def test_a_page_that_still_sends_files_asks_before_it_is_left(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    page.get_by_label("Question", exact=True).click()  # browsers listen to a page that was used
+    page.route("**/api/documents", lambda route: None if route.request.method == "POST" else route.continue_())
+    page.get_by_label("Files to add").set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"})
+    expect(page.locator(".job.sending")).to_be_visible()
+    with page.expect_event("dialog") as asked:
+        page.evaluate("void setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    expect(page.locator(".job.sending")).to_be_visible()
+
+
+def test_a_key_that_is_given_later_connects_the_page(empty: Site, visit: Visits) -> None:
+    page = visit(empty)
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(page.locator("#status")).to_have_text("Not connected")
+    page.evaluate("fetch('api/documents').then((answer) => answer.text())")  # as long as another question would take
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    ask(page, "Do ducks swim?")
+    page.get_by_role("textbox", name="Key").fill(KEY)
+    page.get_by_role("textbox", name="Key").press("Enter")
+    expect(page.locator("#status")).to_contain_text("Model")
+    assert page.locator("#mode option").count() > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -150,3 +152,59 @@ def test_a_document_opens_from_the_list(quoting: Site, visit: Visits) -> None:
     expect(page.locator("#source canvas")).to_have_accessible_name("Page 2 of The garden handbook")
     page.get_by_role("button", name="Close the source").click()
     expect(page.locator("#source canvas")).to_have_count(0)
+    expect(page.locator("#document-list").get_by_role("button", name="The garden handbook").first).to_be_focused()
+
+
+def test_a_page_that_is_turned_is_announced(quoting: Site, visit: Visits) -> None:
+    page = visit(quoting)
+    ready(page)
+    page.locator("#document-list").get_by_role("button", name="The garden handbook").first.click()
+    expect(page.locator("#source canvas")).to_be_visible()
+    page.get_by_role("button", name="Next page").click()
+    expect(page.locator("#announce")).to_have_text("Page 2 of 2.")
+
+
+def test_a_long_text_is_read_from_its_beginning_to_its_end(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    text = f"{'early 🦆 ' * 9_000}HERE{' later' * 12_000}"
+    found = {"document_id": "ducks.txt", "title": "Long", "text": text, "pages": [], "is_pdf": False}
+    page.route("**/api/source*", lambda route: route.fulfill(body=json.dumps(found)))
+    at = text.index("HERE")
+    page.evaluate(
+        "async (place) => (await import('/static/js/source.js')).open(place, document.body)",
+        {"document_id": "ducks.txt", "start": at, "end": at + 4},
+    )
+    mark = page.locator("#source mark")
+    expect(mark).to_be_in_viewport()
+    before, after = (page.get_by_role("button", name=name) for name in ("the text before", "Show more of the text"))
+    for button in (before, after):
+        while button.is_visible():
+            length = page.locator("#source .text").evaluate("e => e.textContent.length")
+            button.press("Enter")
+            assert page.locator("#source .text").evaluate("e => e.textContent.length") > length
+            assert page.evaluate("document.getElementById('source-body').contains(document.activeElement)")
+    assert page.locator("#source .text").text_content() == text
+    expect(mark).to_have_text("HERE")
+
+
+def test_back_closes_the_source_on_a_phone(writing: Site, visit: Visits) -> None:
+    page = visit(writing, viewport={"width": 390, "height": 844})
+    ask(page, QUESTION)
+    cite = page.locator(".turn button.cite")
+    for close in (
+        page.go_back,
+        page.get_by_role("button", name="Close the source").click,
+        page.get_by_role("navigation", name="Panes").get_by_role("button", name="Conversation").click,
+    ):
+        cite.click()
+        expect(page.locator("#source mark")).to_be_visible()
+        close()
+        expect(cite).to_be_visible()
+        assert page.url == writing.url
+    cite.click()
+    expect(page.locator("#source mark")).to_be_visible()
+    page.reload()
+    expect(cite).to_be_visible()
+    page.go_back()  # and no entry is left: it leads out
+    expect(page).not_to_have_url(writing.url)

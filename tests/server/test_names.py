@@ -33,6 +33,13 @@ from m3rag.server.names import MOST_BYTES, upload_name
         ("trailing. ", "trailing"),
         (" leading.txt", "leading.txt"),
         (".hidden.txt", "hidden.txt"),
+        ("say %22hi%22%0D%0A.txt", "say hi.txt"),  # as a form has `"` and line ends
+        ("%%2222 100%.txt", "100%.txt"),
+        ("می\u200cخواهم.txt", "می\u200cخواهم.txt"),
+        ("PDF\u200cها.txt", "PDF\u200cها.txt"),
+        ("\U0001f469\u200d\U0001f680.txt", "\U0001f469\u200d\U0001f680.txt"),
+        ("\u200dinv\u200coice\u200d.txt", "invoice.txt"),
+        ("ها\u200c\u200d\u200c.ها\u200c", "ها.ها"),
     ],
 )
 def test_what_is_left_of_a_name(given: str, name: str) -> None:
@@ -40,7 +47,12 @@ def test_what_is_left_of_a_name(given: str, name: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=400) | st.builds("{}.pdf".format, st.text(max_size=300)))
+@given(
+    st.text(max_size=400)
+    | st.builds("{}.pdf".format, st.text(max_size=300))
+    | st.text('%20AD" .aه\u0301\u037e\u212a\u200c\u200d\u2001\u202e', max_size=30)
+    | st.text("aه\u200c\u200d", min_size=60, max_size=120)
+)
 def test_any_name_becomes_one_that_every_system_takes(given: str) -> None:
     name = upload_name(given)
     assert name == unicodedata.normalize("NFC", name)

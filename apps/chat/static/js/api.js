@@ -10,7 +10,8 @@ const UNREACHABLE = "Look whether `m3rag serve` is still running, then try again
 export class ApiError extends Error {
   constructor(message, remedy = null, status = 0) {
     super(message);
-    this.remedy = remedy;
+    const first = remedy?.split(/[;.]/)[0].toLowerCase();
+    this.remedy = first && message.toLowerCase().includes(first) ? null : remedy; // some messages bring it along
     this.status = status;
   }
 }
@@ -63,6 +64,7 @@ export async function request(path, { method = "GET", body, signal } = {}) {
   }
   if (response.status === 401 && (await askForKey())) return request(path, { method, body, signal });
   if (!response.ok) throw refusal(response.status, await response.text());
+  dispatchEvent(new Event("m3rag:answered")); // a page that was refused, or met no server, begins now
   return response;
 }
 

@@ -1,16 +1,19 @@
 // The middle pane: the turns of one conversation, and the question that makes the next.
 
 import { ApiError, events } from "./api.js";
-import { $, announce, h, plural } from "./dom.js";
+import { $, announce, h, paced, plural, typing } from "./dom.js";
+import { notice } from "./notice.js";
 import { searchOptions } from "./options.js";
 import { all, fresh, isStored, save, unique } from "./saved.js";
+import { beginning } from "./text.js";
 import { turnView } from "./turn.js";
 
 const REMEMBERED = 6; // earlier turns that a question may lean on
+const MOST = 10_000; // characters of a question that the server takes
 const BROKEN = ["The answer broke off before its end.", "Ask again; if it happens often, the server's log says why."];
 
 let conversation = fresh();
-let running = null; // {turn, controller} while an answer is being written
+let running = null; // {asked, turn, controller} while an answer is being written
 let openSource = () => {};
 let changed = () => {};
 let documents = null; // how many there are; null before that is known
@@ -24,6 +27,11 @@ export function start({ onOpen, onChange }) {
     event.preventDefault();
     if (!question.value.trim() || running) return;
     const asked = question.value.trim();
+    if ([...asked].length > MOST)
+      return notice({
+        message: `The question has more than ${MOST.toLocaleString("en")} characters.`,
+        remedy: "Ask for one thing at a time; a long text can be added as a document.",
+      });
     question.value = "";
     grow();
     ask(asked);
@@ -36,6 +44,7 @@ export function start({ onOpen, onChange }) {
   });
   question.addEventListener("input", grow);
   $("stop").addEventListener("click", stop);
+  addEventListener("pagehide", leave);
 }
 
 /** Show a stored conversation, or a new one. */
@@ -61,6 +70,7 @@ export function catchUp() {
 
 /** What an empty conversation says depends on whether there are documents. */
 export function setDocuments(count) {
+  if (count === documents) return; // its button may have the focus
   documents = count;
   if (!conversation.turns.length) draw();
 }
@@ -68,10 +78,18 @@ export function setDocuments(count) {
 /** Cancel the answer that is being written, if there is one; what has come stays. */
 export const stop = () => running?.controller.abort();
 
+/** The page is left: what has come of an answer is kept, and an end that somebody chose is no failure. */
+function leave() {
+  if (!running) return;
+  stop();
+  running.turn.state = "stopped";
+  if (isStored(running.asked.id)) save(running.asked);
+}
+
 function grow() {
   const box = $("question");
   box.style.height = "auto";
-  box.style.height = `${Math.min(box.scrollHeight + 2, 200)}px`;
+  box.style.height = `${box.scrollHeight + 2}px`;
 }
 
 function draw() {
@@ -118,22 +136,23 @@ async function ask(question) {
     .slice(-REMEMBERED)
     .map(({ question, answer }) => ({ question, answer }));
   if (!asked.turns.length) {
-    asked.title = question.slice(0, 80);
+    asked.title = beginning(question, 80);
     $("turns").replaceChildren();
   }
   asked.turns.push(turn);
   const { element, draw } = view(turn);
   $("turns").append(element);
   $("turns").scrollTop = $("turns").scrollHeight; // wherever the reader was: this is what is waited for
-  running = { turn, controller: new AbortController() };
+  running = { asked, turn, controller: new AbortController() };
   busy(true);
   save(asked);
   changed();
   announce("Searching.");
-  await receive(turn, { question, history, ...searchOptions() }, running.controller.signal, () => follow(draw));
+  const drawing = paced(() => follow(draw));
+  await receive(turn, { question, history, ...searchOptions() }, running.controller.signal, drawing.later);
   running = null;
   busy(false);
-  follow(draw);
+  drawing.now();
   if (isStored(asked.id)) save(asked); // what was deleted meanwhile does not come back
   changed();
   announce(spoken(turn));
@@ -152,6 +171,7 @@ async function receive(turn, body, signal, draw) {
     }
     if (turn.state === "streaming") throw new ApiError(...BROKEN);
   } catch (error) {
+    await new Promise((resolve) => setTimeout(resolve)); // of a page that is being left nothing more is told
     if (error.name === "AbortError") turn.state = "stopped";
     else Object.assign(turn, { state: "failed", error: { message: error.message, remedy: error.remedy ?? null } });
   }
@@ -163,9 +183,11 @@ function spoken(turn) {
 }
 
 function busy(value) {
-  $("stop").hidden = !value;
-  $("send").hidden = value;
-  if (!value && document.activeElement === document.body) $("question").focus(); // the focus was on Stop
+  const [gone, come] = value ? [$("send"), $("stop")] : [$("stop"), $("send")];
+  const focused = document.activeElement === gone;
+  come.hidden = false;
+  gone.hidden = true;
+  if (focused) (typing.matches ? $("question") : come).focus();
 }
 
 /** Draw, and stay at the end if the reader was there. */

@@ -2,7 +2,7 @@
 
 import { catchUp, show, shown } from "./conversation.js";
 import { ask } from "./dialog.js";
-import { $, h, iconButton } from "./dom.js";
+import { $, h, iconButton, rows, typing } from "./dom.js";
 import { show as showPane } from "./panes.js";
 import { all, fresh, remove, save } from "./saved.js";
 
@@ -20,28 +20,42 @@ export function start() {
 
 /** Draw the list anew. */
 export function draw() {
-  const rows = all().map((conversation) => {
-    const title = conversation.title || "Untitled";
-    const current = conversation.id === shown().id;
-    const row = { type: "button", class: "row", title, "aria-current": current && "true", onclick: () => go(conversation) };
-    return h(
-      "li",
-      {},
-      h("button", row, h("span", { class: "name", dir: "auto" }, title)),
-      iconButton("pen", `Rename ${title}`, () => rename(conversation)),
-      iconButton("bin", `Delete the conversation ${title}`, () => drop(conversation)),
-    );
+  const stored = all();
+  $("saved-list").hidden = !stored.length;
+  $("saved-empty").hidden = stored.length > 0;
+  rows($("saved-list"), stored, {
+    key: ({ id }) => id,
+    shows: ({ id, title }) => JSON.stringify([title, id === shown().id]),
+    make: row,
   });
-  $("saved-list").replaceChildren(...rows);
-  $("saved-list").hidden = !rows.length;
-  $("saved-empty").hidden = rows.length > 0;
+}
+
+function row({ id, title: given }) {
+  const title = given || "Untitled";
+  const current = id === shown().id && "true";
+  // The row stays while the conversation goes on: what is stored is looked up when it is wanted.
+  const on = (act) => () => {
+    const found = all().find((other) => other.id === id);
+    if (found) act(found);
+  };
+  return h(
+    "li",
+    {},
+    h(
+      "button",
+      { type: "button", class: "row", title, "aria-current": current, onclick: on(go) },
+      h("span", { class: "name", dir: "auto" }, title),
+    ),
+    iconButton("pen", `Rename ${title}`, on(rename)),
+    iconButton("bin", `Delete the conversation ${title}`, on(drop)),
+  );
 }
 
 function go(conversation) {
   show(conversation);
   draw();
   showPane("conversation");
-  $("question").focus();
+  (typing.matches ? $("question") : $("turns")).focus();
 }
 
 async function rename(conversation) {
@@ -51,7 +65,6 @@ async function rename(conversation) {
   live.title = title.trim();
   save(live);
   draw();
-  $("new").focus();
 }
 
 async function drop(conversation) {

@@ -1,7 +1,8 @@
 // The passages an answer was made from: scores of each leg as bars, and the words that matched.
 
 import { post } from "./api.js";
-import { h, notice, plural } from "./dom.js";
+import { h, plural } from "./dom.js";
+import { notice } from "./notice.js";
 import { marked } from "./text.js";
 
 const LEGS = [
@@ -14,12 +15,15 @@ const SHOWN = { none: "off", lexical: "words (lexical)", colbert: "word by word 
 
 let number = 0; // radio groups need names of their own
 
-/** A closed list of hits; `open(hit)` shows one in its source, `cited` maps chunk ids to numbers. */
-export function hitsBlock({ hits, question, cited, open }) {
+// Which passages are cut depends on the width, and is known once they are seen.
+const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => target.fit()));
+
+/** A closed list of hits, `{element, cite}`; `open(hit)` shows one in its source, `cite(citations)` says which are cited. */
+export function hitsBlock({ hits, question, open }) {
   const list = h("ol", { class: "hits" });
   const unbounded = { lexical: 0, bm25: 0 };
   for (const leg of Object.keys(unbounded)) unbounded[leg] = Math.max(...hits.map((hit) => hit.scores?.[leg] ?? 0));
-  const rows = hits.map((hit) => hitRow(hit, { unbounded, cited, open }));
+  const rows = hits.map((hit) => hitRow(hit, { unbounded, open }));
   list.append(...rows.map((row) => row.element));
   const name = `highlight-${++number}`;
   const choose = (leg) => highlight(rows, leg, question);
@@ -31,25 +35,34 @@ export function hitsBlock({ hits, question, cited, open }) {
       h("span", {}, label),
     ),
   );
-  return h(
+  const element = h(
     "details",
     { class: "considered" },
     h("summary", {}, `${plural(hits.length, "passage")} considered`),
     h("fieldset", { class: "choice" }, h("legend", {}, "Highlight matches"), ...radios),
     list,
   );
+  const cite = (citations) => {
+    for (const { hit, cited } of rows) {
+      const numbers = citations.filter((one) => one.chunk_id === hit.chunk_id).map(({ number }) => `[${number}]`);
+      cited.textContent = numbers.length ? `cited as ${numbers.join(" ")}` : "";
+    }
+  };
+  return { element, cite };
 }
 
-function hitRow(hit, { unbounded, cited, open }) {
+function hitRow(hit, { unbounded, open }) {
   const text = h("p", { class: "passage", dir: "auto" }, hit.text);
-  const whole = h("button", { type: "button", class: "link", "aria-expanded": "false" }, "Show all of it");
+  const whole = h("button", { type: "button", class: "link", "aria-expanded": "false", hidden: true }, "Show all of it");
+  text.fit = () => (whole.hidden = !text.classList.contains("whole") && text.scrollHeight <= text.clientHeight + 1);
+  sizes.observe(text);
   whole.addEventListener("click", () => {
     const open = text.classList.toggle("whole");
     whole.setAttribute("aria-expanded", String(open));
     whole.textContent = open ? "Show less" : "Show all of it";
   });
   const place = [hit.page && `page ${hit.page}`, ...(hit.headings ?? []).slice(-1)].filter(Boolean).join(" · ");
-  const numbers = cited.get(hit.chunk_id);
+  const cited = h("span", { class: "cited" });
   const element = h(
     "li",
     {},
@@ -62,13 +75,13 @@ function hitRow(hit, { unbounded, cited, open }) {
         h("bdi", {}, hit.title || hit.document_id),
       ),
       h("span", { class: "muted", dir: "auto" }, place),
-      numbers ? h("span", { class: "cited" }, `cited as ${numbers.map((n) => `[${n}]`).join(" ")}`) : null,
+      cited,
     ),
     h("dl", { class: "bars" }, ...LEGS.flatMap((leg) => bar(leg, hit, unbounded))),
     text,
-    hit.text.length > 420 ? whole : null,
+    whole,
   );
-  return { hit, text, element };
+  return { hit, text, cited, element };
 }
 
 function bar([leg, label, meaning], hit, unbounded) {
@@ -105,6 +118,7 @@ async function highlight(rows, leg, question) {
         row.text.replaceChildren(
           ...marked(row.hit.text, found[leg].map(([start, end, strength]) => [start, end, `match strength-${strength}`])),
         );
+        row.text.fit(); // bold words may need a line more
       } catch (error) {
         row.found = null;
         row.text.classList.remove("waiting");

@@ -3,8 +3,9 @@
 import { get } from "./api.js";
 import * as conversation from "./conversation.js";
 import * as documents from "./documents.js";
-import { $, icon, notice } from "./dom.js";
+import { $, icon, typing } from "./dom.js";
 import * as history from "./history.js";
+import { notice } from "./notice.js";
 import * as options from "./options.js";
 import * as source from "./source.js";
 import { local } from "./storage.js";
@@ -25,17 +26,27 @@ function theme() {
   say();
 }
 
-async function status() {
+let connected = false;
+let refused = false; // by the server, or by who would not say the key
+let connecting = null;
+
+/** Learn what the server is and holds; several that ask for it at once share one attempt. */
+const connect = () => (connecting ??= meet().finally(() => (connecting = null)));
+
+async function meet() {
   try {
     const found = await get("status");
+    connected = true;
     $("status").textContent = `Model ${found.model} · ${found.llm ? `answers by ${found.llm}` : "answers are quotations"}`;
     $("status").title = $("status").textContent;
     options.setStatus(found);
     documents.setLimit(found.max_upload_mb);
   } catch (error) {
     $("status").textContent = "Not connected";
-    notice(error);
+    refused = error.status > 0;
+    return notice(error);
   }
+  await documents.refresh();
 }
 
 theme();
@@ -43,19 +54,23 @@ $("source-body").append(source.empty());
 conversation.start({ onOpen: source.open, onChange: history.draw });
 history.start();
 documents.start({
-  onOpen: (document) => source.open({ document_id: document.id, title: document.title }, null),
-  onChange: (found) => {
+  onOpen: ({ id, title }, button) => source.open({ document_id: id, title }, button),
+  onChange: (found, added) => {
     options.setDocuments(found);
     conversation.setDocuments(found.length);
-    source.keep(found);
+    source.keep(found, added);
   },
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !$("dialog").open && source.close()) event.preventDefault();
+  if (event.key === "Escape" && !event.isComposing && !$("dialog").open && source.close()) event.preventDefault();
 });
 // Another window or the command line may have changed the index meanwhile.
-document.addEventListener("visibilitychange", () => document.hidden || documents.refresh());
-await status();
-await documents.refresh();
-// Where nobody has gone elsewhere meanwhile, and no keyboard would cover half of a small screen.
-if (document.activeElement === document.body && matchMedia("(hover: hover)").matches) $("question").focus();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  if (connected) documents.refresh();
+  else if (!refused) connect();
+});
+addEventListener("m3rag:answered", () => connected || connect());
+await connect();
+// Where nobody has gone elsewhere meanwhile.
+if (document.activeElement === document.body && typing.matches) $("question").focus();

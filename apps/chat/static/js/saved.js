@@ -1,7 +1,7 @@
 // Conversations in the browser's storage, each under a key of its own: a damaged one harms no other, and
 // two windows overwrite each other only where they show the same one (see `catchUp`).
 
-import { notice } from "./dom.js";
+import { notice } from "./notice.js";
 import { local } from "./storage.js";
 
 const PREFIX = "m3rag.conversation.";

@@ -1,11 +1,13 @@
 // The right pane: the page of a PDF with the passage boxed, or the text with it marked.
 
 import { get, request } from "./api.js";
-import { $, announce, h, iconButton, notice, words } from "./dom.js";
-import { show as showPane } from "./panes.js";
+import { $, announce, h, iconButton, typing, words } from "./dom.js";
+import { notice } from "./notice.js";
+import { setBack, show as showPane } from "./panes.js";
 import { indexer, marked } from "./text.js";
 
 const AROUND = 20_000; // characters of text shown before and after the passage: a book is not drawn whole
+const MORE = 50_000; // characters that are added when more is asked for
 
 let shown = null; // {source, place, page, view, image}
 let opener = null; // where the focus goes back to
@@ -15,6 +17,7 @@ let latest = 0; // of several that were asked for in haste, the last one is show
 /** Show a place: {document_id, page?, start?, end?}; `button` gets the focus back at the end. */
 export async function open(place, button) {
   const turn = ++latest;
+  shown = null;
   opener = button;
   showPane("source");
   entitle(place.title || place.document_id);
@@ -22,21 +25,28 @@ export async function open(place, button) {
   $("source-body").replaceChildren(h("p", { class: "muted" }, "Opening …"));
   $("source-title").focus({ preventScroll: true });
   try {
-    const source = await get("source", { document_id: place.document_id });
-    if (turn !== latest) return;
-    if (!holds(source, place)) {
-      notice({ message: "The passage does not stand at its place in this document, which may have changed since." });
-      place = { ...place, start: undefined, end: undefined };
-    }
-    const numbers = source.pages.map((other) => other.number);
-    const page = numbers.includes(place.page) ? place.page : (numbers[0] ?? null);
-    shown = { source, place, page, view: source.is_pdf && page !== null ? "page" : "text" };
-    entitle(source.title || source.document_id);
+    if (!(await load(place, turn))) return;
+    const { page } = shown;
     await draw();
     announce(`The source is open: ${$("source-title").textContent}${page ? `, page ${page}` : ""}.`);
   } catch (error) {
     if (turn === latest) fail(error);
   }
+}
+
+/** Fetch the document of a place. False if something else was asked for meanwhile. */
+async function load(place, turn) {
+  const source = await get("source", { document_id: place.document_id });
+  if (turn !== latest) return false;
+  if (!holds(source, place)) {
+    notice({ message: "The passage does not stand at its place in this document, which may have changed since." });
+    place = { ...place, start: undefined, end: undefined };
+  }
+  const numbers = source.pages.map((other) => other.number);
+  const page = numbers.includes(place.page) ? place.page : (numbers[0] ?? null);
+  shown = { source, place, page, view: source.is_pdf && page !== null ? "page" : "text" };
+  entitle(source.title || source.document_id);
+  return true;
 }
 
 /** Whether the document says at a place what was found there; between passages its white space is not known. */
@@ -46,10 +56,21 @@ function holds(source, { start, end, quote, text = quote }) {
   return text === undefined || bare(source.text.slice(at(start), at(end))) === bare(text);
 }
 
-/** A document that is no longer in the index is no longer shown; the focus stays where it is. */
-export function keep(documents) {
-  if (!shown || documents.some((document) => document.id === shown.source.document_id)) return;
-  clear();
+/** A document that is no longer in the index is no longer shown, one that came in anew is; the focus stays where it is. */
+export async function keep(documents, added) {
+  if (!shown) return;
+  const { place, page, view, source } = shown;
+  const id = source.document_id;
+  if (!documents.some((document) => document.id === id)) return clear();
+  if (!added.has(id)) return;
+  const turn = ++latest;
+  try {
+    if (!(await load({ ...place, page }, turn))) return;
+    if (view === "text") shown.view = view;
+    await draw();
+  } catch (error) {
+    if (turn === latest) notice(error);
+  }
 }
 
 /** Close the source, and give the focus back. True if there was one. */
@@ -57,11 +78,13 @@ export function close() {
   if (!opener && !shown) return false;
   clear();
   showPane("conversation");
-  if (opener?.isConnected) opener.focus();
-  else $("question").focus();
+  const back = opener?.checkVisibility() ? opener : typing.matches ? $("question") : $("turns");
+  back.focus();
   opener = null;
   return true;
 }
+
+setBack(() => close() || showPane("conversation"));
 
 function clear() {
   latest++;
@@ -131,26 +154,51 @@ function drawText() {
   const at = indexer(source.text);
   const span = source.pages.find((other) => other.number === page);
   const [start, end] = [place.start ?? span?.start ?? 0, place.end ?? place.start ?? span?.start ?? 0];
-  const from = Math.max(0, start - AROUND);
-  const to = end + AROUND;
-  const text = source.text.slice(at(from), at(to));
-  const cut = h("p", { class: "muted" }, "… (the text goes on)");
-  const nodes = marked(text, [[start - from, end - from, "place"]]);
-  $("source-body").replaceChildren(
-    ...(from ? [cut.cloneNode(true)] : []),
-    h("div", { class: "text", dir: "auto" }, ...nodes),
-    ...(at(to) < source.text.length ? [cut] : []),
-  );
-  const mark = $("source-body").querySelector("mark");
+  const body = $("source-body");
+  let from = Math.max(0, start - AROUND);
+  let to = end + AROUND;
+  const nodes = marked(source.text.slice(at(from), at(to)), [[start - from, end - from, "place"]]);
+  const text = h("div", { class: "text", dir: "auto" }, ...nodes);
+  const before = more("… Show the text before this", () => {
+    const below = body.scrollHeight - body.scrollTop;
+    text.prepend(source.text.slice(at(Math.max(0, from - MORE)), at(from)));
+    from = Math.max(0, from - MORE);
+    offer();
+    body.scrollTop = body.scrollHeight - below; // what was read stays where it is
+  });
+  const after = more("Show more of the text …", () => {
+    text.append(source.text.slice(at(to), at(to + MORE)));
+    to += MORE;
+    offer();
+  });
+  const offer = () => {
+    const focused = document.activeElement;
+    [before.hidden, after.hidden] = [from === 0, at(to) >= source.text.length];
+    if (focused.hidden && body.contains(focused)) body.focus({ preventScroll: true });
+  };
+  offer();
+  body.replaceChildren(before, text, after);
+  const mark = body.querySelector("mark");
   if (mark) mark.scrollIntoView({ block: "center" });
-  else $("source-body").scrollTop = 0;
+  else body.scrollTop = 0;
 }
+
+const more = (label, show) => {
+  const act = () => {
+    show();
+    announce("More of the text is shown.");
+  };
+  return h("button", { type: "button", class: "more", onclick: act }, label);
+};
 
 function tools() {
   const { source, page, view } = shown;
   const numbers = source.pages.map((other) => other.number);
   const index = numbers.indexOf(page);
-  const turnTo = (step) => act(() => (shown.page = numbers[index + step]), step < 0 ? "Page before" : "Next page");
+  const turnTo = (step) => {
+    act(() => (shown.page = numbers[index + step]), step < 0 ? "Page before" : "Next page");
+    announce(`Page ${shown.page} of ${numbers.at(-1)}.`);
+  };
   const tool = (name, label, step) =>
     iconButton(name, label, () => turnTo(step), { disabled: numbers[index + step] === undefined });
   const parts = [];

@@ -12,6 +12,13 @@ export function indexer(text) {
   };
 }
 
+/** The beginning of a text, at most so many characters as people count them: no emoji is cut in two. */
+export function beginning(text, most) {
+  const head = text.slice(0, 50 * most); // of which all that is shown is made
+  const whole = Intl.Segmenter ? Array.from(new Intl.Segmenter().segment(head), (one) => one.segment) : [...head];
+  return whole.slice(0, most).join("");
+}
+
 /** The text with some spans marked, as nodes. Spans are [start, end, class] in code points, in order. */
 export function marked(text, spans) {
   const at = indexer(text);

@@ -1,9 +1,11 @@
-// One question and its answer on the page. Elements that stay (citations, passages) are made once,
-// so that a stream of words moves neither the focus nor what was unfolded.
+// One question and its answer on the page. Elements that stay (passages, ratings) are made once, and the answer grows
+// in place, so that a stream of words moves neither the focus nor what was unfolded or marked.
 
 import { request } from "./api.js";
-import { announce, h, iconButton, notice, words } from "./dom.js";
+import { announce, h, iconButton, place, words } from "./dom.js";
 import { hitsBlock } from "./hits.js";
+import { morph } from "./morph.js";
+import { notice } from "./notice.js";
 import { prose } from "./prose.js";
 
 /** The view of a turn: `{element, draw}`; `actions` are `open(place, button)`, `again()` and `changed()`. */
@@ -18,20 +20,17 @@ export function turnView(turn, actions) {
     foot,
   );
   let passages = null;
+  let rating = null;
   const draw = () => {
     element.dataset.state = turn.state;
     element.setAttribute("aria-busy", String(turn.state === "streaming"));
     answer.classList.toggle("unanswered", turn.answered === false);
-    answer.replaceChildren(...prose(turn.answer, (number) => citation(turn, number, actions)), ...state(turn, actions));
-    if (turn.state !== "streaming" || !passages) {
-      const open = passages?.open;
-      const cited = new Map();
-      for (const { chunk_id: id, number } of turn.citations) cited.set(id, [...(cited.get(id) ?? []), number]);
-      const question = turn.standalone || turn.question;
-      passages = turn.hits.length ? hitsBlock({ hits: turn.hits, question, cited, open: actions.open }) : null;
-      if (passages) passages.open = Boolean(open);
-      foot.replaceChildren(...[turn.state === "done" ? tools(turn, actions) : null, passages].filter(Boolean));
-    }
+    morph(answer, [...prose(turn.answer, (number) => citation(turn, number, actions)), ...state(turn, actions)]);
+    if (turn.hits.length)
+      passages ??= hitsBlock({ hits: turn.hits, question: turn.standalone || turn.question, open: actions.open });
+    if (turn.state === "done") rating ??= tools(turn, actions);
+    if (turn.state !== "streaming") passages?.cite(turn.citations);
+    place(foot, [rating, passages?.element].filter(Boolean));
   };
   draw();
   return { element, draw };
@@ -72,9 +71,12 @@ function tools(turn, actions) {
       notice({ message: "The browser did not allow copying.", remedy: "Mark the text and press Ctrl+C." });
     }
   };
-  const rate = (rating) => rated(turn, rating, actions, box);
-  const thumb = (rating, label) =>
-    iconButton(rating, label, () => rate(rating), { "aria-pressed": String(turn.rating === rating) });
+  const thumb = (rating, label) => {
+    const button = iconButton(rating, label, () => rated(turn, rating, actions, box, button), {
+      "aria-pressed": String(turn.rating === rating),
+    });
+    return button;
+  };
   box.append(
     iconButton("copy", "Copy the answer", copy),
     thumb("up", "A good answer"),
@@ -83,7 +85,7 @@ function tools(turn, actions) {
   return box;
 }
 
-function rated(turn, rating, actions, box) {
+function rated(turn, rating, actions, box, button) {
   box.querySelector("form")?.remove();
   const send = async (comment) => {
     try {
@@ -91,22 +93,29 @@ function rated(turn, rating, actions, box) {
       await request("feedback", { method: "POST", body: { id, question, answer, rating, comment } });
       turn.rating = rating;
       actions.changed();
-      for (const button of box.querySelectorAll("[aria-pressed]")) {
-        const name = button.querySelector("use").getAttribute("href").split("#")[1];
-        button.setAttribute("aria-pressed", String(name === rating));
-      }
+      for (const thumb of box.querySelectorAll("[aria-pressed]")) thumb.setAttribute("aria-pressed", String(thumb === button));
       announce("Thank you: it was noted.");
+      return true;
     } catch (error) {
       notice(error);
+      return false;
     }
   };
   if (rating === "up") return send("");
   const input = h("input", { "aria-label": "What was wrong?", placeholder: "What was wrong? (optional)", dir: "auto" });
   const form = h("form", { class: "comment" }, input, h("button", {}, "Send"));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    send(input.value.trim());
+  const close = () => {
+    if (form.contains(document.activeElement)) button.focus();
     form.remove();
+  };
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await send(input.value.trim())) close();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.isComposing) return;
+    event.stopPropagation(); // it does not close the source, too
+    close();
   });
   box.append(form);
   input.focus();
