@@ -45,14 +45,17 @@ LETTER_BEHIND = re.compile(r"(?:[^\W\d_]|Chr)\.")
 LETTER_AHEAD = re.compile(r"(?:^|[\s(])[^\W\d_]\.\s$")
 ABBREVIATIONS_BY_LANGUAGE = {
     "en": "dr mr mrs ms prof st jr sr gen col capt lt sgt rev hon pres gov sen rep fig figs eq eqs sec ch vol no nos "
-    "pp ed eds cf vs viz approx al dept est",
+    "pp ed eds cf vs viz approx al dept est pt pts",
     "de": "nr bzw bspw vgl abs hr fr frl dipl ing ca evtl ggf inkl sog str tel abb aufl hrsg bd kap",
     "fr, es, pt, it": "mme mlle mgr av sra srta dra ud uds pág núm art ej sig sigg dott avv ee",
     "nl, pl": "bijv dhr mevr np tzn ul",
-    "ru": "ул им стр рис см гг тыс млн руб",
+    "ru": "ул им стр рис см гг тыс млн руб кв корп гл д с п т ч",
+    "of several": "p n c d v t",
 }
 ABBREVIATIONS = frozenset(word for words in ABBREVIATIONS_BY_LANGUAGE.values() for word in words.split())
-ONLY_BEFORE_NUMBERS = frozenset({"no", "nos", "art", "см", "ed", "ch", "str", "est", "abs", "tel"})
+ONLY_BEFORE_NUMBERS = frozenset(
+    {"no", "nos", "art", "см", "ed", "ch", "str", "est", "abs", "tel", "pt", "pts", "кв", "гл", *"pncdvt", *"дсптч"}
+)
 GERMAN_ARTICLE = re.compile(r"(?:^|[\s(])(?:de[rmns]|die|das|im|vom|zu[mr]|beim)\s+$", re.IGNORECASE)
 GERMAN_ORDINAL = re.compile(
     r"\d{1,2}\.\s+(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|Jahrhundert)"
@@ -123,6 +126,8 @@ def _is_abbreviation(text: str, stop: re.Match[str], start: int, rest: str) -> b
         return True
     word = word.rpartition(".-")[2]  # J.-P., Dr.-Ing.
     if len(word) == 1 and word.isalpha():  # an initial, or a letter of several
+        if word in ONLY_BEFORE_NUMBERS and rest[:1].isdigit():
+            return True
         return word.isupper() or bool(LETTER_BEHIND.match(rest) or LETTER_AHEAD.search(before[:-1]))
     if word.isdigit():
         return _is_enumerator(before, word) or _is_german_ordinal(before, word, rest)
@@ -135,8 +140,9 @@ def _is_enumerator(before: str, number: str) -> bool:
     ahead = before.removesuffix(number).strip("#>-* \t\n")
     if not ahead or len(number) > 3:
         return not ahead
-    word = WORD_BEFORE.search(ahead[:-1])
-    return ahead[-1] in STRONG + WEAK and not (word and word[0].casefold() in ABBREVIATIONS)
+    found = WORD_BEFORE.search(ahead[:-1])
+    word = found[0].casefold() if found else ""
+    return ahead[-1] in STRONG + WEAK and not (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
 
 
 def _is_german_ordinal(before: str, number: str, rest: str) -> bool:

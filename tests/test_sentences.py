@@ -36,6 +36,9 @@ def sentences(text: str) -> list[str]:
         ["M. Dupont habite ici.", "« Viens ! »", "Il est parti."],
         ["Он жил на ул. Ленина и т.д. Потом уехал.", "Всё."],
         ["¿Dónde está la Sra. García?", "¡Aquí!"],
+        ["See p. 12 for details.", "Voir p. 12 et n. 3 du texte.", "See vol. 2, pt. 3, p. 4.", "Next."],
+        ["Москва, ул. Ленина, д. 5, корп. 2, кв. 7.", "См. гл. 3, с. 15.", "Потом."],
+        ["He ran 20 m.", "12 people saw it.", "It has 12 pt.", "See p. 3.", "Then go.", "2. Second item."],
     ],
 )
 def test_sentences_of_languages_with_blanks(expected: list[str]) -> None:

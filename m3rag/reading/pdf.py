@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ import pypdfium2.raw as pdfium
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.hygiene_edits import Edited, replace_spans, substitute
+from m3rag.reading.pdf_hyphens import HYPHEN, Hyphens
 from m3rag.reading.pdf_outline import Entry, headings_of, outline_of
 from m3rag.reading.pdf_pages import ONE_AT_A_TIME, REPAIR, opened, text_layer
 from m3rag.reading.pdf_rtl import RightToLeft, in_reading_order, is_right_to_left
@@ -21,8 +23,7 @@ from m3rag.types import Page
 SEPARATOR = "\n\n"
 MAX_CHARACTERS = 100_000_000
 
-# pdfium's sign for a hyphen at a line's end.
-_HYPHEN = re.compile("\ufffe[ \t]*\n?")
+_HYPHEN = re.compile(f"{HYPHEN}[ \t]*\n?")
 _BREAK = re.compile(r"\r\n?")
 _LINE_END = re.compile(r"\r\n?|\n")
 _BLANKS = re.compile(r"(?<=\S)[ \t]{2,}(?=\S)|[ \t]+(?=\n)")
@@ -47,6 +48,8 @@ class PdfText:
         failed: Numbers of the pages that are damaged.
         blank: Numbers of the pages on which nothing is drawn.
         misread: Numbers of the pages that pypdf could not read, so that pdfium's reading stands.
+        typed: Numbers of the pages with form fields, text annotations or stamps, drawn into them.
+        undrawn: Numbers of the pages with text annotations that state no appearance, and how many of them.
         title: The metadata's title.
         outline: The bookmarks.
     """
@@ -56,6 +59,8 @@ class PdfText:
     failed: list[int] = field(default_factory=list)
     blank: list[int] = field(default_factory=list)
     misread: list[int] = field(default_factory=list)
+    typed: list[int] = field(default_factory=list)
+    undrawn: Counter[int] = field(default_factory=Counter)
     title: str = ""
     outline: tuple[Entry, ...] = ()
 
@@ -93,8 +98,10 @@ def read_pdf(data: bytes, *, password: str | None = None) -> Content:
     pdf = pdf_text(data, password=password)
     text, spans = pdf.joined()
     if not text:
+        one = len(pdf.pages) == 1
         raise ReadError(
-            f"has no text layer on any of its {len(pdf.pages)} pages: run OCR on it first (such as ocrmypdf)"
+            f"has no text layer on {'its only page' if one else f'any of its {len(pdf.pages)} pages'}: "
+            "run OCR on it first (such as ocrmypdf)"
         )
     return Content(
         text,
@@ -119,22 +126,26 @@ def pdf_text(data: bytes, *, password: str | None = None) -> PdfText:
         encrypted = pdfium.FPDF_GetSecurityHandlerRevision(document.raw) >= 0
         pdf = PdfText(title=str(document.get_metadata_value("Title") or ""), outline=outline_of(document))
         raw = _extract(document, pdf)
-        leave = running_lines([[Line(text[a:b], height) for a, b, height in lines] for text, lines in raw])
-        second = RightToLeft(data, document, encrypted=encrypted)
+        leave = running_lines(
+            [[Line(text, height) for _, _, height, text in lines] for _, lines in raw],
+            titles=[(entry.page, entry.title) for entry in pdf.outline],
+        )
+        hyphens = Hyphens(text for text, _ in raw)
+        second = RightToLeft(data, document, changed=encrypted or bool(pdf.typed))
         for index, (text, lines) in enumerate(raw):
             left = [lines[at][:2] for at in sorted(leave[index])]
             again = _second_reading(second, index, pdf) if is_right_to_left(text) else None
             if again is None:
-                pdf.pages.append(_edited(text, left))
+                pdf.pages.append(_edited(text, left, hyphens))
             else:
                 again = in_reading_order(again, text)
-                pdf.pages.append(_edited(again, _same_lines([text[a:b] for a, b in left], again)))
+                pdf.pages.append(_edited(again, _same_lines([text[a:b] for a, b in left], again), hyphens))
     return pdf
 
 
-def _extract(document: pypdfium2.PdfDocument, pdf: PdfText) -> list[tuple[str, list[tuple[int, int, float]]]]:
-    """Each page's text and its lines as (start, end, height)."""
-    raw: list[tuple[str, list[tuple[int, int, float]]]] = []
+def _extract(document: pypdfium2.PdfDocument, pdf: PdfText) -> list[tuple[str, list[tuple[int, int, float, str]]]]:
+    """Each page's text and its lines as (start, end, height, text with wide gaps)."""
+    raw: list[tuple[str, list[tuple[int, int, float, str]]]] = []
     characters = 0
     for index in range(len(document)):
         text, lines = "", []
@@ -144,6 +155,9 @@ def _extract(document: pypdfium2.PdfDocument, pdf: PdfText) -> list[tuple[str, l
                     pdf.blank.append(index + 1)
                 else:
                     text, lines = layer.text, layer.lines()
+                    pdf.undrawn[index + 1] = layer.undrawn
+                    if layer.typed:
+                        pdf.typed.append(index + 1)
         except pypdfium2.PdfiumError:
             pdf.failed.append(index + 1)
         characters += len(text)
@@ -184,22 +198,14 @@ def _letters(line: str) -> list[str]:
     return sorted("".join(line.split()))
 
 
-def _edited(raw: str, left: Sequence[tuple[int, int]]) -> Edited:
+def _edited(raw: str, left: Sequence[tuple[int, int]], hyphens: Hyphens) -> Edited:
     # A line goes with its break.
     spans = [(start, found.end() if (found := _LINE_END.match(raw, end)) else end, "") for start, end in left]
     page = replace_spans(Edited.of(raw), sorted(spans))
     page = substitute(page, _BREAK, lambda found: "\n")
-    page = substitute(page, _HYPHEN, _rejoined)
+    page = substitute(page, _HYPHEN, hyphens.rejoined)
     page = substitute(page, _BLANKS, lambda found: " " if found.string[found.end()] != "\n" else "")
     return substitute(page, _EDGES, lambda found: "")
-
-
-def _rejoined(found: re.Match[str]) -> str:
-    """What takes the place of a hyphen: "Schwarz-Weiss" and "1-2" are written with it, "unter-nehmen" is not."""
-    text = found.string
-    before, after = text[max(found.start() - 1, 0) : found.start()], text[found.end() : found.end() + 1]
-    word = before.isalpha() and after.isalpha() and (after.islower() or before.isupper() or not after.isupper())
-    return "" if word else "-"
 
 
 def _warnings(pdf: PdfText) -> list[str]:
@@ -210,6 +216,9 @@ def _warnings(pdf: PdfText) -> list[str]:
     empty = [number for number, page in enumerate(pdf.pages, 1) if not page.text and number not in known]
     if empty:
         told.append(f"{_named(empty)} without a text layer: run OCR on the file if there is text to be seen")
+    if noted := +pdf.undrawn:
+        notes = f"{noted.total()} text annotation{'s' if noted.total() > 1 else ''}"
+        told.append(f"left out {notes} stored without an appearance ({_named(sorted(noted))}): print the file to PDF")
     if pdf.misread:
         told.append(f"{_named(pdf.misread)} with right-to-left letters read by pdfium alone: their order may be wrong")
     return told

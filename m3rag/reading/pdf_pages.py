@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from math import pi, sin
@@ -16,6 +16,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from m3rag.errors import ReadError
+from m3rag.reading.pdf_annotations import Shown, page_as_shown
 
 ONE_AT_A_TIME = Lock()  # pdfium is not thread safe, not even for different documents
 MAX_PAGES = 50_000
@@ -24,6 +25,8 @@ REPAIR = "repair it (such as with qpdf) or export it again"
 
 _LINE = re.compile(r"[^\r\n]+")
 _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_BLANKS = re.compile(r"(?<=\S)[ \t]+(?=\S)")
+WIDE = 2.0  # heights of the characters beside a gap, at least
 THIN = 0.01  # points
 SAMPLE = 100  # characters of a page whose direction is looked at
 HALF_WAY = 0.7  # sine of 45 degrees
@@ -83,14 +86,15 @@ class Frame:
 class Layer:
     """The text layer of one page; of use until `text_layer` ends."""
 
-    def __init__(self, page: pypdfium2.PdfPage, layer: pypdfium2.PdfTextPage, *, upright: bool) -> None:
+    def __init__(self, shown: Shown, layer: pypdfium2.PdfTextPage, *, upright: bool) -> None:
         """Take the text.
 
         Args:
-            page: For its frame.
+            shown: The page, for its frame.
             layer: Its text.
             upright: Whether vertical columns have been turned into lines.
         """
+        page, self.typed, self.undrawn = shown
         self._layer = layer
         self._upright = upright
         left, bottom, right, top = page.get_bbox()
@@ -98,12 +102,16 @@ class Layer:
         text = str(layer.get_text_range())
         # pdfium counts in UTF-16, where an emoji or a mathematical letter is two.
         self._units = [0, *accumulate(1 + (sign > "\uffff") for sign in text)]
-        self.text = self._with_columns(text) if upright else text
+        self.text = text
+        if upright or self.typed:
+            breaks = self._breaks()
+            self.text = "".join("\n" if at in breaks else sign for at, sign in enumerate(text))
 
-    def lines(self) -> list[tuple[int, int, float]]:
-        """Start, end and height of each line with characters.
+    def lines(self) -> list[tuple[int, int, float, str]]:
+        """Start, end, height and text of each line with characters.
 
-        The height is that of the middle of its first character, 1 at the head of the page as displayed.
+        The height is that of the middle of its first character, 1 at the head of the page as displayed. The
+        text has a tab for the blank between a number at the line's start or end and words far from it.
         """
         found = []
         height = self.frame.size[1] or 1.0
@@ -112,8 +120,29 @@ class Layer:
             box = self.box(first) if match.group().strip() else None
             if box is not None:
                 shown = self.displayed(box)
-                found.append((match.start(), match.end(), 1 - (shown.top + shown.bottom) / 2 / height))
+                middle = 1 - (shown.top + shown.bottom) / 2 / height
+                found.append((match.start(), match.end(), middle, self._with_gaps(*match.span())))
         return found
+
+    def _with_gaps(self, start: int, end: int) -> str:
+        """A line with tabs for the wide ones of its first and last blank if a number is beyond them."""
+        line = self.text[start:end]
+        blanks = list(_BLANKS.finditer(line))
+        edges = [(blanks[0], line[: blanks[0].start()]), (blanks[-1], line[blanks[-1].end() :])] if blanks else []
+        wide = {
+            blank.start()
+            for blank, edge in edges
+            if any(map(str.isdigit, edge)) and self._is_wide(start + blank.start() - 1, start + blank.end())
+        }
+        return _BLANKS.sub(lambda found: "\t" if found.start() in wide else found.group(), line)
+
+    def _is_wide(self, before: int, after: int) -> bool:
+        boxes = self.box(before), self.box(after)
+        if boxes[0] is None or boxes[1] is None:
+            return False
+        one, other = self.displayed(boxes[0]), self.displayed(boxes[1])
+        gap = max(one.left, other.left) - min(one.right, other.right)
+        return gap > WIDE * max(one.bottom - one.top, other.bottom - other.top)
 
     def box(self, index: int) -> Box | None:
         """The box of a character of `text` in the layer's own coordinates; None for one that is not drawn."""
@@ -146,15 +175,23 @@ class Layer:
         first = self.text[index].encode("utf-16-le", "surrogatepass")[:2]
         return int(at) if pdfium.FPDFText_GetUnicode(self._layer.raw, at) == int.from_bytes(first, "little") else None
 
-    def _with_columns(self, text: str) -> str:
-        """Take the blanks that pdfium itself puts between columns for line ends, which they are."""
-        pieces = list(text)
-        for at, piece in enumerate(pieces):
-            if piece == " ":
+    def _breaks(self) -> set[int]:
+        """The blanks that pdfium itself puts where a line ends: between columns, and between typed texts."""
+        found = set()
+        for at, sign in enumerate(self.text):
+            if sign == " ":
                 index = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, self._units[at])
-                if index >= 0 and pdfium.FPDFText_IsGenerated(self._layer.raw, index) == 1:
-                    pieces[at] = "\n"
-        return "".join(pieces)
+                generated = index >= 0 and pdfium.FPDFText_IsGenerated(self._layer.raw, index) == 1
+                if generated and (self._upright or self._is_above(at - 1, at + 1)):
+                    found.add(at)
+        return found
+
+    def _is_above(self, before: int, after: int) -> bool:
+        """Whether two characters have no height in common."""
+        if before < 0 or after >= len(self.text):
+            return False
+        one, other = self.box(before), self.box(after)
+        return one is not None and other is not None and (one[1] > other[3] or other[1] > one[3])
 
 
 @contextmanager
@@ -176,11 +213,16 @@ def opened(data: bytes, password: str | None) -> Iterator[pypdfium2.PdfDocument]
         if password:
             raise ReadError("is encrypted and the password is not the right one: give another") from error
         raise ReadError(
-            "is encrypted and needs a password: give it (`password=`, or `--password-file`), or save it without one"
+            "is encrypted and needs a password: save a copy without one (or give it: in Python with `password=`, at "
+            "the command line with `--password-file`)"
         ) from error
     try:
         if len(document) > MAX_PAGES:
             raise ReadError(f"says it has {len(document):,} pages, the limit is {MAX_PAGES:,}: split it")
+        if document.get_formtype() == pdfium.FORMTYPE_ACRO_FORM:
+            # A form that is damaged costs the fields that state no appearance, not the text.
+            with suppress(pypdfium2.PdfiumError):
+                document.init_forms()
         yield document
     finally:
         document.close()
@@ -193,7 +235,7 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
     pdfium orders lines as they are displayed, and mixes up those that are shown sideways or upside down, as
     wide tables are: the page is turned while it looks at them. It leaves out text objects without width, and
     the columns of vertical writing are such in fonts that state no widths. Turned by a quarter they are lines,
-    in the right order too.
+    in the right order too. What is typed into form fields, text annotations and stamps is part of it.
 
     Args:
         document: An open document.
@@ -202,7 +244,8 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
     Raises:
         pypdfium2.PdfiumError: The page is damaged.
     """
-    page = document[index]
+    shown = page_as_shown(document, index)
+    page = shown.page
     turned = page.get_rotation()
     layer = None
     try:
@@ -214,7 +257,7 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
             layer = page.get_textpage()
             page.set_rotation(turned)
         text = str(layer.get_text_range())
-        if not text and not pdfium.FPDFPage_CountObjects(page.raw):
+        if not text and not shown.undrawn and not pdfium.FPDFPage_CountObjects(page.raw):
             yield None
             return
         upright = (not text.strip() or bool(_EAST_ASIAN.search(text))) and _is_vertical(page)
@@ -223,7 +266,7 @@ def text_layer(document: pypdfium2.PdfDocument, index: int) -> Iterator[Layer | 
             for drawn in page.get_objects(max_depth=1):
                 pdfium.FPDFPageObj_Transform(drawn.raw, 0, 1, -1, 0, 0, 0)
             layer = page.get_textpage()
-        yield Layer(page, layer, upright=upright)
+        yield Layer(shown, layer, upright=upright)
     finally:
         if layer is not None:
             layer.close()

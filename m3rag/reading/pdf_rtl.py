@@ -62,15 +62,15 @@ def _key(text: str) -> str:
 class RightToLeft:
     """A second reading of single pages; the file is opened when the first of them is asked for."""
 
-    def __init__(self, data: bytes, document: pypdfium2.PdfDocument, *, encrypted: bool) -> None:
+    def __init__(self, data: bytes, document: pypdfium2.PdfDocument, *, changed: bool) -> None:
         """Remember the file.
 
         Args:
             data: The file's bytes.
             document: The same file, open.
-            encrypted: Whether pypdf needs a decrypted copy of it.
+            changed: Whether pypdf needs a copy of the open file: decrypted, or with what is typed drawn into it.
         """
-        self._data, self._document, self._encrypted = data, document, encrypted
+        self._data, self._document, self._changed = data, document, changed
         self._reader: PdfReader | None = None
 
     def text(self, index: int) -> str:
@@ -81,10 +81,10 @@ class RightToLeft:
         """
         with _quiet():
             if self._reader is None:
-                self._reader = PdfReader(BytesIO(self._decrypted() if self._encrypted else self._data))
+                self._reader = PdfReader(BytesIO(self._copy() if self._changed else self._data))
             return str(self._reader.pages[index].extract_text())
 
-    def _decrypted(self) -> bytes:
+    def _copy(self) -> bytes:
         # pypdf would need a cryptography library for AES; pdfium has one.
         copy = BytesIO()
         self._document.save(copy, flags=pdfium.FPDF_REMOVE_SECURITY)

@@ -14,7 +14,7 @@ SUFFIXES = (".pdf", ".csv", ".tsv", ".json", ".jsonl", ".eml", ".txt", ".html", 
 REASONS = {
     "password needed": r"needs a password",
     "file is empty (0 bytes)": r"is empty \(0 bytes\)",
-    "no text layer: needs OCR": r"no text layer on any of its \d+ pages: run OCR",
+    "no text layer: needs OCR": r"no text layer on (any of its \d+ pages|its only page): run OCR",
 }
 
 

@@ -53,6 +53,8 @@ def test_pages_are_spans_and_pages_without_text_are_named():
 def test_a_file_without_any_text_is_refused():
     with pytest.raises(ReadError, match="no text layer on any of its 2 pages: run OCR"):
         read_pdf(pdf(None, ""))
+    with pytest.raises(ReadError, match="no text layer on its only page: run OCR"):
+        read_pdf(pdf(None))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,8 @@ def test_a_file_without_any_text_is_refused():
         ("INTER-\nNATIONAL", "INTERNATIONAL"),
         ("pages 1-\n2 only", "pages 1-\n2 only"),
         ("a well-known word", "a well-known word"),
+        ("well-\nknown by e-\nmail", "well-known by e-mail"),
+        ("die Vor-\nund Nachteile", "die Vor- und Nachteile"),
     ],
 )
 def test_hyphens_at_the_end_of_a_line(lines, text):
@@ -191,6 +195,19 @@ def test_running_lines_and_page_numbers_of_a_made_file():
     content = read_pdf(data.replace(b"[0 0 595 842]", b"[0 0 595 720]"))
     assert content.text.startswith("Annals of Tea\nBody of page one\n\nBody of page two\n\nBody of page three")
     assert content.text.count("Annals") == 1
+
+
+def headed(*heads):
+    """A page for each head, which stands in the upper margin."""
+    pages = (f"{head}\nBody of page {word}" for head, word in zip(heads, ("one", "two", "three", "four"), strict=True))
+    return pdf(*pages).replace(b"[0 0 595 842]", b"[0 0 595 720]")
+
+
+def test_a_number_is_the_pages_where_it_stands_far_from_the_words():
+    heads = [f"Lesson {n}" for n in range(1, 5)]
+    assert [head in read_pdf(headed(*heads)).text for head in heads] == [True] * 4
+    apart = read_pdf(headed(*(f"Lesson)Tj 100 0 Td ({n})Tj -100 0 Td (" for n in range(1, 5)))).text
+    assert [head in apart for head in heads] == [True, False, False, False]
 
 
 @pytest.mark.timeout(30)

@@ -1,3 +1,5 @@
+import pytest
+
 from m3rag.reading.pdf_running import Line, running_lines
 
 
@@ -25,8 +27,58 @@ def test_three_pages_are_too_few():
 
 def test_numbers_must_count_with_the_pages():
     assert left([page(n, head=f"Table {n * n}", foot="7 8") for n in range(1, 9)]) == [[]] * 8
-    pages = [page(n, head=f"{n} On Tea", foot=f"Page {n + 10} of 99") for n in range(1, 6)]
-    assert left(pages)[3] == ["4 On Tea", "Page 14 of 99"]
+    pages = [page(n, head=f"{n}\tOn Tea", foot=f"Page {n + 10} of 99") for n in range(1, 6)]
+    assert left(pages)[3] == ["4\tOn Tea", "Page 14 of 99"]
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Lesson {}",
+        "Invoice 10{:02}",
+        "Article {}",
+        "Q{} 2024",
+        "{} May 2024",
+        "{}. Woche",
+        "Purchase order number {}",
+        "Order 45000123{}",
+        "Contract of the company number 20240000{}",
+    ],
+)
+def test_headings_and_dates_that_count_with_the_pages_stay(heading):
+    assert left([page(n, head=heading.format(n), foot="") for n in range(1, 6)]) == [[]] * 5
+    pages = [page(n, head=heading.format(n), foot="{}") for n in range(1, 6)]
+    assert left(pages) == [[str(n)] for n in range(1, 6)]
+
+
+def test_what_a_line_says_of_a_number_is_not_the_pages():
+    assert left([page(n, head=f"Invoice no.:\t{n}", foot=f"0{n}.05.2024") for n in range(1, 6)]) == [[]] * 5
+    pages = [[Line("Invoice no.:", 0.95), Line(f"10{n}", 0.952), Line(str(n), 0.05)] for n in range(1, 6)]
+    assert left(pages) == [[str(n)] for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    "head", ["Chapter 2\t{}", "{}   Chapter 2", "On Tea | {}", "On Tea, p. {}", "{} of the annals of green tea of 1900"]
+)
+def test_running_heads_go_with_the_number_of_the_page(head):
+    pages = [page(n, head=head.format(n), foot="") for n in range(1, 6)]
+    assert left(pages) == [[], *([head.format(n)] for n in range(2, 6))]
+
+
+@pytest.mark.parametrize(
+    "foot",
+    ["Page {} of 6", "{}/6", "– {} –", "{} | 6", "S. {}", "стр. {}", "第 {} 页 共 6 页", "{}ページ", "- {} av 6 -"],
+)
+def test_page_numbers_go_with_their_words_on_the_last_page_too(foot):
+    pages = [page(n, head="", foot=foot.format(n)) for n in range(1, 7)]
+    assert left(pages) == [[foot.format(n)] for n in range(1, 7)]
+
+
+def test_a_line_that_a_bookmark_of_its_page_names_is_no_running_head():
+    pages = [page(n, head=f"The Annals of Green Tea, lesson {n}", foot="") for n in range(5)]
+    assert [len(running) for running in running_lines(pages)] == [0, 1, 1, 1, 1]
+    titles = [(n, f"The annals of green tea,  lesson {n}") for n in range(5)]
+    assert running_lines(pages, titles=titles) == [frozenset()] * 5
 
 
 def test_roman_numerals_count_too():
