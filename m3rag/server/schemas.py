@@ -118,12 +118,12 @@ class HighlightsBody(Body):
 
 
 class FeedbackBody(Body):
-    """What somebody thinks of an answer."""
+    """What somebody thinks of an answer. Of several with one id the last holds; `none` takes them back."""
 
     id: Annotated[str, Field(max_length=100)]
     question: Annotated[str, Field(max_length=MOST_QUESTION)]
     answer: Annotated[str, Field(max_length=100_000)]
-    rating: Literal["up", "down"]
+    rating: Literal["up", "down", "none"]
     comment: Annotated[str, Field(max_length=5_000)] = ""
 
 

@@ -161,6 +161,10 @@ def test_an_answer_is_copied_and_rated(writing: Site, visit: Visits) -> None:
     expect(down).to_have_attribute("aria-pressed", "true")
     body = json.loads(sent.value.post_data)
     assert (body["rating"], body["comment"], body["answer"]) == ("down", "They eat fish, too.", "Ducks eat grass [1].")
+    with page.expect_request("**/api/feedback") as again:
+        down.click()
+    expect(down).to_have_attribute("aria-pressed", "false")
+    assert json.loads(again.value.post_data) == {**body, "rating": "none", "comment": ""}
 
 
 def test_what_is_chosen_is_what_is_sent(writing: Site, visit: Visits) -> None:

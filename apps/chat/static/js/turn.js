@@ -85,23 +85,25 @@ function tools(turn, actions) {
   return box;
 }
 
-function rated(turn, rating, actions, box, button) {
+function rated(turn, pressed, actions, box, button) {
   box.querySelector("form")?.remove();
+  const rating = turn.rating === pressed ? null : pressed; // pressed once more, it is taken back
   const send = async (comment) => {
     try {
       const { id, question, answer } = turn;
-      await request("feedback", { method: "POST", body: { id, question, answer, rating, comment } });
+      await request("feedback", { method: "POST", body: { id, question, answer, rating: rating ?? "none", comment } });
       turn.rating = rating;
       actions.changed();
-      for (const thumb of box.querySelectorAll("[aria-pressed]")) thumb.setAttribute("aria-pressed", String(thumb === button));
-      announce("Thank you: it was noted.");
+      for (const thumb of box.querySelectorAll("[aria-pressed]"))
+        thumb.setAttribute("aria-pressed", String(Boolean(rating) && thumb === button));
+      announce(rating ? "Thank you: it was noted." : "Your rating was taken back.");
       return true;
     } catch (error) {
       notice(error);
       return false;
     }
   };
-  if (rating === "up") return send("");
+  if (rating !== "down") return send("");
   const input = h("input", { "aria-label": "What was wrong?", placeholder: "What was wrong? (optional)", dir: "auto" });
   const form = h("form", { class: "comment" }, input, h("button", {}, "Send"));
   const close = () => {
