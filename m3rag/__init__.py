@@ -36,7 +36,7 @@ __all__ = [
     "__version__",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Collection": "m3rag.collection",

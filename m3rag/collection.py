@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from m3rag._copied import CopiedAsItself
+from m3rag._shell import quoted
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.opened import shared_place
@@ -17,6 +18,7 @@ from m3rag.output import M3Output
 from m3rag.reranking.named import reranker_named
 from m3rag.retrieval import HybridRetriever, Mode, NoHits, TokenMatch
 from m3rag.retrieval.explain import explanations
+from m3rag.retrieval.options import require_named
 from m3rag.settings import Settings, load_settings
 from m3rag.store import DocumentRecord, Filter, Manifest
 from m3rag.store.payload import require_storable
@@ -73,6 +75,7 @@ class Collection(CopiedAsItself):
 
     Raises:
         ConfigurationError: If a setting is unknown or malformed, or `mode` is.
+        InputError: If `encoder` is none.
     """
 
     def __init__(
@@ -84,6 +87,11 @@ class Collection(CopiedAsItself):
         encoder: Encoder | None = None,
         mode: Mode | str | None = None,
     ) -> None:
+        if encoder is not None and not callable(getattr(encoder, "encode_queries", None)):
+            raise InputError(
+                f"encoder is {encoder!r}, must be an m3rag.encoder.Encoder such as M3Encoder('mini'): a name is given "
+                "as model='mini'"
+            )
         self.settings = settings or load_settings()
         self.place = shared_place(path, self.settings)
         self._model = model or self.settings.model
@@ -183,7 +191,7 @@ class Collection(CopiedAsItself):
         made = manifest.model
         if made.fingerprint != fingerprint:
             told = f"another version of {name}" if made.name == name else f"the model {made.name}, not {name}"
-            remedy = f"Encode it again with `m3rag rebuild --index {self.place} --model {name}`"
+            remedy = f"Encode it again with `m3rag rebuild --index {quoted(self.place)} --model {quoted(name)}`"
             if self._encoder is not None and self._encoder.info.legs != LEGS:
                 remedy = "Open it with the model that made it, or make a new index"  # no name loads that of others
             elif made.name != name:
@@ -257,7 +265,7 @@ class Collection(CopiedAsItself):
                 `score_threshold`, `diversity`, `group_by_document`, `reranker`, `rerank_top`.
 
         Raises:
-            InputError: If the query is empty, or a number is out of its range.
+            InputError: If the query is empty, an option is unknown, or a number is out of its range.
             IndexMissingError: If there is no index.
             ConfigurationError: If the mode needs a leg that the model does not give, or options do not
                 go together.
@@ -280,6 +288,7 @@ class Collection(CopiedAsItself):
 
         For who has the question encoded already: `retriever.search_output(output, **options)`.
         """
+        require_named(options)
         store = self.store  # before the encoder: a missing index should not cost loading a model
         given: SearchOptions = {**options}
         if given.get("k") is None:
@@ -388,5 +397,5 @@ def _require_loadable(place: Place, manifest: Manifest) -> None:
 
 def _how_to_use(model: ModelInfo) -> str:
     if model.legs == LEGS:
-        return f"--model {model.name}"
+        return f"--model {quoted(model.name)}"
     return f"KnowledgeBase(..., encoder=...), the encoder being that of {model.name}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 from m3rag.chunking import Chunker, document_version
 from m3rag.encoder.protocol import Encoder
@@ -14,6 +14,7 @@ from m3rag.reading import Found
 from m3rag.reading.discover_paths import is_gone
 from m3rag.reading.readers import sandbox_of
 from m3rag.reading.sandbox import Limits, Sandbox
+from m3rag.retrieval.options import require_known
 from m3rag.store.protocol import DocumentRecord, Store
 from m3rag.sync.batches import Batches, Prepared
 from m3rag.sync.dry_run import dry_run, removed, unchanged, unreadable, without_path
@@ -43,11 +44,11 @@ LookAgain = Callable[[Sequence[Path]], Found]
 
 
 class IngestOptions(TypedDict, total=False):
-    """What `KnowledgeBase.ingest` and `sync` may be told.
+    """What `KnowledgeBase.ingest` and `sync` may be told; None is the default of each.
 
     Attributes:
         include: Only files of folders that one of these patterns matches; patterns as in `.gitignore`,
-            see `m3rag.reading.discover_rules.Rules`.
+            see `m3rag.reading.discover_rules.Rules`. One alone may be given as it is.
         exclude: Files and folders to leave out.
         gitignore: Leave out what `.gitignore` files do.
         password: For encrypted files.
@@ -57,14 +58,58 @@ class IngestOptions(TypedDict, total=False):
         on_progress: Called as chunks are written.
     """
 
-    include: tuple[str, ...] | list[str]
-    exclude: tuple[str, ...] | list[str]
-    gitignore: bool
+    include: Iterable[str] | None
+    exclude: Iterable[str] | None
+    gitignore: bool | None
     password: str | None
     limits: Limits | None
-    dry_run: bool
+    dry_run: bool | None
     on_result: Callable[[FileResult], None] | None
     on_progress: Callable[[Progress], None] | None
+
+
+_PATTERNS = ("include", "exclude")
+
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "gitignore": (bool, "True or False"),
+    "password": (str, "a text"),
+    "limits": (Limits, "m3rag.reading.Limits(...)"),
+    "dry_run": (bool, "True or False"),
+    "on_result": (Callable, "a function"),
+    "on_progress": (Callable, "a function"),
+    "remove_most": (bool, "True or False"),  # of `sync` alone
+}
+
+
+def checked(options: IngestOptions, **more: object) -> IngestOptions:
+    """Options that can be used: those that are None left out, and patterns as a tuple.
+
+    Args:
+        options: Of `ingest`, or of `sync`.
+        **more: What `sync` takes beside them; it is checked alone.
+
+    Raises:
+        InputError: If one is unknown or of another type.
+    """
+    require_known("sync" if more else "ingest", options, (*IngestOptions.__annotations__, *more))
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name, value in {**given, **more}.items():
+        if name in _PATTERNS:
+            given[name] = _patterns(name, value)
+        elif not isinstance(value, _KINDS[name][0]):
+            # Its value is not shown: a password is one.
+            raise InputError(f"{name} is of type {type(value).__name__}, must be {_KINDS[name][1]}")
+    return cast("IngestOptions", given)
+
+
+def _patterns(name: str, given: object) -> tuple[str, ...]:
+    found = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+    for one in found:
+        if not isinstance(one, str):
+            raise InputError(
+                f"{name} holds {one!r}, must be patterns as in .gitignore, such as {name}=['*.md', 'drafts/']"
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +303,7 @@ def take_in(
     Raises:
         ImportError: The reader is not installed.
     """
-    on_result, dry = options.get("on_result"), options.get("dry_run", False)
+    on_result, dry = options.get("on_result"), bool(options.get("dry_run"))
     hashes = FileHashes(hashes_file, writable=not dry)
     with hashes, sandbox_of(reader, limits=options.get("limits")) as sandbox:
         if dry or store is None:

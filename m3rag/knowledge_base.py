@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ from m3rag.chunking import CONTEXT_TOKENS, Chunker, siblings, widened
 from m3rag.collection import Collection
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
-from m3rag.ingest import IngestReport, take_in
+from m3rag.ingest import IngestReport, checked, take_in
 from m3rag.reading import find_files, supported_suffixes
 from m3rag.reading.discover_rules import Rules
 from m3rag.reading.readers import formats_of
+from m3rag.retrieval.options import require_named
 from m3rag.settings import LLMSettings
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class KnowledgeBase(Collection):
 
     Raises:
         ConfigurationError: If a setting is unknown or malformed, or `mode` is.
+        InputError: If `encoder` or `llm` is none.
     """
 
     def __init__(
@@ -66,6 +69,11 @@ class KnowledgeBase(Collection):
         llm: LLM | None = None,
     ) -> None:
         super().__init__(path, model=model, settings=settings, encoder=encoder, mode=mode)
+        if llm is not None and not callable(getattr(llm, "complete", None)):
+            raise InputError(
+                f"llm is {llm!r}, must be an m3rag.answering.LLM such as OpenAIChat('llama3.2', base_url=...): a name "
+                "goes into the setting llm.model"
+            )
         self._llm = llm
         self._own_llm: LocalChat | OpenAIChat | None = None
         self._llm_lock = threading.RLock()
@@ -83,11 +91,12 @@ class KnowledgeBase(Collection):
                 `limits`, `dry_run`, `on_result`, `on_progress`.
 
         Raises:
-            InputError: If no path is given, one does not exist, or they hold no file to read.
+            InputError: If no path is given, one does not exist, or they hold no file to read; or if an
+                option is unknown, or of a type that it cannot have.
             ConfigurationError: If the model's texts are too short for the chunks, or it does not give
                 the legs that a search will look at.
         """
-        return self._take_in(paths, options, sync=False, remove_most=False)
+        return self._take_in(paths, checked(options), sync=False, remove_most=False)
 
     def sync(self, *folders: str | Path, remove_most: bool = False, **options: Unpack[IngestOptions]) -> IngestReport:
         """Make the index equal to folders: as `ingest`, and remove what is not there any more.
@@ -105,11 +114,10 @@ class KnowledgeBase(Collection):
             **options: As for `ingest`.
 
         Raises:
-            InputError: If no path is given or one does not exist, or too much would be removed; nothing
-                is changed then.
+            InputError: As `ingest`, or if too much would be removed; nothing is changed then.
             ConfigurationError: As `ingest`.
         """
-        return self._take_in(folders, options, sync=True, remove_most=remove_most)
+        return self._take_in(folders, checked(options, remove_most=remove_most), sync=True, remove_most=remove_most)
 
     def _take_in(
         self, paths: Sequence[str | Path], options: IngestOptions, *, sync: bool, remove_most: bool
@@ -132,7 +140,7 @@ class KnowledgeBase(Collection):
             _require_room(ready, chunker)
             return ready
 
-        dry = options.get("dry_run", False)
+        dry = options.get("dry_run")
         store = self._store_for(encoder) if not dry else self.store if self.place.exists() else None
         return take_in(
             found,
@@ -152,14 +160,21 @@ class KnowledgeBase(Collection):
         """The files that `ingest` and `sync` read with the same arguments.
 
         Raises:
-            InputError: If no path is given, or one does not exist.
+            InputError: If no path is given, or one does not exist; or if an option is unknown, or of a type
+                that it cannot have.
         """
         if not paths:
             raise InputError("nothing to ingest: give files or folders")
+        for path in paths:
+            if not isinstance(path, str | os.PathLike):
+                raise InputError(
+                    f"a path is of type {type(path).__name__}, must be a text or a Path: give several as ingest(*paths)"
+                )
+        given = checked(options)
         rules = Rules(
-            include=tuple(options.get("include", ())),
-            exclude=tuple(options.get("exclude", ())),
-            gitignore=options.get("gitignore", False),
+            include=tuple(given.get("include") or ()),
+            exclude=tuple(given.get("exclude") or ()),
+            gitignore=bool(given.get("gitignore")),
         )
         without = [self.path] if self.path else []
         suffixes = supported_suffixes(formats_of(self.settings.reader))
@@ -186,13 +201,15 @@ class KnowledgeBase(Collection):
         Raises:
             As `search`; ConfigurationError if nothing can answer.
         """
+        options = self._for_answer(options)
         answerer = self.answerer  # first: that nothing can answer should not cost a search
-        return self.expanded(answerer, self.search(question, **self._for_answer(options)))
+        return self.expanded(answerer, self.search(question, **options))
 
     async def apassages(self, question: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """As `passages`, see `asearch`."""
+        options = self._for_answer(options)
         answerer = await asyncio.to_thread(lambda: self.answerer)
-        hits = await self.asearch(question, **self._for_answer(options))
+        hits = await self.asearch(question, **options)
         return await asyncio.to_thread(self.expanded, answerer, hits)
 
     def ask(self, question: str, *, history: Sequence[Turn] = (), **options: Unpack[SearchOptions]) -> Answer:
@@ -224,6 +241,7 @@ class KnowledgeBase(Collection):
         return self.answerer.stream(asked, hits)
 
     def _for_answer(self, options: SearchOptions) -> SearchOptions:
+        require_named(options)
         k = options.get("k")
         return {**options, "k": self.settings.answer_passages if k is None else k}
 

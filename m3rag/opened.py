@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary, ref
@@ -40,14 +40,12 @@ class SharedPlace(Place):
         return self._part(Place.open_or_create, model)
 
     def _part(self, opening: Callable[[Place, Any], Store], model: ModelInfo | None) -> Store:
-        # A relative path follows the working directory until the index is open, and no longer.
-        place = self if self.folder is None else replace(self, _where=Path(self._where).absolute())
         file = self._witness()
         slot = _slot((str(file), str(self._where) if self.folder is None else ""))
         with slot.lock:
             index = slot.index()
             if index is None or index.mark != _mark(file) or not index.is_ours:
-                index = _Open(opening(place, model), file, slot)
+                index = _Open(opening(self, model), file, slot)
                 slot.index = ref(index)
             elif model is not None:
                 check_model(Path(self.name), index.store.manifest, model)

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -344,8 +345,62 @@ def test_options_of_a_search_reach_it(kb: KnowledgeBase, files: Path) -> None:
     assert len(kb.search("ducks swim", group_by_document=1)) == 2
     assert kb.search("ducks swim", score_threshold=hits[0].score) == hits[:1]
     assert kb.search("ducks swim", diversity=0.5)[0] == hits[0]
-    with pytest.raises(TypeError, match="topk"):
-        kb.search("ducks", topk=3)  # type: ignore[call-arg]
+
+
+def test_an_option_that_no_search_has_is_named_before_anything_is_opened(tmp_path: Path) -> None:
+    told = "unknown option topk: a search takes k, mode, filter, .*rerank_top"
+    with KnowledgeBase(tmp_path / "nowhere", encoder=HashEncoder()) as kb:
+        for asked in (kb.search, kb.why_empty, kb.passages, kb.ask, kb.stream):
+            with pytest.raises(InputError, match=told):
+                asked("ducks", topk=3)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"excludes": ["b.md"]}, "unknown option excludes: .* takes include, exclude, .*on_progress"),
+        ({"include": 3}, r"include holds 3, must be patterns .*include=\['\*\.md'"),
+        ({"exclude": ["a.md", b"b.md"]}, "exclude holds b'b.md'"),
+        ({"dry_run": "no"}, "dry_run is of type str, must be True or False"),
+        ({"gitignore": 1}, "gitignore is of type int, must be True or False"),
+        ({"limits": 5}, "limits is of type int, must be m3rag.reading.Limits"),
+        ({"password": b"secret"}, "password is of type bytes, must be a text"),
+        ({"on_result": 5}, "on_result is of type int, must be a function"),
+    ],
+)
+def test_options_of_an_ingest_are_checked(kb: KnowledgeBase, files: Path, options: dict[str, Any], told: str) -> None:
+    for taken in (kb.ingest, kb.sync, kb.found):
+        with pytest.raises(InputError, match=told) as refused:
+            taken(files, **options)
+        assert "secret" not in str(refused.value)
+    assert not kb.exists
+
+
+def test_an_option_that_sync_alone_has_is_named_by_sync(kb: KnowledgeBase, files: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown option remove_mots: sync takes .*remove_most"):
+        kb.sync(files, remove_mots=True)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="remove_most is of type str, must be True or False"):
+        kb.sync(files, remove_most="no")  # type: ignore[arg-type]
+
+
+def test_one_pattern_is_not_taken_letter_by_letter(kb: KnowledgeBase, files: Path) -> None:
+    assert [path.name for _, path in kb.found(files, include="*.md").files] == ["ducks.md"]
+    assert [path.name for _, path in kb.found(files, exclude="*.md").files] == ["zebra.txt"]
+    report = kb.ingest(files, include=iter(["*.md"]), exclude=None, dry_run=None, gitignore=None)
+    assert [result.document_id for result in report.results] == ["ducks.md"]
+
+
+@pytest.mark.parametrize("path", [["a.md"], 3, b"a.md", None])
+def test_what_is_no_path_is_refused(kb: KnowledgeBase, path: Any) -> None:
+    with pytest.raises(InputError, match=rf"of type {type(path).__name__}.*ingest\(\*paths\)"):
+        kb.ingest(path)
+
+
+def test_a_name_is_no_encoder_and_no_language_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"encoder is 'mini'.* model='mini'"):
+        KnowledgeBase(tmp_path / "index", encoder="mini")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"llm is 'llama3.2'.* setting llm\.model"):
+        KnowledgeBase(tmp_path / "index", llm="llama3.2")  # type: ignore[arg-type]
 
 
 def test_progress_may_ask_the_index_while_it_is_closed(

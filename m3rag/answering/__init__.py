@@ -30,7 +30,7 @@ __all__ = [
     "Turn",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Extractive": "m3rag.answering.extractive",

@@ -13,6 +13,7 @@ from m3rag.bm25.postings import Postings
 from m3rag.errors import ConfigurationError
 
 Backend = Literal["bm25s", "rank-bm25"]
+"""The library that scores; `rank-bm25` gives the same scores more slowly."""
 
 
 class Scorer(Protocol):

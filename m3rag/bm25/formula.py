@@ -12,6 +12,8 @@ import numpy.typing as npt
 from m3rag.errors import ConfigurationError
 
 Method = Literal["lucene", "okapi"]
+"""Which variant of BM25, see `Formula`."""
+
 EPSILON = 0.25  # rank-bm25's share of the mean idf for tokens that most texts have
 
 Floats = npt.NDArray[np.float64]

@@ -15,6 +15,7 @@ from m3rag.bm25.backends import package
 from m3rag.encoder.protocol import Encoder
 
 Tokenize = Callable[[str], Sequence[str]]
+"""Splits a text into tokens, in its order."""
 
 # Scripts that put no space between words (and Hangul, whose words carry their particles):
 # Thai, Lao, Myanmar, Hangul, Khmer, Kana with its marks, Han, and their extensions and half forms.

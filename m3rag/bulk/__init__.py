@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodeReport", "encode_corpus", "read_encoded"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "EncodeReport": "m3rag.bulk.encode",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import typer
 
 from m3rag._shared_data import shared_data
+from m3rag._shell import quoted
 from m3rag.cli.console import command, note, print_json, say
 from m3rag.cli.options import Debug, JsonLines, Model, Quiet
 
@@ -56,8 +56,8 @@ def demo(
                 say(f"\n> {question}")
                 print_answer(answer)
     note("\nAsk more, or see why a passage was found:")
-    note(f'  {_typed()} ask --index {index} "What do ducks eat?"')
-    note(f'  {_typed()} search --explain --index {index} "What do ducks eat?"')
+    note(f'  {_typed()} ask --index {quoted(index)} "What do ducks eat?"')
+    note(f'  {_typed()} search --explain --index {quoted(index)} "What do ducks eat?"')
 
 
 def _typed() -> str:
@@ -66,4 +66,4 @@ def _typed() -> str:
     found = shutil.which("m3rag")
     if program.name != "m3rag" or (found is not None and Path(found).resolve() == program.resolve()):
         return "m3rag"
-    return shlex.quote(os.path.relpath(program))
+    return quoted(os.path.relpath(program))

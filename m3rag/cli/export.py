@@ -40,6 +40,7 @@ def export(
 
     It is put into the cache, where M3Encoder's backends `onnx` and `onnx-int8` find it.
     """
+    from m3rag._lazy import require_extra
     from m3rag.encoder.checkpoint import Checkpoint
     from m3rag.encoder.onnx.export import appearing, cached_export, ensure_export
     from m3rag.errors import InputError, ModelError
@@ -48,6 +49,7 @@ def export(
         raise InputError(f"{out} is there already: give a new folder with --out")
     if texts is not None and not int8:
         raise InputError("--texts is what int8 is measured on: give --int8 too")
+    require_extra("m3rag export", *(["onnx", "onnxruntime"] if int8 else ["onnx"]), extra="onnx")
     checkpoint = Checkpoint.find(model)
     figures = None
     if int8:

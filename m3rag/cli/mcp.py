@@ -24,12 +24,11 @@ def mcp(
 ) -> None:
     """Give an assistant the tools search, ask and list."""
     from m3rag.cli.serve import run
+    from m3rag.server.run import require_mcp
 
+    require_mcp()
     general = {"index": index, "model": model, "mode": mode}
     if http:
-        from m3rag.server.mcp import require_mcp
-
-        require_mcp()
         run(general, {"host": host, "port": port, "api_key": api_key}, path="/mcp")
         return
     from m3rag.knowledge_base import KnowledgeBase

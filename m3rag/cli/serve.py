@@ -108,13 +108,14 @@ def run(general: dict[str, Any], given: dict[str, Any], *, path: str = "/") -> N
         given: Settings of the server; likewise.
         path: What a person is told to open.
     """
-    from m3rag.server.run import check, opened, serve
+    from m3rag.server.run import check, opened, require_app, serve
     from m3rag.settings import load_settings
     from m3rag.store.place import place_of
 
     nested = {name: value for name, value in given.items() if value is not None}
     settings = load_settings(**general, serve=nested or None)
     check(settings.serve)
+    require_app()
     note(f"Opening the index {place_of(settings.index)} ...")  # which refuses an address with a password
     with opened(settings) as kb:
         serve(kb, settings.serve, ready=lambda address: note(f"{address}{path}   (Ctrl-C ends it)"))

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["BGEM3FlagModel"]
 
-__getattr__ = lazy_names(__name__, {"BGEM3FlagModel": "m3rag.compat.flag_embedding"})
+__getattr__, __dir__ = lazy_names(__name__, {"BGEM3FlagModel": "m3rag.compat.flag_embedding"})

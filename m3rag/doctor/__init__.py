@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Origin", "Severity", "diagnose", "origins"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Check": "m3rag.doctor.check",

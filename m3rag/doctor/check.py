@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["ok", "info", "warning", "error"]
+"""How grave a finding is, see `Check`."""
 
 
 @dataclass(frozen=True, slots=True)

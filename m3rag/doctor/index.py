@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m3rag._shell import quoted
 from m3rag.doctor.check import Check
 from m3rag.doctor.model import find_model
 from m3rag.errors import IndexLockedError, IndexMismatchError, ModelError, StoreError
@@ -26,7 +27,9 @@ def check_index(place: Place, settings: Settings) -> Iterator[Check]:
     """Open an index, read all that it says of itself, and look at the files that its documents came from."""
     try:
         if not place.exists():
-            yield Check("index", "info", f"there is none at {place} yet", f"m3rag ingest FOLDER --index {place}")
+            yield Check(
+                "index", "info", f"there is none at {place} yet", f"m3rag ingest FOLDER --index {quoted(place)}"
+            )
             return
         store = place.open()
     except StoreError as error:
@@ -63,7 +66,7 @@ def _check_contents(
     recorded = sum(document.chunks for document in documents)
     if recorded != chunks:
         message = f"{place} holds {chunks} chunks, its documents say {recorded}"
-        yield Check("index", "error", message, f"m3rag rebuild --index {place}")
+        yield Check("index", "error", message, f"m3rag rebuild --index {quoted(place)}")
         return
     yield Check("index", "ok", f"{place}: {len(documents)} documents, {chunks} chunks, by {manifest.model.name}")
 
@@ -81,7 +84,7 @@ def _check_model(place: Place, manifest: Manifest, settings: Settings) -> Iterat
         return  # the check of the model says it
     if fingerprint != made.fingerprint:
         other = f"another version of {name}" if name == made.name else f"{made.name}, not by {name}"
-        remedy = f"m3rag rebuild --index {place} --model {name}"
+        remedy = f"m3rag rebuild --index {quoted(place)} --model {quoted(name)}"
         yield Check("index model", "error", f"the index was made by {other}", remedy)
     else:
         yield Check("index model", "ok", f"{name} made it")
@@ -96,13 +99,13 @@ def _check_sources(
     missing = {document.id for document in gone}
     changed = _changed(place, [document for document in of_files if document.id not in missing], settings)
     if gone:
-        remedy = f"m3rag ingest FOLDER --sync --index {place}, or m3rag rm DOCUMENT --index {place}"
+        remedy = f"m3rag ingest FOLDER --sync --index {quoted(place)}, or m3rag rm DOCUMENT --index {quoted(place)}"
         yield Check("files", "warning", f"{_named(gone)} in the index, no file any more", remedy)
     if changed:
-        paths = changed[0].source if len(changed) == 1 else "FOLDER"
+        paths = quoted(changed[0].source) if len(changed) == 1 else "FOLDER"
         why = "the file or the chunking settings have changed, or it may not be read"
         message = f"{_named(changed)} not as ingested: {why}"
-        yield Check("files", "warning", message, f"m3rag ingest {paths} --index {place}")
+        yield Check("files", "warning", message, f"m3rag ingest {paths} --index {quoted(place)}")
     if of_files and not gone and not changed:
         yield Check("files", "ok", f"{len(of_files)} files are as they were ingested")
 

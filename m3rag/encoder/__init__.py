@@ -42,7 +42,7 @@ __all__ = [
     "token_weights",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "AsyncEncoding": "m3rag.encoder.microbatch",

@@ -33,7 +33,7 @@ __all__ = [
     "create_rag_chain",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ANSWER_TAG": "m3rag.langchain.chain",
@@ -48,6 +48,5 @@ __getattr__ = lazy_names(
         "M3VectorStore": "m3rag.langchain.vector_store",
         "create_rag_chain": "m3rag.langchain.chain",
     },
-    needs="langchain_core",
-    extra="langchain",
+    extras={__name__: ("langchain_core", "langchain")},
 )

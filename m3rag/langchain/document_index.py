@@ -17,9 +17,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from m3rag.errors import InputError
 from m3rag.langchain.documents import documents_of, to_document_with_scores
 from m3rag.langchain.model import whole
-from m3rag.langchain.searching import Search, require_known, several
+from m3rag.langchain.searching import Search, several
 from m3rag.langchain.vector_store import M3VectorStore
 from m3rag.retrieval import Mode
+from m3rag.retrieval.options import require_known
 from m3rag.settings import Settings
 from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter

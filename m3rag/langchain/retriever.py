@@ -14,7 +14,7 @@ from m3rag.chunking import widened
 from m3rag.errors import InputError
 from m3rag.langchain.documents import to_document_with_scores
 from m3rag.langchain.model import whole
-from m3rag.retrieval.options import SearchOptions, require_usable
+from m3rag.retrieval.options import SearchOptions, require_known, require_usable
 from m3rag.scoring import Weights
 from m3rag.store.filters import parse_filter
 from m3rag.store.protocol import Filter
@@ -150,10 +150,7 @@ class M3Retriever(BaseRetriever):
 
     def _options(self, kwargs: dict[str, Any]) -> SearchOptions:
         # `verbose` is the base class's own, which hands it on all the same.
-        known = (*_OPTIONS, *_AFTERWARDS)
-        unknown = [key for key in kwargs if key not in (*known, "verbose")]
-        if unknown:
-            raise InputError(f"unknown option {', '.join(unknown)}: M3Retriever takes {', '.join(known)}")
+        require_known("M3Retriever", [key for key in kwargs if key != "verbose"], (*_OPTIONS, *_AFTERWARDS))
         options = {key: kwargs.get(key, getattr(self, key)) for key in _OPTIONS}
         _require_reranker(options["reranker"])
         return cast("SearchOptions", options)

@@ -16,7 +16,7 @@ from m3rag.langchain.model import whole
 from m3rag.langchain.nearest import Found, diverse
 from m3rag.langchain.relevance import relevance_of
 from m3rag.retrieval import Mode, SearchOptions
-from m3rag.retrieval.options import plan
+from m3rag.retrieval.options import plan, require_known
 from m3rag.store.protocol import Filter
 from m3rag.types import Hit
 
@@ -104,17 +104,6 @@ def for_mmr(options: Mapping[str, Any]) -> Mapping[str, Any]:
     if "diversity" in options:
         raise InputError("diversity is 1 - lambda_mult on another scale: give lambda_mult")
     return options
-
-
-def require_known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse options that would otherwise be passed over.
-
-    Raises:
-        InputError: If one is not known.
-    """
-    unknown = [key for key in given if key not in known]
-    if unknown:
-        raise InputError(f"unknown option {', '.join(unknown)}: {what} takes {', '.join(known)}")
 
 
 def several(what: str, given: Iterable[T]) -> list[T]:

@@ -18,9 +18,10 @@ from m3rag.langchain.foreign import EncoderEmbeddings
 from m3rag.langchain.model import whole
 from m3rag.langchain.nearest import diverse, nearest
 from m3rag.langchain.opening import opened
-from m3rag.langchain.searching import Search, for_mmr, require_known, scored
+from m3rag.langchain.searching import Search, for_mmr, scored
 from m3rag.langchain.writing import WritableStore
 from m3rag.retrieval import Mode
+from m3rag.retrieval.options import require_known
 from m3rag.settings import Settings
 from m3rag.store.place import Place
 from m3rag.store.protocol import Filter

@@ -15,7 +15,8 @@ from m3rag.collection import CHUNKS_AT_ONCE, Collection
 from m3rag.errors import InputError
 from m3rag.langchain.documents import documents_of, to_chunk, to_document
 from m3rag.langchain.model import listed, whole
-from m3rag.langchain.searching import require_known, several
+from m3rag.langchain.searching import several
+from m3rag.retrieval.options import require_known
 from m3rag.store.payload import require_storable
 from m3rag.store.protocol import Filter
 

@@ -36,7 +36,7 @@ __all__ = [
     "create_query_engine",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "LlamaIndexLLM": "m3rag.llama_index.llm",
@@ -52,6 +52,5 @@ __getattr__ = lazy_names(
         "create_chat_engine": "m3rag.llama_index.chat_engine",
         "create_query_engine": "m3rag.llama_index.query_engine",
     },
-    needs="llama_index",
-    extra="llama-index",
+    extras={__name__: ("llama_index", "llama-index")},
 )

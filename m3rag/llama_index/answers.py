@@ -26,7 +26,7 @@ from m3rag.llama_index.nodes import to_passages, to_scored_node
 from m3rag.llama_index.search import Search
 from m3rag.llama_index.spans import open_span
 from m3rag.retrieval import SearchOptions
-from m3rag.retrieval.options import require_usable
+from m3rag.retrieval.options import require_known, require_usable
 from m3rag.types import Answer, Hit
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ class Answers:
     def __post_init__(self) -> None:
         if not callable(getattr(self.knowledge_base, "passages", None)):
             raise InputError(f"knowledge_base is {self.knowledge_base!r}, must be an m3rag.KnowledgeBase")
-        unknown = sorted(self.options.keys() - _OPTIONS)
-        if unknown:
-            raise InputError(f"unknown option {unknown[0]!r}: an engine takes {', '.join(sorted(_OPTIONS))}")
+        require_known("an engine", self.options, sorted(_OPTIONS))
         require_usable(cast("SearchOptions", self._searching()))
         self._condition()  # what is wrong with the filters is said now
 

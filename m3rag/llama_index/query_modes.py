@@ -10,6 +10,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 
 from m3rag.errors import InputError
 from m3rag.retrieval import Mode, SearchOptions
+from m3rag.retrieval.options import require_known
 
 if TYPE_CHECKING:
     from m3rag.types import Leg
@@ -34,9 +35,7 @@ def options_of(query: VectorStoreQuery, given: Mapping[str, Any], *, legs: Seque
     Raises:
         InputError: If the mode or an option is unknown, or a number is out of its range.
     """
-    unknown = sorted(set(given) - set(_ALLOWED))
-    if unknown:
-        raise InputError(f"unknown option {unknown[0]!r} of a query: M3VectorStore takes {', '.join(_ALLOWED)}")
+    require_known("a query of M3VectorStore", given, _ALLOWED)
     if query.mode not in MODES:
         raise InputError(
             f"query mode {getattr(query.mode, 'value', query.mode)!r} is none of M3VectorStore's: choose one of "

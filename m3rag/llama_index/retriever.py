@@ -13,7 +13,7 @@ from m3rag.llama_index.filters import condition_of
 from m3rag.llama_index.nodes import to_scored_node
 from m3rag.llama_index.search import Search
 from m3rag.retrieval import SearchOptions
-from m3rag.retrieval.options import count, require_usable
+from m3rag.retrieval.options import count, require_known, require_usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,11 +102,7 @@ class M3Retriever(BaseRetriever):
                 f"knowledge_base is {knowledge_base!r}, must be an m3rag.KnowledgeBase: KnowledgeBase('my-index')"
             )
         count("similarity_top_k", similarity_top_k)
-        unknown = sorted(set(options) - set(_OPTIONS))
-        if unknown:
-            raise InputError(
-                f"unknown option {unknown[0]!r}: M3Retriever takes similarity_top_k, filters, {', '.join(_OPTIONS)}"
-            )
+        require_known("M3Retriever", options, ("similarity_top_k", "filters", *_OPTIONS))
         require_usable(cast("SearchOptions", options))
         super().__init__(callback_manager=callback_manager, object_map=object_map, objects=objects, verbose=verbose)
         self._knowledge_base = knowledge_base

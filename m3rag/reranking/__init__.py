@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ColbertReranker", "CrossEncoderReranker", "Reranker"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ColbertReranker": "m3rag.reranking.colbert",

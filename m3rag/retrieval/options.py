@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, TypedDict
@@ -96,6 +97,32 @@ class Plan:
         return replace(self, score_threshold=None)
 
 
+def require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that would otherwise be passed over.
+
+    Args:
+        what: What they are given to, such as `a search`.
+        given: The names of those given.
+        known: The names of those there are.
+
+    Raises:
+        InputError: If one is not known.
+    """
+    known = tuple(known)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(f"unknown option {', '.join(unknown)}: {what} takes {', '.join(known)}")
+
+
+def require_named(options: Iterable[str]) -> None:
+    """Refuse options that no search has.
+
+    Raises:
+        InputError: If there is such a one.
+    """
+    require_known("a search", options, SearchOptions.__annotations__)
+
+
 def require_usable(options: SearchOptions) -> None:
     """Check options that are given ahead of any search, which else the first one would do.
 
@@ -124,14 +151,16 @@ def plan(
     group_by_document: int | None = None,
     reranker: Reranker | None = None,
     rerank_top: int | None = None,
+    **others: object,
 ) -> Plan:
     """Check the options of a search and put in the defaults.
 
     Raises:
-        InputError: If a number is none or out of its range, or the reranker is none.
+        InputError: If an option is unknown, a number is none or out of its range, or the reranker is none.
         ConfigurationError: If mode, weights or fusion are unknown, give all legs weight 0, or do not
             go together.
     """
+    require_named(others)
     _require_numbers(score_threshold=score_threshold, diversity=diversity, rrf_k=rrf_k, alpha=alpha)
     if reranker is not None and not callable(getattr(reranker, "rerank", None)):
         raise InputError(

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app", "serve"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {"create_app": "m3rag.server.app", "serve": "m3rag.server.run"},
-    needs="fastapi",
-    extra="app",
+    extras={"m3rag.server.app": ("fastapi", "app")},
 )

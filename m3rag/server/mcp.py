@@ -16,6 +16,7 @@ from pydantic import Field
 from m3rag import __version__
 from m3rag.server.engine import Engine
 from m3rag.server.errors import told
+from m3rag.server.run import require_mcp
 from m3rag.server.shapes import citation_json, titled_hit
 from m3rag.types import Answer
 
@@ -30,18 +31,6 @@ INSTRUCTIONS = (
 MOST_HITS = 50
 Query = Annotated[str, Field(description="a question or keywords, in any language", min_length=1, max_length=10_000)]
 Most = Annotated[int, Field(description="most passages to return", ge=1, le=MOST_HITS)]
-
-
-def require_mcp() -> None:
-    """Say early what is missing.
-
-    Raises:
-        ImportError: If the package `mcp` is not installed.
-    """
-    try:
-        import mcp.server.mcpserver  # noqa: F401, PLC0415
-    except ModuleNotFoundError as error:
-        raise ImportError('m3rag mcp needs mcp 2 or later: pip install "m3rag[mcp]"', name=error.name) from error
 
 
 def serve_stdio(server: MCPServer[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from m3rag._lazy import require_extra
 from m3rag.errors import ConfigurationError
 from m3rag.server.hosts import is_loopback
 from m3rag.settings import ServeSettings, Settings
@@ -33,6 +34,24 @@ def check(settings: ServeSettings) -> None:
             f"serve.host {settings.host} can be reached from other machines, and there is no key: set serve.api_key "
             "(M3RAG_SERVE__API_KEY), or listen on 127.0.0.1"
         )
+
+
+def require_app() -> None:
+    """Say early that the extra `app` is missing: before a model is loaded.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    require_extra("m3rag serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="app")
+
+
+def require_mcp() -> None:
+    """As `require_app`, for the extra `mcp`.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    require_extra("m3rag mcp", "mcp.server.mcpserver", "fastapi", extra="mcp")
 
 
 def opened(settings: Settings) -> KnowledgeBase:
@@ -71,13 +90,11 @@ def serve(
         ImportError: If the extra `app` is not installed.
     """
     check(settings)
-    try:
-        import uvicorn  # noqa: PLC0415
+    require_app()
+    import uvicorn  # noqa: PLC0415
 
-        from m3rag.server.app import create_app  # noqa: PLC0415
-        from m3rag.server.connections import config_of  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ImportError('m3rag serve needs FastAPI: pip install "m3rag[app]"', name=error.name) from error
+    from m3rag.server.app import create_app  # noqa: PLC0415
+    from m3rag.server.connections import config_of  # noqa: PLC0415
 
     sock = _listening(settings)
     if ready is not None:

@@ -29,12 +29,13 @@ __all__ = [
     "Store",
 ]
 
-_engines = {
-    "QdrantStore": lazy_names(__name__, {"QdrantStore": "m3rag.store.qdrant"}, needs="qdrant_client", extra="qdrant"),
-    "ChromaStore": lazy_names(__name__, {"ChromaStore": "m3rag.store.chroma"}, needs="chromadb", extra="chroma"),
-}
-_core = lazy_names(__name__, {"MemoryStore": "m3rag.store.memory", "QdrantEdgeStore": "m3rag.store.qdrant_edge"})
-
-
-def __getattr__(name: str) -> object:
-    return _engines.get(name, _core)(name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ChromaStore": "m3rag.store.chroma",
+        "MemoryStore": "m3rag.store.memory",
+        "QdrantEdgeStore": "m3rag.store.qdrant_edge",
+        "QdrantStore": "m3rag.store.qdrant",
+    },
+    extras={"m3rag.store.qdrant": ("qdrant_client", "qdrant")},
+)

@@ -22,7 +22,7 @@ from m3rag.errors import IndexLockedError, IndexMissingError, InputError, StoreE
 from m3rag.store.edge_filters import KEYWORD_FIELDS
 from m3rag.store.edge_points import datatype_of, schema
 from m3rag.store.edge_seal import PARTIAL_SEAL, SEAL, break_seal, write_seal
-from m3rag.store.manifest import MANIFEST, PARTIAL_MANIFEST, check_model, read_manifest, write_manifest
+from m3rag.store.manifest import MANIFEST, PARTIAL_MANIFEST, check_model, missing, read_manifest, write_manifest
 from m3rag.store.protocol import Manifest
 from m3rag.types import ModelInfo
 
@@ -137,7 +137,7 @@ def _checked(folder: Path, model: ModelInfo | None) -> Manifest:
     if folder.is_file():
         raise IndexMissingError(f"there is no index at {folder}, which is a file: give the folder of an index")
     if not is_index(folder):
-        raise IndexMissingError(f"there is no index at {folder}: make one with m3rag ingest PATH --index {folder}")
+        raise missing(folder)
     if not (folder / MANIFEST).exists():
         raise StoreError(
             f"{folder / MANIFEST} is missing, so the model of this index is unknown: restore it from a backup, "

@@ -7,7 +7,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from m3rag.errors import IndexMismatchError, StoreError
+from m3rag._shell import quoted
+from m3rag.errors import IndexMismatchError, IndexMissingError, StoreError
 from m3rag.store.codec import CODECS
 from m3rag.store.protocol import FORMAT, Manifest
 from m3rag.types import ModelInfo
@@ -77,6 +78,11 @@ def check_model(folder: Path, manifest: Manifest, model: ModelInfo) -> None:
         return
     raise IndexMismatchError(
         f"the index at {folder} was made by model {made_by.name!r} ({made_by.fingerprint:.12}), "
-        f"not by {model.name!r} ({model.fingerprint:.12}): search it with --model {made_by.name}, or encode it anew: "
-        f"m3rag rebuild --index {folder} --model {model.name}"
+        f"not by {model.name!r} ({model.fingerprint:.12}): search it with --model {quoted(made_by.name)}, or encode "
+        f"it anew: m3rag rebuild --index {quoted(folder)} --model {quoted(model.name)}"
     )
+
+
+def missing(index: str | Path) -> IndexMissingError:
+    """The error that there is no index at a place, which is named as the setting `index` has it."""
+    return IndexMissingError(f"there is no index at {index}: make one with m3rag ingest PATH --index {quoted(index)}")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from m3rag.errors import ConfigurationError, IndexMissingError
 from m3rag.store.codec import codec_named
-from m3rag.store.manifest import check_model
+from m3rag.store.manifest import check_model, missing
 from m3rag.store.protocol import Store
 from m3rag.types import ModelInfo
 
@@ -64,7 +64,7 @@ class Place:
         Raises:
             StoreError: If a server cannot be asked.
         """
-        return self._load().exists(self._where, **self._options, **self._secrets)
+        return self._load().exists(self._at, **self._options, **self._secrets)
 
     def open(self, model: ModelInfo | None = None) -> Store:
         """Open the index; with a model, only if it made it.
@@ -74,11 +74,22 @@ class Place:
             IndexLockedError: If another process has it, and it takes one alone.
             IndexMismatchError: If another model made it.
         """
-        return self._load().open(self._where, model, **self._options, **self._secrets)
+        try:
+            return self._load().open(self._at, model, **self._options, **self._secrets)
+        except IndexMissingError as error:
+            if not self._options:
+                raise
+            # A store of collections names its own methods, which who gave a setting does not know.
+            raise missing(self.name) from error
 
     def open_or_create(self, model: ModelInfo) -> Store:
         """Open the index, made first if there is none. Raises as `open` does."""
-        return self._load().open_or_create(self._where, model, **self._options, **self._secrets, **self._making)
+        return self._load().open_or_create(self._at, model, **self._options, **self._secrets, **self._making)
+
+    @property
+    def _at(self) -> str | Path:
+        """Where it is opened: a relative path follows the working directory until then, and no longer."""
+        return self._where.absolute() if isinstance(self._where, Path) else self._where
 
 
 def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = None, codec: str | None = None) -> Place:

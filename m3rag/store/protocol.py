@@ -18,6 +18,8 @@ FORMAT = 3
 """
 
 Scalar = str | int | float | bool
+"""A value of metadata that filters compare."""
+
 Filter = Mapping[str, Any]
 """Conditions on a chunk's metadata that must all hold, in operators; `m3rag.store.filters` says what each means.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Status = Literal["added", "updated", "renamed", "unchanged", "removed", "failed"]
+"""What became of a file."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 

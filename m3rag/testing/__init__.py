@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["HashEncoder", "StoreSuite"]
 
-__getattr__ = lazy_names(__name__, {"StoreSuite": "m3rag.testing.store_suite"})
+__getattr__, __dir__ = lazy_names(__name__, {"StoreSuite": "m3rag.testing.store_suite"})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,13 @@ def test_none_yet(folder: Path) -> None:
     assert found["index"].severity == "info"
     assert "m3rag ingest" in (found["index"].remedy or "")
     assert not (folder / "none").exists()
+
+
+def test_a_remedy_can_be_pasted(index: Path) -> None:
+    there = index.rename(index.with_name("it's an index"))
+    (there.parent / "papers" / "a.txt").write_text("Ducks changed.")
+    remedy = look(there)["files"].remedy or ""
+    assert shlex.split(remedy) == ["m3rag", "ingest", str(there.parent / "papers" / "a.txt"), "--index", str(there)]
 
 
 def test_held_by_another(index: Path, encoder: M3Encoder) -> None:

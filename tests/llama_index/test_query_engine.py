@@ -246,8 +246,8 @@ def test_a_stream_that_is_left_ends_its_stage_where_it_began(kb: KnowledgeBase, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"similarity_top_k": 3}, "unknown option 'similarity_top_k': an engine takes .*filters.* k,"),
-        ({"filter": {"kind": "txt"}}, "unknown option 'filter': an engine takes .*filters"),
+        ({"similarity_top_k": 3}, "unknown option similarity_top_k: an engine takes .*filters.* k,"),
+        ({"filter": {"kind": "txt"}}, "unknown option filter: an engine takes .*filters"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"k": "3"}, "k must be a whole number, got '3'"),
         ({"score_threshold": "high"}, "score_threshold must be a number, got 'high'"),

@@ -228,7 +228,7 @@ def test_scores_are_shown_to_no_model(mode: MetadataMode) -> None:
         ({"knowledge_base": "my-index"}, r"'my-index', must be an m3rag.KnowledgeBase: KnowledgeBase\('my-index'\)"),
         ({"similarity_top_k": 0}, "similarity_top_k must be at least 1, got 0"),
         ({"filters": ["a.pdf"]}, "filters is a list, must be LlamaIndex's MetadataFilters, or a dict such as"),
-        ({"explain": True}, "unknown option 'explain': M3Retriever takes similarity_top_k, filters, alpha, "),
+        ({"explain": True}, "unknown option explain: M3Retriever takes similarity_top_k, filters, alpha, "),
         ({"score_threshold": "high"}, "score_threshold must be a number, got 'high'"),
         ({"mode": "best"}, "unknown mode 'best': choose one of dense, "),
         ({"mode": "dense", "alpha": 0.5}, "alpha weighs a dense against a keyword leg, which mode 'dense' does not"),

@@ -287,7 +287,7 @@ def test_options_of_a_search_reach_it_and_others_are_refused(store: M3VectorStor
     hits = store.client.search("ducks on ponds", k=4, weights="0/1/0", score_threshold=0.05)
     result = store.query(query, weights="0/1/0", score_threshold=0.05)
     assert (result.ids, result.similarities) == ([hit.chunk.id for hit in hits], [hit.score for hit in hits])
-    with pytest.raises(InputError, match="unknown option 'qdrant_filters' of a query: M3VectorStore takes alpha"):
+    with pytest.raises(InputError, match="unknown option qdrant_filters: a query of M3VectorStore takes alpha"):
         store.query(query, qdrant_filters=None)
 
 

@@ -357,7 +357,7 @@ def test_a_chunk_deleted_before_diversity_is_no_hit(retriever: HybridRetriever) 
         ({"alpha": 2, "mode": "dense+lexical"}, ConfigurationError, "alpha is the part"),
         ({"alpha": 0.5, "weights": "mldr", "mode": "dense+lexical"}, ConfigurationError, "give one of them"),
         ({"fusion": "sum"}, ConfigurationError, "'sum'"),
-        ({"topk": 3}, TypeError, "topk"),
+        ({"topk": 3}, InputError, "unknown option topk: a search takes k, mode, filter, "),
     ],
 )
 def test_bad_options_are_refused(

@@ -31,6 +31,20 @@ def test_an_index_on_this_machine(tmp_path: Path, kind: str) -> None:
     again.close()
 
 
+def test_a_missing_index_is_told_as_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = f"{tmp_path / 'sp ace'}"
+    with pytest.raises(IndexMissingError) as told:
+        place_of("sp ace").open()
+    assert str(told.value) == f"there is no index at {folder}: make one with m3rag ingest PATH --index '{folder}'"
+    pytest.importorskip("chromadb", reason="needs the extra chroma")
+    with pytest.raises(IndexMissingError) as told:
+        place_of("chroma:sp ace").open()
+    assert str(told.value) == (
+        "there is no index at chroma:sp ace: make one with m3rag ingest PATH --index 'chroma:sp ace'"
+    )
+
+
 def test_what_an_address_names() -> None:
     qdrant = place_of("https://db.example.org:6333/handbook", api_key="secret-key")
     assert (qdrant._where, qdrant._options, qdrant.folder) == (

@@ -11,4 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalChat"]
 
-__getattr__ = lazy_names(__name__, {"LocalChat": "m3rag.answering.local.chat"})
+__getattr__, __dir__ = lazy_names(__name__, {"LocalChat": "m3rag.answering.local.chat"})

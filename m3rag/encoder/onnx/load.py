@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from m3rag._shell import quoted
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.engine import DeviceEngine
 from m3rag.encoder.onnx import gate
@@ -78,7 +79,7 @@ def _with_network(encoder: M3Encoder, network: OnnxNetwork) -> M3Encoder:
 
 
 def _good_int8_export(checkpoint: Checkpoint) -> Path:
-    folder, remedy = cached_export(checkpoint, int8=True), f"m3rag export {checkpoint.name} --int8"
+    folder, remedy = cached_export(checkpoint, int8=True), f"m3rag export {quoted(checkpoint.name)} --int8"
     if not folder.is_dir():
         raise ConfigurationError(
             f"there is no int8 export of {checkpoint.name!r} for this machine: `{remedy}` makes one and measures it"
