@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -97,3 +98,15 @@ def diagram_lines(archive: Archive, part: str) -> list[str]:
             if line.strip():
                 lines.append(line)
     return lines
+
+
+def commented(number: int) -> Iterator[str]:
+    """A warning if somebody made remarks on the document."""
+    if number:
+        yield f"{number} comment{'s' if number > 1 else ''} left out: they are not part of the text"
+
+
+def described(number: int) -> Iterator[str]:
+    """A warning if pictures have descriptions: nobody sees them on the page."""
+    if number:
+        yield f"the description{'s' if number > 1 else ''} of {number} picture{'s' if number > 1 else ''} left out"

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from m3rag.types import Heading, Metadata, Page
 
-READING_VERSION = 3
+READING_VERSION = 4
 """Raised whenever the same bytes would give another text, so that documents are read again."""
 
 

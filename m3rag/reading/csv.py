@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from io import StringIO
-from itertools import islice
+from itertools import islice, takewhile
 
 from m3rag.reading.content import Content
+from m3rag.reading.csv_rows import Rows
 from m3rag.reading.decoding import decode
+from m3rag.reading.periods import periods
 
-DELIMITERS = ",;\t|"
+DELIMITERS = "\t;|,"
+"""In the order in which they are chosen among equals: the last is the one that stands in texts and numbers too."""
 SAMPLE_CHARACTERS = 1 << 16
 SAMPLE_ROWS = 200
+FITTING = 0.5
+"""The least share of rows with the same number of cells."""
+NAMED = 3  # lines that a warning names
 HEADER_CHARACTERS = 100  # a longer cell is no name
 
+_DECIMAL = re.compile(r"(?<=\d),(?=\d)")
 _STATED = re.compile(r"sep=([^\n])\n")
 _NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d\s.,:/%-]*(?:[eE][-+]?\d+)?\)?[%€$£¥]?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b.*")
-
-
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """How to take the lines apart; no delimiter where there is one column."""
-
-    delimiter: str | None
-    quoting: bool
 
 
 def read_csv(data: bytes) -> Content:
     """Read a table of text.
 
-    The delimiter is that of Excel's first line `sep=;`, else that of `, ; tab |` by which most rows have
-    the same number of cells. The first such row is a header if its cells are names: words, all different,
-    none of them a value of its own column.
+    The delimiter is that of Excel's first line `sep=;`, else that of tab, `; | ,` by which most rows have
+    the same number of cells. The first such row is a header if its cells are names: words or a series of
+    years, all different, none of them a value of its own column.
 
     Args:
         data: The file's bytes.
@@ -48,64 +44,70 @@ def read_csv(data: bytes) -> Content:
     Raises:
         ReadError: The bytes are not text.
     """
+    return _read(data, suffix_says="")
+
+
+def read_tsv(data: bytes) -> Content:
+    """Read a table of text as `read_csv` does, its cells between tabs if there are any."""
+    return _read(data, suffix_says="\t")
+
+
+def _read(data: bytes, *, suffix_says: str) -> Content:
     decoded = decode(data)
     text = decoded.text.replace("\0", "")
-    told = list(decoded.warnings)
     if stated := _STATED.match(text):
-        text = text[stated.end() :]
-    dialect = _Dialect(stated[1], quoting=True) if stated else _dialect(text)
-    try:
-        lines = _lines(text, dialect)
-    except csv.Error:
-        told.append("a quotation mark is never closed, or a value has over 131,072 characters: quotes read as text")
-        lines = _lines(text, _Dialect(dialect.delimiter, quoting=False))
-    return Content("\n".join(lines), metadata={"encoding": decoded.encoding}, warnings=tuple(told))
-
-
-def _rows(text: str, dialect: _Dialect) -> Iterator[list[str]]:
-    if dialect.delimiter is None:
-        return ([line] for line in text.split("\n"))
-    return csv.reader(
-        StringIO(text, newline=""),
-        delimiter=dialect.delimiter,
-        quoting=csv.QUOTE_MINIMAL if dialect.quoting else csv.QUOTE_NONE,
-        skipinitialspace=True,
+        text, delimiter = text[stated.end() :], stated[1]
+    else:
+        delimiter = suffix_says if suffix_says and suffix_says in text else _delimiter(text)
+    rows = Rows(text, delimiter)
+    lines = _lines(text, rows)
+    return Content(
+        "\n".join(lines),
+        metadata={"encoding": decoded.encoding},
+        warnings=(*decoded.warnings, *_told(rows.unclosed)),
     )
 
 
-def _dialect(text: str) -> _Dialect:
-    best, chosen = (0.0, 0), _Dialect(None, quoting=True)
+def _told(unclosed: Sequence[int]) -> Iterator[str]:
+    if unclosed:
+        named = f"line{'s' if len(unclosed) > 1 else ''} {', '.join(map(str, unclosed[:NAMED]))}"
+        more = f" and {len(unclosed) - NAMED} more" if len(unclosed) > NAMED else ""
+        yield f"{named}{more}: a quotation mark is never closed, or a value has over 131,072 characters: read as text"
+
+
+def _delimiter(text: str) -> str | None:
+    best, chosen = (0.0, 0), None  # share of the rows, cells in each
     for delimiter in DELIMITERS:
-        if delimiter not in text[:SAMPLE_CHARACTERS]:
+        # Where others fit, a comma within a number is a decimal one.
+        sampled = _DECIMAL.sub(".", text[: SAMPLE_CHARACTERS + 1]) if delimiter == "," and best[0] >= FITTING else text
+        if delimiter not in sampled[:SAMPLE_CHARACTERS]:
             continue
-        for quoting in (True, False):
-            try:
-                widths = Counter(map(len, _sample(text, _Dialect(delimiter, quoting))))
-            except csv.Error:
-                continue
-            width, rows = max(((w, n) for w, n in widths.items() if w > 1), key=lambda p: (p[1], p[0]), default=(1, 0))
-            score = (rows / max(sum(widths.values()), 1), width)
-            if score > best:
-                best, chosen = score, _Dialect(delimiter, quoting)
-            break
+        widths = Counter(map(len, _sample(sampled, delimiter)))
+        width, rows = max(((w, n) for w, n in widths.items() if w > 1), key=lambda p: (p[1], p[0]), default=(1, 0))
+        score = (rows / max(sum(widths.values()), 1), width)
+        if score > best:
+            best, chosen = score, delimiter
     # Prose has commas too, in every line another number of them.
-    return chosen if best[0] >= 0.5 else _Dialect(None, quoting=True)
+    return chosen if best[0] >= FITTING else None
 
 
-def _sample(text: str, dialect: _Dialect) -> list[list[str]]:
+def _sample(text: str, delimiter: str | None) -> list[list[str]]:
     sample = text[:SAMPLE_CHARACTERS]
-    rows = [row for row in islice(_rows(sample, dialect), SAMPLE_ROWS) if any(cell.strip() for cell in row)]
-    # The end of the sample may cut a row.
-    return rows[:-1] if len(sample) < len(text) and 1 < len(rows) < SAMPLE_ROWS else rows
+    cut = len(sample) < len(text)
+    found = Rows(sample, delimiter)
+    # The end of the sample may cut a row, and a value in quotation marks.
+    sound = takewhile(lambda _: not (cut and found.unclosed), found)
+    rows = [row for row in islice(sound, SAMPLE_ROWS) if any(cell.strip() for cell in row)]
+    return rows[:-1] if cut and 1 < len(rows) < SAMPLE_ROWS else rows
 
 
-def _lines(text: str, dialect: _Dialect) -> list[str]:
-    sample = _sample(text, dialect)
+def _lines(text: str, rows: Rows) -> list[str]:
+    sample = _sample(text, rows.delimiter)
     width = Counter(map(len, sample)).most_common(1)[0][0] if sample else 1
     header: list[str] | None = None
     lines = []
     sought = width > 1
-    for row in _rows(text, dialect):
+    for row in rows:
         cells = [" ".join(cell.split()) for cell in row]
         if not any(cells):
             continue
@@ -124,7 +126,8 @@ def _is_header(cells: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     # Tables of statistics have an unnamed first column.
     if len(named) < max(2, len(cells) - 1) or len(set(map(str.casefold, named))) < len(named):
         return False
-    if any(len(cell) > HEADER_CHARACTERS or _NUMBER.fullmatch(cell) for cell in named):
+    series = periods(cells, below)
+    if any(len(c) > HEADER_CHARACTERS or _NUMBER.fullmatch(c) for at, c in enumerate(cells) if at not in series):
         return False
     return not any(cell and cell == " ".join(row[at].split()) for row in below for at, cell in enumerate(cells))
 

@@ -42,6 +42,13 @@ FEW = 8
 """Bytes beyond ASCII from which nothing can be told."""
 HIGH = bytes(range(0x80, 0x100))
 
+_LETTERS = {
+    "six": "ĞİŞğış".encode("cp1254"),
+    "turkish": "ÇÖÜçöü".encode("cp1254"),
+    "nordic": "ÁÆÍÓÚáæíóú".encode("cp1252"),
+    "all": HIGH,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -179,6 +186,8 @@ def _likeliest(data: bytes) -> str:
         telling = whole[0]  # such a byte is part of no character of two bytes
     if len(telling) - len(telling.translate(None, HIGH)) <= FEW:
         return COMMONEST
+    if _is_turkish(telling):
+        return "cp1254"
     found = {match.encoding: match for match in from_bytes(telling, cp_isolation=list(LEGACY), threshold=0.5)}
     if not found:
         return COMMONEST
@@ -187,6 +196,16 @@ def _likeliest(data: bytes) -> str:
     # Western text is often about as plausible in a rarer table.
     near = western.chaos <= best.chaos + 0.02 and western.coherence >= best.coherence - 0.1
     return western.encoding if near else best.encoding
+
+
+def _is_turkish(telling: bytes) -> bool:
+    """Whether text is in cp1254 rather than cp1252, its twin but for six letters.
+
+    They are the Turkish ones, the most frequent of the language beyond ASCII. Icelandic and Faroese have others in
+    their places, and along with them accents that Turkish has not.
+    """
+    counts = {name: len(telling) - len(telling.translate(None, letters)) for name, letters in _LETTERS.items()}
+    return 2 * counts["six"] > counts["all"] and counts["turkish"] > counts["nordic"]
 
 
 def _escaped(data: bytes) -> str | None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from m3rag.reading.archive import Archive
-from m3rag.reading.archive_parts import core_title, diagram_lines, main_part, related, relations
+from m3rag.reading.archive_parts import commented, core_title, described, diagram_lines, main_part, related, relations
 from m3rag.reading.content import Content
 from m3rag.reading.docx_inline import InlineReader, alternative
+from m3rag.reading.docx_merged import Merged
 from m3rag.reading.docx_styles import Styles, read_styles, switch
 from m3rag.reading.layout import Layout
+from m3rag.reading.office_charts import chart_lines
 from m3rag.reading.office_tables import lay_out_table
 from m3rag.reading.xml_tree import attribute, child, local, parse_part, stream_part
 
@@ -26,7 +28,7 @@ _WRAPPERS = frozenset({"sdt", "sdtContent", "customXml", "ins", "moveTo", "smart
 def read_docx(data: bytes) -> Content:
     """Read a Word document: paragraphs, headings by their styles, table rows as `a | b`.
 
-    Tracked insertions are in, deletions and hidden text out. Text boxes, notes and SmartArt follow
+    Tracked insertions are in, deletions and hidden text out. Text boxes, notes, SmartArt and charts follow
     the paragraph they are anchored in; a section's page header stands before it and its footer
     after it, each text once.
 
@@ -34,7 +36,8 @@ def read_docx(data: bytes) -> Content:
         data: The file's bytes.
 
     Returns:
-        The text; comments and embedded documents, which are not part of it, are named in the warnings.
+        The text; comments, descriptions of pictures and embedded documents, which are not part of it, are told in
+        the warnings.
 
     Raises:
         ReadError: The file is damaged, encrypted, or packed or declared in a way that is not safe.
@@ -89,8 +92,7 @@ def _ids(section: Element, name: str, kinds: Sequence[str]) -> tuple[str, ...]:
 def _comments(archive: Archive, document: str) -> Iterator[str]:
     part = related(archive, document, "comments")
     number = sum(1 for e in parse_part(archive, part) if local(e) == "comment") if part else 0
-    if number:
-        yield f"{number} comment{'s' if number > 1 else ''} left out: they are not part of the text"
+    return commented(number)
 
 
 class _Body:
@@ -113,6 +115,7 @@ class _Body:
         """A warning if text was left out that Word does not show."""
         if number := self._inline.hidden:
             yield f"left out {number} hidden passage{'s' if number > 1 else ''}"
+        yield from described(self._inline.described)
 
     def margins(self, ids: Sequence[str]) -> None:
         """Lay out page headers or footers that say something not yet said."""
@@ -167,7 +170,7 @@ class _Body:
         if not self._merging:
             self.layout.end_block(1 if listed else 2)
         self._cited += inline.notes
-        self._anchored(inline.boxes, inline.diagrams)
+        self._anchored(inline.boxes, inline.drawings)
 
     def _lines(self, text: str) -> None:
         for number, line in enumerate(text.split("\n")):
@@ -175,20 +178,28 @@ class _Body:
                 self.layout.end_block(1)
             self.layout.add(line)
 
-    def _anchored(self, boxes: Sequence[Element], diagrams: Sequence[str]) -> None:
+    def _anchored(self, boxes: Sequence[Element], drawings: Sequence[str]) -> None:
         for box in boxes:
             self.layout.end_block(2)
             self._blocks(box)
-        for reference in diagrams:
+        for reference in drawings:
             relation = self._relations.get(reference)
             if relation is not None and self._archive.find(relation.target) is not None:
+                lines = chart_lines if relation.kind == "chart" else diagram_lines
                 self.layout.end_block(2)
-                self._lines("\n".join(diagram_lines(self._archive, relation.target)))
+                self._lines("\n".join(lines(self._archive, relation.target)))
                 self.layout.end_block(2)
 
     def _table(self, table: Element) -> None:
-        rows = ((row, list(_within(row, "tc"))) for row in _within(table, "tr"))
-        lay_out_table(rows, self.layout, cell=self._blocks, is_block=self._is_block, between=self._footnotes)
+        merged = Merged((row, list(_within(row, "tc"))) for row in _within(table, "tr"))
+        lay_out_table(
+            merged.rows(),
+            self.layout,
+            cell=self._blocks,
+            is_block=self._is_block,
+            merged=merged,
+            between=self._footnotes,
+        )
 
     def _is_block(self, element: Element) -> bool:
         return local(element) == "tbl" or (local(element) == "pPr" and bool(self._styles.level(element)))

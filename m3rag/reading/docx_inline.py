@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from m3rag.reading.docx_styles import Styles
+from m3rag.reading.office_math import is_structure, written
+from m3rag.reading.scripts import settled, subscript, superscript
 from m3rag.reading.xml_tree import attribute, child, local
 
 # Deleted and moved-away text, properties, phonetic guides; fields' instructions are read by themselves.
 _LEFT_OUT = frozenset({"del", "moveFrom", "delText", "delInstrText", "pPr", "sdtPr", "rt", "binData", "fldData"})
 _WRITTEN = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "\u2011"}
+_HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,6}")
 _TEXT = frozenset({"t", "sym", *_WRITTEN})
+_SCRIPTS = {"superscript": superscript, "subscript": subscript}
+_DRAWINGS = {"relIds": "dm", "chart": "id"}  # by what they refer to their part
 _COUNTING = frozenset({"PAGE", "NUMPAGES", "SECTIONPAGES"})
 
 
@@ -24,13 +30,13 @@ class Inline:
         pieces: Its text; a line feed is a line break.
         boxes: The contents of text boxes anchored in it.
         notes: `(kind, id)` of the notes cited, kind being `footnote` or `endnote`.
-        diagrams: Ids of references to SmartArt.
+        drawings: Ids of references to SmartArt and charts.
     """
 
     pieces: list[str] = field(default_factory=list)
     boxes: list[Element] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
-    diagrams: list[str] = field(default_factory=list)
+    drawings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class InlineReader:
 
     def __init__(self, styles: Styles) -> None:
         self.hidden = 0  # passages left out because nobody sees them
+        self.described = 0  # pictures with a description that is not shown
         self._styles = styles
         self._fields: list[_Field] = []
 
@@ -56,9 +63,9 @@ class InlineReader:
         """The text of a paragraph and what hangs on it."""
         inline = Inline()
         hidden = self._styles.hidden(child(paragraph, "pPr"), style="pStyle")
-        self._children(paragraph, inline, hidden=hidden)
-        # A field without a result by its paragraph's end is damaged and must not hide what follows.
-        self._fields = [f for f in self._fields if f.shows]
+        inline.pieces = [settled(self._taken(paragraph, inline, hidden=hidden))]
+        # A field that shows nothing by its paragraph's end is damaged and must not hide what follows.
+        self._fields = [f for f in self._fields if not f.silent]
         return inline
 
     def _children(self, elements: Iterable[Element], inline: Inline, *, hidden: bool) -> None:
@@ -79,16 +86,28 @@ class InlineReader:
             self._children(alternative(element), inline, hidden=hidden)
         elif name in ("footnoteReference", "endnoteReference"):
             inline.notes.append((name.removesuffix("Reference"), attribute(element, "id") or ""))
-        elif name == "relIds":
-            inline.diagrams.append(attribute(element, "dm") or "")
+        elif name in _DRAWINGS:
+            inline.drawings.append(attribute(element, _DRAWINGS[name]) or "")
+        elif name == "docPr":
+            self.described += bool((attribute(element, "descr") or "").strip())
         elif name == "fldSimple":
             self._fields.append(_Field(attribute(element, "instr") or "", shows=True))
             self._children(element, inline, hidden=hidden)
             self._fields.pop()
         elif name in ("fldChar", "instrText"):
             self._field(element, name)
+        elif is_structure(element):
+            inline.pieces.append(written(element, lambda part: self._taken(part, inline, hidden=hidden)))
         else:
             self._children(element, inline, hidden=hidden)
+
+    def _taken(self, elements: Iterable[Element], inline: Inline, *, hidden: bool) -> str:
+        """The text of elements, not yet in the paragraph; what hangs on them hangs on it."""
+        begun = len(inline.pieces)
+        self._children(elements, inline, hidden=hidden)
+        text = "".join(inline.pieces[begun:])
+        del inline.pieces[begun:]
+        return text
 
     def _text(self, element: Element, inline: Inline, *, hidden: bool) -> None:
         if any(f.silent for f in self._fields):
@@ -102,9 +121,12 @@ class InlineReader:
         properties = child(run, "rPr")
         if self._styles.hidden(properties, style="rStyle"):
             hidden = True
+        begun = len(inline.pieces)
         for inner in run:
             if inner is not properties:
                 self._element(inner, inline, hidden=hidden)
+        if (script := _SCRIPTS.get(self._styles.aligned(properties))) is not None:
+            inline.pieces[begun:] = [script("".join(inline.pieces[begun:]))]
 
     def _field(self, element: Element, name: str) -> None:
         if name == "instrText":
@@ -123,7 +145,7 @@ class InlineReader:
 def alternative(element: Element) -> Iterable[Element]:
     """What to read of `mc:AlternateContent`: the first choice, unless only the fallback has text."""
     choice, fallback = child(element, "Choice"), child(element, "Fallback")
-    if choice is not None and (fallback is None or any(local(e) in ("t", "relIds") for e in choice.iter())):
+    if choice is not None and (fallback is None or any(local(e) in ("t", *_DRAWINGS) for e in choice.iter())):
         return choice
     return fallback if fallback is not None else ()
 
@@ -133,7 +155,8 @@ def _written(element: Element) -> str:
     if name == "t":
         return element.text or ""
     if name == "sym":
-        code = int(attribute(element, "char") or "0", 16)
+        char = attribute(element, "char") or ""
+        code = int(char, 16) if _HEXADECIMAL.fullmatch(char) else 0xE000
         # Symbol fonts put their pictures into the private area: those have no meaning as text.
         return "" if 0xE000 <= code <= 0xF8FF or code > 0x10FFFF else chr(code)
     return _WRITTEN[name]

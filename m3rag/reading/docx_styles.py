@@ -27,6 +27,7 @@ class Style:
     level: int | None = None
     hidden: bool | None = None
     listed: bool | None = None
+    aligned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Styles:
         """Whether a run's (`rStyle`) or a paragraph's (`pStyle`) properties hide its text."""
         own = switch(properties, "vanish")
         return bool(own if own is not None else self._inherited(_style_id(properties, style), lambda s: s.hidden))
+
+    def aligned(self, properties: Element | None) -> str:
+        """How a run's properties raise or lower its text: `superscript`, `subscript` or something else."""
+        own = _aligned(properties)
+        return own or self._inherited(_style_id(properties, "rStyle"), lambda s: s.aligned) or ""
 
     def _inherited(self, style_id: str | None, value: Callable[[Style], T | None]) -> T | None:
         for _ in range(MAX_ANCESTORS):
@@ -89,6 +95,7 @@ def _style(element: Element) -> Style:
         level=level,
         hidden=switch(child(element, "rPr"), "vanish"),
         listed=_listed(paragraph),
+        aligned=_aligned(child(element, "rPr")),
     )
 
 
@@ -107,3 +114,8 @@ def _listed(properties: Element | None) -> bool | None:
     found = child(properties, "numPr") if properties is not None else None
     number = child(found, "numId") if found is not None else None
     return None if number is None else attribute(number, "val") != "0"
+
+
+def _aligned(properties: Element | None) -> str | None:
+    found = child(properties, "vertAlign") if properties is not None else None
+    return attribute(found, "val") if found is not None else None

@@ -139,7 +139,7 @@ def _text_of(part: MIMEPart, kind: str, told: list[str]) -> str:
 def _text(payload: bytes, kind: str, charset: str | None) -> tuple[str, tuple[str, ...]]:
     if kind == "html":
         declared = f'<meta charset="{charset}">'.encode() if charset and charset.isascii() else b""
-        content = read_html(declared + payload)
+        content = read_html(declared + payload, framed=False)
         return content.text, content.warnings
     decoded = decode(payload, declared=charset)
     return decoded.text.strip(), decoded.warnings

@@ -29,8 +29,6 @@ _PROTECTIONS = (
     ("META-INF/rights.xml", "Adobe ADEPT"),
 )
 _DECLARED = re.compile(rb"""\A[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
-# What frames a web page is a part of a book: notes are asides, a chapter's title stands in its header.
-_BOOKISH = re.compile(r"(</?)(?:aside|header|footer)\b", re.IGNORECASE)
 
 
 def read_epub(data: bytes) -> Content:
@@ -120,7 +118,8 @@ def _chapter(archive: Archive, name: str) -> Content:
     if not _has_words(page):  # a cover or a picture, which as a web page would be an error
         return Content("")
     try:
-        return read_html(page)
+        # What frames a web page is a part of a book: notes are asides, a chapter's title stands in its header.
+        return read_html(page, framed=False)
     except ReadError as error:
         return Content("", warnings=(str(error),))
 
@@ -135,4 +134,4 @@ def _as_html(data: bytes) -> bytes:
     declared = _DECLARED.match(data)
     text = decode(data, declared=declared.group(1).decode("ascii") if declared else None).text
     # The mark goes before whatever encoding the page declares.
-    return codecs.BOM_UTF8 + _BOOKISH.sub(r"\1div", with_end_tags(text)).encode("utf-8", "replace")
+    return codecs.BOM_UTF8 + with_end_tags(text).encode("utf-8", "replace")

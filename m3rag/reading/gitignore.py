@@ -78,6 +78,7 @@ _TOKEN = re.compile(
     | \[(?P<not>[!^]?)(?P<set>\]?(?:\[:[a-z]+:\]|\\.|[^\]\\])*)\] | \\(?P<escaped>.) | (?P<plain>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_MEMBER = re.compile(r"\[:(?P<named>[a-z]+):\]|(?P<first>\\.|.)(?:-(?P<last>\\.|[^\]]))?", re.DOTALL)
 _WILDCARDS = {"middle": "/(?:.*/)?", "lead": "(?:.*/)?", "trail": "/.+", "stars": "[^/]*", "one": "[^/]"}
 _CLASSES = {"alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "space": r"\s"}
 
@@ -99,7 +100,12 @@ def _expression(pattern: str) -> str:
 
 def _members(text: str) -> str:
     """What stands between brackets, in the syntax of `re`."""
-    parts = re.split(r"\[:([a-z]+):\]", text)
-    for i, part in enumerate(parts):
-        parts[i] = _CLASSES.get(part, "") if i % 2 else re.sub(r"([\[\]^&~|])", r"\\\1", part)
-    return "".join(parts)
+    found = []
+    for member in _MEMBER.finditer(text):
+        if member["named"]:
+            found.append(_CLASSES.get(member["named"], ""))
+        else:
+            first, last = member["first"][-1], (member["last"] or member["first"])[-1]
+            # Of a range that runs backwards Git takes the first character.
+            found.append(f"{re.escape(first)}-{re.escape(last)}" if first < last else re.escape(first))
+    return "".join(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from typing import Literal
@@ -12,21 +13,17 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
+from m3rag.reading.html_beside import UNSEEN, is_beside, keeps, own_words
+from m3rag.reading.html_math import Scripts
 from m3rag.reading.html_nesting import check_nesting, tags
 from m3rag.reading.layout import Layout
 
-UNSEEN = tags(
-    "head script style template noscript iframe object embed svg canvas audio video select datalist dialog nav aside "
-    "rt rp"  # ruby: readings beside the words
-)
 PARAGRAPHS = tags(
-    "p ul ol dl table pre blockquote section article main header footer figure hr form fieldset details address body"
+    "p ul ol dl table pre blockquote section article main header footer aside figure hr form fieldset details address "
+    "body"
 )
 LINES = tags("div li dt dd tr br caption figcaption legend summary option center td th thead tbody tfoot")
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
-# A header or footer within one of these is a part of the text, not of the site around it.
-SECTIONING = frozenset({"article", "main", "section", "blockquote", "figure"})
-OWN_WORDS = 200  # characters outside links that make a page's header more than a banner
 
 _CHARSET = re.compile(rb"""(?:charset|<\?xml[^>]*encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 # XHTML closes an element in its own tag; a parser of HTML takes that for a start, and all that follows for its content.
@@ -42,19 +39,22 @@ _INVISIBLE = re.compile(
 )
 _COLOUR = re.compile(r"(?:^|[;\s])(background(?:-color)?|color)\s*:\s*([^;!]+)", re.IGNORECASE)
 
-Event = Literal["open", "close", "text", "hidden"]
+Event = Literal["open", "close", "text", "hidden", "beside"]
 
 
-def read_html(data: bytes) -> Content:
+def read_html(data: bytes, *, framed: bool = True) -> Content:
     """Read a web page: blocks as lines and paragraphs, table rows as `a | b`.
 
-    Left out: scripts and styles, navigation, asides, the page's own header and footer, and every
-    node that is hidden (`hidden`, `aria-hidden`, `display:none`, text in the colour of its own
-    background and their like); how many of these had words is told.
+    Left out: scripts and styles, navigation, the site's own asides (not notes and admonitions), footer
+    and header (not one with an `h1` or with much to say), and every node that is hidden (`hidden`,
+    `aria-hidden`, `display:none`, text in the colour of its own background and their like); how many of
+    the latter and of asides, headers and footers had words is told.
 
     Args:
         data: The file's bytes; their encoding is that of the byte order mark, the declaration, or
             a guess.
+        framed: False where no site is around the text, as in mail and books: headers, footers and
+            asides are parts of it.
 
     Returns:
         The visible text; `text[start:end]` of a heading is its text.
@@ -69,7 +69,7 @@ def read_html(data: bytes) -> Content:
     tree = LexborHTMLParser(page)
     title = tree.css_first("head > title")
     layout = Layout()
-    hidden = _lay_out(tree.body, layout, _page_tables(tree)) if tree.body is not None else 0
+    told = _lay_out(tree.body, layout, _page_tables(tree), framed=framed) if tree.body is not None else ()
     if not layout.text and decoded.text.strip():
         raise ReadError("shows no text: all of it is navigation, script or hidden; save the page as it is displayed")
     return Content(
@@ -77,7 +77,7 @@ def read_html(data: bytes) -> Content:
         title=" ".join(title.text().split()) if title else "",
         headings=tuple(layout.headings),
         metadata={"encoding": decoded.encoding},
-        warnings=(*decoded.warnings, *_told(hidden)),
+        warnings=(*decoded.warnings, *told),
     )
 
 
@@ -88,20 +88,19 @@ def with_end_tags(xhtml: str) -> str:
     return _CLOSED.sub(r"<\1\2></\1>", text)
 
 
-def _told(hidden: int) -> tuple[str, ...]:
-    return (f"left out {hidden} hidden element{'s' if hidden > 1 else ''} with text",) if hidden else ()
-
-
-def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> int:
-    """Fill the layout; returns how many hidden elements with text were passed over."""
-    rows, preformatted, hidden = 0, 0, 0
-    for event, node in _walk(body):
+def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int], *, framed: bool) -> tuple[str, ...]:
+    """Fill the layout; returns what is to be told of elements with text that were passed over."""
+    rows, preformatted = 0, 0
+    passed_over: Counter[str] = Counter()
+    scripts = Scripts()
+    for event, node in _walk(body, framed=framed):
         tag = node.tag or ""
-        if event == "text":
-            layout.add(node.text_content or "", preformatted=preformatted > 0)
+        if event in ("hidden", "beside"):
+            passed_over[_told_as(event, node)] += 1
             continue
-        if event == "hidden":
-            hidden += bool(node.text(strip=True))
+        if text := scripts.written(event, node):
+            layout.add(text, preformatted=preformatted > 0)
+        if event == "text":
             continue
         opening = event == "open"
         if tag == "tr" and _table(node) not in page_tables:
@@ -118,13 +117,30 @@ def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int]) -> int:
             preformatted += 1 if opening else -1
         if tag in HEADINGS:
             (layout.open_heading if opening else layout.close_heading)(HEADINGS[tag])
-    return hidden
+    return tuple(_told(passed_over))
 
 
-def _walk(root: LexborNode) -> Iterator[tuple[Event, LexborNode]]:
+def _told_as(event: Event, node: LexborNode) -> str:
+    """What an element that is passed over is called; empty where nothing is told of it."""
+    if event == "hidden":
+        return event if node.text(strip=True) else ""
+    tag = node.tag or ""
+    return "" if tag in UNSEEN or tag == "a" or not own_words(node) else tag
+
+
+def _told(passed_over: Counter[str]) -> Iterator[str]:
+    if hidden := passed_over.pop("hidden", 0):
+        yield f"left out {hidden} hidden element{'s' if hidden > 1 else ''} with text"
+    beside = sorted(filter(None, passed_over))
+    if beside:
+        number = sum(passed_over[tag] for tag in beside)
+        yield f"left out {number} part{'s' if number > 1 else ''} beside the text ({', '.join(beside)})"
+
+
+def _walk(root: LexborNode, *, framed: bool) -> Iterator[tuple[Event, LexborNode]]:
     """The visible nodes in order, each element opened and closed; without recursion, pages nest deep."""
     path: list[LexborNode] = []
-    inside = 0  # how many of the open elements make a header a part of the text
+    inside = 0  # how many of the open elements make headers and their like a part of the text
     node: LexborNode | None = root
     while node is not None:
         descended = None
@@ -132,26 +148,24 @@ def _walk(root: LexborNode) -> Iterator[tuple[Event, LexborNode]]:
             yield "text", node
         elif node.is_element_node and _hidden(node):
             yield "hidden", node
-        elif node.is_element_node and not _beside(node, banner=not inside):
+        elif node.is_element_node and is_beside(node, framed=framed and not inside):
+            yield "beside", node
+        elif node.is_element_node:
             yield "open", node
             descended = node.child
             path.append(node)
-            inside += _keeps_headers(node)
+            inside += keeps(node)
         following = descended
         while following is None and path:
             if path[-1].mem_id != node.mem_id:
                 following = node.next
             if following is None:
                 node = path.pop()
-                inside -= _keeps_headers(node)
+                inside -= keeps(node)
                 yield "close", node
                 if path:
                     following = node.next
         node = following
-
-
-def _keeps_headers(node: LexborNode) -> bool:
-    return node.tag in SECTIONING or node.tag == "header"
 
 
 def _hidden(node: LexborNode) -> bool:
@@ -168,23 +182,16 @@ def _hidden(node: LexborNode) -> bool:
     return len(colours) > 1 and len(set(colours.values())) == 1
 
 
-def _beside(node: LexborNode, *, banner: bool) -> bool:
-    """Whether a node is no part of the text: scripts, navigation, the page's own header and footer."""
-    if node.tag in UNSEEN:
-        return True
-    return banner and (node.tag == "footer" or (node.tag == "header" and not _has_own_words(node)))
-
-
-def _has_own_words(header: LexborNode) -> bool:
-    linked = sum(len(a.text(strip=True)) for a in header.css("a, nav, button, script, style"))
-    return len(header.text(strip=True)) - linked > OWN_WORDS
-
-
 def _page_tables(tree: LexborHTMLParser) -> set[int]:
     """Tables that lay out a page, whose cells hold headings or tables and so are not one line."""
     found: set[int] = set()
     for inner in tree.css("table table, table h1, table h2, table h3, table h4, table h5, table h6"):
         node = inner.parent
+        # In a header cell or a caption a heading is the name of a column or of the table.
+        while inner.tag != "table" and node is not None and node.tag not in ("td", "th", "table"):
+            node = node.parent
+        if inner.tag != "table" and node is not None and node.tag != "td":
+            continue
         while node is not None and not (node.tag == "table" and node.mem_id in found):
             if node.tag == "table":
                 found.add(node.mem_id)

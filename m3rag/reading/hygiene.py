@@ -29,7 +29,7 @@ JOINING = (
     "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
 )
 EMOJI = (
-    "\u00a9\u00ae\u203c\u2049\u20e3\u2122\u2139\u2194-\u21ff\u2300-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\ufe0f"
+    "\u00a9\u00ae\u203c\u2049\u20e3\u2122\u2139\u2194-\u21ff\u2300-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
     "\U0001f000-\U0001faff"
 )
 # Scripts that mark the ends of words by a zero-width space: Thai, Lao, Tibetan, Myanmar, Khmer, Tai.
@@ -38,12 +38,17 @@ IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 SELECTORS, IDEOGRAPHIC_SELECTORS = "\ufe00-\ufe0f", "\U000e0100-\U000e01ef"
 
 _ALWAYS = re.compile(f"[{CONTROLS}{FORMATS}{TAGS}{SURROGATES}]")
+# In one pass over a text without the former, and the same again afterwards: what decides over a character is never
+# one that goes itself. A selector belongs to the character before it, which
+# is seen: no joiner, blank, filler or other selector.
+_ANY_SELECTOR = f"{SELECTORS}{IDEOGRAPHIC_SELECTORS}"
+_NO_BASE = f"\\s\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2800\u3164\uffa0{_ANY_SELECTOR}"
 _OUT_OF_PLACE = re.compile(
     f"(?<![{JOINING}])\u200c"
-    f"|(?<![{JOINING}{EMOJI}])\u200d"
+    f"|(?<![{JOINING}{EMOJI}])(?<![^{_NO_BASE}]\ufe0f)\u200d"
     f"|(?<![{JOINING}])\u200d(?![{JOINING}{EMOJI}])"
     f"|(?<![{ZERO_WIDTH_SPACED}])\u200b|\u200b(?![{ZERO_WIDTH_SPACED}])"
-    f"|(?<=[{SELECTORS}{IDEOGRAPHIC_SELECTORS}])[{SELECTORS}{IDEOGRAPHIC_SELECTORS}]"
+    f"|(?<=[{_NO_BASE}])[{_ANY_SELECTOR}]"
     f"|(?<![{IDEOGRAPHS}])[{IDEOGRAPHIC_SELECTORS}]"
 )
 # What may be found in any honest text: it goes, and nobody need be told. Controls are what is left of

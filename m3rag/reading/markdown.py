@@ -7,18 +7,20 @@ from collections.abc import Iterator
 
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
+from m3rag.reading.markdown_comments import without_comments
 from m3rag.types import Heading
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+\Z")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t\n]|\Z)")
 _UNDERLINE = re.compile(r" {0,3}(?:(=+)|(-+))[ \t]*\n?\Z")
 _FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n?\Z")
-# Lines that a paragraph, and so an underlined heading, cannot contain: lists, quotes, code, tables' rows.
-_NO_PARAGRAPH = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d{1,9}[.)][ \t]|<[/!?a-zA-Z]|///|:::|!!!)")
+# Lines that a paragraph, and so an underlined heading, cannot contain: lists, quotes, code, tables' rows, rules.
+_NO_PARAGRAPH = re.compile(
+    r" {4}|\t| {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:\s|\Z)|<[/!?a-zA-Z]|///|:::|!!!|([-*_])[ \t]*(?:\1[ \t]*){2,}\s*\Z)"
+)
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 # On its line, or as a block (`title: >-`) on the next ones (YAML 1.2, 8.1).
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(?:[|>][-+\d]{0,2}[ \t]*\n((?:[ \t]+.*\n)+)|(.+))", re.MULTILINE)
-_HIDING = re.compile(r"^ {0,3}(?:(?P<fence>`{3,})[^`\n]*$|(?P<tilde>~{3,}))|`[^`\n]+`|<!--", re.MULTILINE)
 
 # `# Title { #anchor }` is an attribute list of mkdocs, pandoc and others, not a part of the title.
 _ATTRIBUTES = re.compile(r"\{:?[ \t]*[#.][^{}]*\}[ \t]*\Z")
@@ -41,7 +43,7 @@ def read_markdown(data: bytes) -> Content:
         ReadError: The bytes are not text.
     """
     decoded = decode(data)
-    text = _without_comments(decoded.text)
+    text = without_comments(decoded.text)
     front = _FRONT_MATTER.match(text)
     title = _FRONT_TITLE.search(front.group(1)) if front else None
     headings = _headings(text, start=front.end() if front else 0)
@@ -52,27 +54,6 @@ def read_markdown(data: bytes) -> Content:
         metadata={"encoding": decoded.encoding},
         warnings=decoded.warnings,
     )
-
-
-def _without_comments(text: str) -> str:
-    kept, done, at = [], 0, 0
-    while found := _HIDING.search(text, at):
-        fence = found.group("fence") or found.group("tilde")
-        if fence:
-            closing = re.compile(rf"^ {{0,3}}{fence[0]}{{{len(fence)},}}[ \t]*$", re.MULTILINE)
-            end = closing.search(text, found.end())
-            if end is None:
-                break
-            at = end.end()
-        elif found.group() == "<!--":
-            close = text.find("-->", found.end())
-            if close < 0:
-                break
-            kept.append(text[done : found.start()])
-            done = at = close + 3
-        else:
-            at = found.end()
-    return "".join([*kept, text[done:]])
 
 
 def _headings(text: str, *, start: int) -> Iterator[Heading]:

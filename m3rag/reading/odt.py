@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from m3rag.errors import ReadError
 from m3rag.reading.archive import Archive
-from m3rag.reading.archive_parts import clean_title
+from m3rag.reading.archive_parts import clean_title, commented, described
 from m3rag.reading.content import Content
 from m3rag.reading.joining import Part, join
 from m3rag.reading.layout import Layout
@@ -29,7 +32,8 @@ def read_odf(data: bytes) -> Content:
     Returns:
         For a text: headings, paragraphs, table rows as `a | b`; tracked insertions in, deletions
         and hidden text out; notes and boxes after the paragraph they are anchored in; page
-        headers first and footers last, each once. For sheets and slides as for XLSX and PPTX.
+        headers first and footers last, each once; comments, descriptions of pictures and embedded formulas
+        and charts are told in the warnings. For sheets and slides as for XLSX and PPTX.
 
     Raises:
         ReadError: The file is damaged, encrypted, of another kind (a drawing, a formula), or packed
@@ -44,12 +48,22 @@ def read_odf(data: bytes) -> Content:
     body = next(iter(holder if holder is not None else ()), Element("file without a body"))
     kind = local(body)
     if kind == "text":
-        return _text(body, styles, common, title)
-    if kind == "spreadsheet":
-        return read_sheets(body, styles, title)
-    if kind == "presentation":
-        return _slides(body, styles, title)
-    raise ReadError(f"is an OpenDocument {kind}, not a text, a spreadsheet or a presentation: export it as PDF")
+        found = _text(body, styles, common, title)
+    elif kind == "spreadsheet":
+        found = read_sheets(body, styles, title)
+    elif kind == "presentation":
+        found = _slides(body, styles, title)
+    else:
+        raise ReadError(f"is an OpenDocument {kind}, not a text, a spreadsheet or a presentation: export it as PDF")
+    return replace(found, warnings=(*found.warnings, *_left_out(body)))
+
+
+def _left_out(body: Element) -> Iterator[str]:
+    kinds = Counter(map(local, body.iter()))
+    yield from commented(kinds["annotation"])
+    yield from described(kinds["desc"])
+    if number := kinds["object"] + kinds["object-ole"]:
+        yield f"{number} embedded object{'s' if number > 1 else ''} (formula, chart) left out: export the file as PDF"
 
 
 def _refuse_encrypted(archive: Archive) -> None:

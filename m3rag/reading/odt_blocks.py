@@ -106,6 +106,8 @@ class Blocks:
             self._notes += [e for e in element if local(e) == "note-body"]
         elif name in ("text-box", "table", "custom-shape", "rect", "ellipse", "circle", "polygon", "path"):
             self._boxes.append(element)
+        elif name == "span":
+            yield self.styles.script(element)("".join(self._pieces(element)))
         else:
             yield from self._pieces(element)
 

@@ -86,7 +86,7 @@ class _Sheets:
             spanned = _repeated(cell, "number-rows-spanned")
             if spanned > 1:
                 merged.setdefault(number, []).append((len(row) + 1, number + spanned - 1))
-            row += [read] * times
+            row += [read._replace(style=attribute(cell, "style-name") or "")] * times
         return row
 
     def _cell(self, cell: Element) -> Cell:

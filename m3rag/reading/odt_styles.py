@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from m3rag.reading.scripts import subscript, superscript
 from m3rag.reading.xml_tree import attribute, local
 
 _HEADING = re.compile(r"Heading(?:_20_| )?([1-9])")
@@ -15,10 +16,11 @@ MAX_ANCESTORS = 50  # a style may be its own parent in a damaged file
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """The style it goes back to, and whether it hides what it is used for."""
+    """The style it goes back to, whether it hides what it is used for, and where it puts it: `super`, `sub`, `33%`."""
 
     parent: str
     hides: bool
+    position: str
 
 
 class Styles:
@@ -32,7 +34,7 @@ class Styles:
             for style in element.iter():
                 if local(style) == "style":
                     name, parent = attribute(style, "name") or "", attribute(style, "parent-style-name") or ""
-                    self._styles[name] = Style(parent, any(_hides(e) for e in style))
+                    self._styles[name] = Style(parent, any(_hides(e) for e in style), _position(style))
 
     def leaves_out(self, element: Element) -> bool:
         """Whether an element is hidden; counted if it has text."""
@@ -58,6 +60,13 @@ class Styles:
                 return int(heading.group(1))
         return 0
 
+    def script(self, element: Element) -> Callable[[str], str]:
+        """How the text of a span is written, by where its style puts it."""
+        position = next((style.position for _, style in self._line(element) if style.position), "")
+        if position.startswith(("sub", "-")):
+            return subscript
+        return str if not position or position.startswith("0") else superscript
+
     def _line(self, element: Element) -> Iterable[tuple[str, Style]]:
         name = attribute(element, "style-name") or ""
         for _ in range(MAX_ANCESTORS):
@@ -70,3 +79,7 @@ class Styles:
 
 def _hides(properties: Element) -> bool:
     return attribute(properties, "display") in ("none", "false") or attribute(properties, "visibility") == "hidden"
+
+
+def _position(style: Element) -> str:
+    return next((found for e in style if (found := attribute(e, "text-position"))), "")

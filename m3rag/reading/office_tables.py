@@ -14,6 +14,7 @@ def lay_out_table(
     *,
     cell: Callable[[Element], None],
     is_block: Callable[[Element], bool],
+    merged: Callable[[Element], Element] = lambda one: one,
     between: Callable[[], None],
 ) -> None:
     """Lay out a table, its rows as `a | b`.
@@ -26,6 +27,7 @@ def lay_out_table(
         layout: Where to.
         cell: Lays out what is in a cell.
         is_block: Whether an element anywhere in a row is a table or a heading.
+        merged: The cell above that a cell goes on with, in a row that is a line; itself for any other.
         between: Lays out what hangs on the rows so far, before cells that are blocks.
     """
     layout.end_block(2)
@@ -40,6 +42,6 @@ def lay_out_table(
         layout.open_row()
         for one in cells:
             layout.open_cell()
-            cell(one)
+            cell(merged(one))
         layout.close_row()
     layout.end_block(2)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from xml.etree.ElementTree import Element
 
 from m3rag.reading.archive import Archive
-from m3rag.reading.archive_parts import Relation, core_title, diagram_lines, main_part, relations
+from m3rag.reading.archive_parts import Relation, core_title, described, diagram_lines, main_part, relations
 from m3rag.reading.content import Content
 from m3rag.reading.docx_inline import alternative
 from m3rag.reading.joining import Part, join
 from m3rag.reading.layout import Layout
+from m3rag.reading.office_charts import chart_lines
+from m3rag.reading.office_math import is_structure, written
+from m3rag.reading.scripts import settled, subscript, superscript
 from m3rag.reading.xml_tree import attribute, child, local, parse_part
 from m3rag.types import Page
 
@@ -27,7 +30,7 @@ def read_pptx(data: bytes) -> Content:
 
     Returns:
         The slides' texts joined by a blank line, each a page with the number of its place; on each
-        the title as a heading, then the other shapes, table rows as `a | b`, SmartArt, and the
+        the title as a heading, then the other shapes, table rows as `a | b`, SmartArt, what charts plot, and the
         notes. Slides that are hidden from the show are empty pages and named in the warnings.
 
     Raises:
@@ -43,7 +46,7 @@ def read_pptx(data: bytes) -> Content:
         title=core_title(archive),
         pages=pages,
         headings=joined.headings,
-        warnings=tuple(_warnings(slides, deck.hidden)),
+        warnings=(*_warnings(slides, deck.hidden), *described(deck.described)),
     )
 
 
@@ -70,6 +73,7 @@ class _Deck:
 
     def __init__(self, archive: Archive) -> None:
         self.hidden: set[str] = set()
+        self.described = 0  # pictures with a description that is not shown
         self._archive = archive
         self._footers: set[str] = set()
 
@@ -83,6 +87,7 @@ class _Deck:
             return Part("")
         layout, known = Layout(), relations(self._archive, part)
         shapes = list(_shapes(child(root, "cSld", "spTree")))
+        self.described += sum(bool((attribute(e, "descr") or "").strip()) for e in root.iter() if local(e) == "cNvPr")
         for title in sorted(shapes, key=lambda shape: _placeholder(shape) not in _TITLES):
             self._shape(title, layout, known)
         notes = next((r.target for r in known.values() if r.kind == "notesSlide"), "")
@@ -111,12 +116,13 @@ class _Deck:
         for row in table if table is not None else ():
             if local(row) == "tr":
                 _row(row, layout)
-        diagram = child(shape, "graphic", "graphicData", "relIds")
-        relation = known.get(attribute(diagram, "dm") or "") if diagram is not None else None
-        if relation is not None and self._archive.find(relation.target) is not None:
-            for line in diagram_lines(self._archive, relation.target):
-                layout.add(line)
-                layout.end_block(1)
+        for name, reference, lines in (("relIds", "dm", diagram_lines), ("chart", "id", chart_lines)):
+            drawing = child(shape, "graphic", "graphicData", name)
+            relation = known.get(attribute(drawing, reference) or "") if drawing is not None else None
+            if relation is not None and self._archive.find(relation.target) is not None:
+                for line in lines(self._archive, relation.target):
+                    layout.add(line)
+                    layout.end_block(1)
         layout.end_block(2)
 
 
@@ -156,7 +162,7 @@ def _paragraphs(body: Element | None, layout: Layout) -> None:
     for paragraph in body if body is not None else ():
         if local(paragraph) != "p":
             continue
-        for number, line in enumerate("".join(_pieces(paragraph)).split("\n")):
+        for number, line in enumerate(settled("".join(_pieces(paragraph))).split("\n")):
             if number:
                 layout.end_block(1)
             layout.add(line)
@@ -172,5 +178,17 @@ def _pieces(elements: Iterable[Element]) -> Iterator[str]:
             yield "\n"
         elif name == "AlternateContent":
             yield from _pieces(alternative(inner))
+        elif name == "r":
+            yield _raised(inner)("".join(_pieces(inner)))
+        elif is_structure(inner):
+            yield written(inner, lambda part: "".join(_pieces(part)))
         elif name != "fld" or (attribute(inner, "type") or "") != "slidenum":
             yield from _pieces(inner)
+
+
+def _raised(run: Element) -> Callable[[str], str]:
+    """How the text of a run is written, by thousandths that it stands above or below the line."""
+    properties = child(run, "rPr")
+    baseline = attribute(properties, "baseline") or "" if properties is not None else ""
+    number = baseline.rstrip("%0.")
+    return subscript if number.startswith("-") else superscript if number else str

@@ -119,6 +119,8 @@ def _bytes(path: Path, max_bytes: int | None) -> bytes:
         if max_bytes is not None and size > max_bytes:
             raise ReadError(f"{path}: has {size:,} bytes, the limit is {max_bytes:,}; split it or raise max_bytes")
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ReadError(f"{path}: was removed or renamed before it was read; ingest again") from error
     except OSError as error:
         raise ReadError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
 

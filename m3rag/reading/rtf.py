@@ -13,6 +13,7 @@ from m3rag.reading.rtf_tables import BODY_LEVEL, Tables, code_page
 from m3rag.reading.rtf_text import TextBuilder
 from m3rag.reading.rtf_title import info_title
 from m3rag.reading.rtf_tokens import Kind, Token, tokens
+from m3rag.reading.scripts import subscript, superscript
 
 MAX_DEPTH = 10_000
 
@@ -52,7 +53,12 @@ _CHANGES: dict[str, Callable[[int | None], dict[str, Any]]] = {
     "s": lambda number: {"style": number},
     "outlinelevel": lambda number: {"level": number + 1 if number is not None and number < BODY_LEVEL - 1 else 0},
     "intbl": lambda number: {"in_table": number != 0},
+    "super": lambda number: {"script": superscript if number != 0 else None},
+    "sub": lambda number: {"script": subscript if number != 0 else None},
+    "nosupersub": lambda _: {"script": None},
 }
+# What stands before a part of an equation, in parentheses because its length is not known yet.
+_PARTS = {"mnum": "(", "mden": "/(", "msup": "^(", "msub": "_("}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,8 @@ class _State:
         within: A destination of text inside of it is text all the same.
         asides: How many notes and page headers it stands in.
         margin: The innermost of them is a page header or footer.
+        script: How raised or lowered text is written.
+        closes: What is written at the group's end.
     """
 
     skipped: bool = False
@@ -77,6 +85,8 @@ class _State:
     in_table: bool = False
     asides: int = 0
     margin: bool = False
+    script: Callable[[str], str] | None = None
+    closes: str = ""
 
 
 def read_rtf(data: bytes) -> Content:
@@ -153,10 +163,14 @@ class _Reader:
         if len(self._stack) >= MAX_DEPTH:
             raise ReadError(f"nests more than {MAX_DEPTH:,} groups, as no program writes; save it again")
         self._stack.append(self._state)
+        if self._state.closes:
+            self._state = replace(self._state, closes="")
         self._skip, self._ignorable = 0, False
 
     def _close(self) -> None:
         ended, self._skip = self._state, 0
+        if ended.closes:
+            self._text.add(ended.closes)
         if self._stack:
             self._state = self._stack.pop()
         if ended.asides > self._state.asides:
@@ -184,7 +198,11 @@ class _Reader:
         self._skip -= passed
         self._ignorable = False
         if passed < len(data) and self._shown:
-            self._text.add_bytes(data[passed:], self._encodings())
+            plain = data[passed:].decode("ascii", "replace")
+            if self._state.script is not None and self._state.script(plain) != plain:
+                self._text.add(self._state.script(plain))
+            else:
+                self._text.add_bytes(data[passed:], self._encodings())
 
     def _encodings(self) -> tuple[str, ...]:
         own = self._tables.fonts.get(self._state.font if self._state.font is not None else -1)
@@ -207,6 +225,10 @@ class _Reader:
         elif word in _CHARACTERS:
             if self._shown:
                 self._text.add(_CHARACTERS[word])
+        elif word in _PARTS:
+            if self._shown:
+                self._text.add(_PARTS[word])
+                self._state = replace(self._state, closes=")")
         elif word in ("par", "sect", "page", "cell", "row"):
             if word != "par" or not self._state.deleted:
                 self._end(word)
@@ -270,7 +292,7 @@ class _Reader:
             self._state = replace(self._state, **_CHANGES[word](number))
             self._hidden += word == "v" and number != 0
         elif word == "plain":
-            self._state = replace(self._state, hidden=False, deleted=False, font=self._default_font)
+            self._state = replace(self._state, hidden=False, deleted=False, font=self._default_font, script=None)
         elif word == "deff":
             self._default_font = number
             self._state = replace(self._state, font=number)

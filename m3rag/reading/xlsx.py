@@ -9,10 +9,11 @@ from functools import reduce
 from xml.etree.ElementTree import Element
 
 from m3rag.reading.archive import Archive
-from m3rag.reading.archive_parts import core_title
+from m3rag.reading.archive_parts import commented, core_title, described
 from m3rag.reading.content import Content
 from m3rag.reading.joining import Part, join
-from m3rag.reading.xlsx_book import NAMESPACES, Book, Sheet, item_text, read_book
+from m3rag.reading.xlsx_book import NAMESPACES, Book, NumberFormat, Sheet, item_text, read_book, unescaped
+from m3rag.reading.xlsx_drawings import read_overlay
 from m3rag.reading.xlsx_records import EMPTY, MAX_CELLS, Cell, Row, filled, lines, too_many
 from m3rag.reading.xlsx_values import Meaning, shown
 from m3rag.reading.xml_tree import stream_part
@@ -34,9 +35,10 @@ def read_xlsx(data: bytes) -> Content:
 
     Returns:
         Each visible sheet as its name, a heading, and a line for each row (see
-        `m3rag.reading.xlsx_records.lines`). Dates are in ISO 8601, percentages as shown, a value
-        merged over several rows stands in each of them. Hidden sheets, sheets beyond a million
-        cells and formulas without a stored value are named in the warnings.
+        `m3rag.reading.xlsx_records.lines`), then its text boxes and the titles of its
+        charts. Dates are in ISO 8601, percentages as shown, a value merged over several rows stands in
+        each of them. Hidden sheets, sheets beyond a million
+        cells, formulas without a stored value, comments and descriptions of pictures are told in the warnings.
 
     Raises:
         ReadError: The file is damaged, encrypted, a binary workbook, or packed or declared in a
@@ -49,7 +51,7 @@ def read_xlsx(data: bytes) -> Content:
     if hidden:
         reader.warnings.append(f"hidden sheet{'s' if len(hidden) > 1 else ''} left out: {', '.join(hidden)}")
     joined = join([reader.sheet(sheet) for sheet in book.sheets if sheet.visible])
-    return Content(joined.text, title=core_title(archive), headings=joined.headings, warnings=tuple(reader.warnings))
+    return Content(joined.text, title=core_title(archive), headings=joined.headings, warnings=reader.told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,12 @@ class _Reader:
         self._archive = archive
         self._book = book
         self._left = MAX_CELLS
-        self._uncomputed = 0
+        self._uncomputed = self._comments = self._described = 0
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What was left out, of all sheets."""
+        return (*self.warnings, *commented(self._comments), *described(self._described))
 
     def sheet(self, sheet: Sheet) -> Part:
         """A sheet as text under its name; an empty part where it has no values."""
@@ -79,7 +86,11 @@ class _Reader:
                 f"sheet {sheet.name}: {self._uncomputed} formulas without a stored value read as empty; "
                 "open and save the file in a spreadsheet program"
             )
-        if not body.strip():
+        over = read_overlay(self._archive, sheet.part)
+        self._comments += over.comments
+        self._described += over.described
+        body = "\n\n".join(filter(str.strip, (body, "\n".join(over.lines))))
+        if not body:
             return Part("")
         heading = (Heading(sheet.name, 1, 0, len(sheet.name)),) if sheet.name else ()
         return Part(f"{sheet.name}\n\n{body}" if sheet.name else body, heading)
@@ -115,7 +126,7 @@ class _Reader:
                 read = self._cell(cell)
                 if read.text and len(cells) < column <= MAX_COLUMNS:
                     cells += [EMPTY] * (column - 1 - len(cells))
-                    cells.append(read)
+                    cells.append(read._replace(style=cell.get("s") or "0"))
             self._left -= max(len(cells), len(row), 1)
             if self._left < 0:
                 self.warnings.append(too_many(sheet.name, number - 1))
@@ -139,15 +150,18 @@ class _Reader:
             at = int(value)
             return _words(self._book.shared[at]) if at < len(self._book.shared) else EMPTY
         if kind == "n":
-            return Cell(shown(value, self._meaning(cell), from_1904=self._book.from_1904), words=False)
-        if kind == "b":
-            return Cell("TRUE" if value.strip() in ("1", "true") else "FALSE", words=False)
-        return Cell(value.removesuffix("T00:00:00"), words=False) if kind == "d" else _words(value)
+            kept = self._format(cell)
+            value = shown(value, kept.meaning, from_1904=self._book.from_1904, digits=kept.digits)
+        elif kind == "b":
+            value = "TRUE" if value.strip() in ("1", "true") else "FALSE"
+        elif kind not in ("d", "e"):
+            return _words(unescaped(value))
+        return Cell(value.removesuffix("T00:00:00"), words=False)
 
-    def _meaning(self, cell: Element) -> Meaning:
+    def _format(self, cell: Element) -> NumberFormat:
         style = cell.get("s") or "0"
-        known = self._book.meanings
-        return known[int(style)] if style.isdecimal() and int(style) < len(known) else Meaning.NUMBER
+        known = self._book.formats
+        return known[int(style)] if style.isdecimal() and int(style) < len(known) else NumberFormat(Meaning.NUMBER, 0)
 
 
 def _words(text: str) -> Cell:

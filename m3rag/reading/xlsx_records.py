@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import islice, takewhile
 from typing import NamedTuple
 
+from m3rag.reading.periods import periods
+
+AHEAD = 20  # rows below a row that say what it is
 MAX_CELLS = 1_000_000  # of a file
 
 
 class Cell(NamedTuple):
-    """A cell as it is shown; `words` where it is text rather than a number, a date or a truth value."""
+    """A cell as it is shown.
+
+    Attributes:
+        text: What it says.
+        words: Whether that is text rather than a number, a date or a truth value.
+        style: The name of how it is formatted.
+    """
 
     text: str
     words: bool
+    style: str = ""
 
 
 Row = Sequence[Cell]
@@ -28,8 +39,10 @@ def too_many(sheet: str, read: int) -> str:
 def lines(rows: Iterable[Row]) -> Iterator[str]:
     """The rows of a sheet as lines.
 
-    A header is the first row with several cells, if all of them are words and differ. The rows
-    below it are `name: value | name: value`, others `value | value`. After an empty row another
+    A header is the first row with several cells, if all of them are words, or years in order, and differ.
+    One of two cells may be the first line of a form instead (`Name | Ann`, `City | Rome`): above words it
+    is a header if it is formatted otherwise than they are. The rows below a header are
+    `name: value | name: value`, others `value | value`. After an empty row another
     table may begin: its header is a row of words above one with numbers or dates.
 
     Args:
@@ -40,25 +53,24 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     """
     header: tuple[str, ...] = ()
     begun = gap = False
-    previous: Row | None = None
-    for row in chain(rows, [()]):
-        if previous is not None:
-            if not any(cell.text for cell in previous):
-                gap = begun
-            else:
-                if gap:
-                    yield ""
-                fresh = not begun or (gap and not _all_words(row))
-                if _several(previous):
-                    begun = True
-                    if fresh and _is_header(previous):
-                        header = tuple(cell.text for cell in previous)
-                        yield _joined(header)
-                        previous, gap = row, False
-                        continue
-                yield _record(previous, header)
-                gap = False
-        previous = row
+    left = iter(rows)
+    ahead = deque(islice(left, AHEAD))
+    while ahead:
+        row = ahead.popleft()
+        ahead.extend(islice(left, 1))
+        if not _has_text(row):
+            gap = begun
+            continue
+        if gap:
+            yield ""
+        fresh = not begun or (gap and not _all_words(ahead[0] if ahead else ()))
+        gap = False
+        begun = begun or _several(row)
+        if fresh and _several(row) and _is_header(row, list(takewhile(_has_text, ahead))):
+            header = tuple(cell.text for cell in row)
+            yield _joined(header)
+        else:
+            yield _record(row, header)
 
 
 def filled(rows: Iterable[Row], merged: Mapping[int, Sequence[tuple[int, int]]]) -> Iterator[Row]:
@@ -98,9 +110,26 @@ def _all_words(row: Row) -> bool:
     return all(cell.words for cell in row if cell.text)
 
 
-def _is_header(row: Row) -> bool:
-    names = [cell.text for cell in row if cell.text]
-    return len(names) > 1 and _all_words(row) and len(set(names)) == len(names)
+def _has_text(row: Row) -> bool:
+    return any(cell.text for cell in row)
+
+
+def _is_header(row: Row, below: Sequence[Row]) -> bool:
+    named = [(at, cell) for at, cell in enumerate(row) if cell.text]
+    if len(named) < 2 or len({cell.text for _, cell in named}) < len(named):
+        return False
+    series = periods([cell.text for cell in row], [[cell.text for cell in r] for r in below])
+    if not all(cell.words or at in series for at, cell in named):
+        return False
+    return bool(series) or len(named) > 2 or not _is_form(*named[1], below)
+
+
+def _is_form(at: int, second: Cell, below: Sequence[Row]) -> bool:
+    """Whether two cells are a name and its value, as in the rows below, rather than two names."""
+    words = [row[at] for row in below if at < len(row) and row[at].text and row[at].words]
+    if any(cell.text for row in below for cell in row[at + 1 :]):
+        return False
+    return bool(words) and words[0].style == second.style
 
 
 def _record(row: Row, header: Sequence[str]) -> str:

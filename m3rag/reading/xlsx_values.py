@@ -21,6 +21,9 @@ _DATES = frozenset({*range(14, 23), *range(27, 37), 45, 47, *range(50, 59)})
 _PERCENTS, _ELAPSED = frozenset({9, 10}), 46
 _QUOTED = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNORECASE)
 _DURATION = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
+# What leaves a number as it is, in capitals too and as Japanese programs call it.
+_GENERAL = re.compile(r"general|standard|G/\w+", re.IGNORECASE)
+_ZEROS = re.compile(r"0{2,}")
 _LETTERS = re.compile(r"[dmhysg]", re.IGNORECASE)
 _EPOCH, _EPOCH_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)
 FIRST_OF_MARCH_1900 = 60  # Excel counts a day before it that never was
@@ -42,16 +45,22 @@ def meaning(number: int, code: str) -> Meaning:
         return Meaning.DURATION
     if "%" in first:
         return Meaning.PERCENT
-    return Meaning.MOMENT if _LETTERS.search(first.replace("General", "")) else Meaning.NUMBER
+    return Meaning.MOMENT if _LETTERS.search(_GENERAL.sub("", first)) else Meaning.NUMBER
 
 
-def shown(text: str, format_meaning: Meaning, *, from_1904: bool) -> str:
+def digits(code: str) -> int:
+    """How many digits a format of nothing but zeros (postal codes, article numbers) gives a number; 0 for any other."""
+    return len(code) if _ZEROS.fullmatch(code) else 0
+
+
+def shown(text: str, format_meaning: Meaning, *, from_1904: bool, digits: int = 0) -> str:
     """A number as a person reads it.
 
     Args:
         text: As stored.
         format_meaning: What its format makes of it.
         from_1904: Whether days are counted from 1904 instead of 1900.
+        digits: The least number of them, by leading zeros.
 
     Returns:
         Days and times in ISO 8601, percentages with their sign, numbers with up to 15 digits, as
@@ -68,7 +77,9 @@ def shown(text: str, format_meaning: Meaning, *, from_1904: bool) -> str:
             return str(timedelta(seconds=round(value * 86_400)))
     except (OverflowError, ValueError):  # beyond the year 9999 it is shown as #####
         return _number(value)
-    return f"{_number(value * 100)}%" if format_meaning is Meaning.PERCENT else _number(value)
+    if format_meaning is Meaning.PERCENT:
+        return f"{_number(value * 100)}%"
+    return f"{value:0{digits}.0f}" if digits and value >= 0 else _number(value)
 
 
 def _number(value: float) -> str:

@@ -177,6 +177,8 @@ class Plan:
                     f"{path}: has {size:,} bytes, the limit is {self.max_bytes:,}; split it or raise max_bytes"
                 )
             return self.hashes.of(path)
+        except FileNotFoundError as error:
+            raise ReadError(f"{path}: was removed or renamed before it was read; ingest again") from error
         except OSError as error:
             raise ReadError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
 

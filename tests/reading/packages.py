@@ -10,6 +10,8 @@ WORD = (
     'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" '
     'xmlns:wps="http://schemas.microsoft.com/office/word/2010/wordprocessingShape" '
     'xmlns:v="urn:schemas-microsoft-com:vml" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+    'xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart" '
     'xmlns:dgm="http://schemas.openxmlformats.org/drawingml/2006/diagram"'
 )
 OPEN = "urn:oasis:names:tc:opendocument:xmlns"
@@ -54,6 +56,25 @@ def docx(body, *, parts=None, targets=(), declaration=""):
 def p(text, *, properties="", run=""):
     """A paragraph of Word with one run."""
     return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:rPr>{run}</w:rPr><w:t>{text}</w:t></w:r></w:p>"
+
+
+def chart(title, **series):
+    """A chart's part: its title, and series of `{category: value}`."""
+
+    def cache(kind, values):
+        points = "".join(f'<c:pt idx="{at}"><c:v>{value}</c:v></c:pt>' for at, value in enumerate(values))
+        return f"<c:{kind}Ref><c:{kind}Cache>{points}</c:{kind}Cache></c:{kind}Ref>"
+
+    plotted = "".join(
+        f"<c:ser><c:tx>{cache('str', [name])}</c:tx><c:cat>{cache('str', values)}</c:cat>"
+        f"<c:val>{cache('num', values.values())}</c:val></c:ser>"
+        for name, values in series.items()
+    )
+    return (
+        f"<?xml version='1.0'?><c:chartSpace {WORD} xmlns:a='a'><c:chart><c:title><c:tx><c:rich><a:p><a:r><a:t>{title}"
+        f"</a:t></a:r></a:p></c:rich></c:tx></c:title><c:plotArea><c:barChart>{plotted}</c:barChart></c:plotArea>"
+        "</c:chart></c:chartSpace>"
+    )
 
 
 def odf(body, *, kind="text", automatic="", styles=None, manifest=None, parts=None):

@@ -1,12 +1,14 @@
 import csv
 import io
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from m3rag.errors import ReadError
-from m3rag.reading.csv import read_csv
+from m3rag.reading import parse
+from m3rag.reading.csv import read_csv, read_tsv
 
 
 def text_of(source):
@@ -55,9 +57,13 @@ def test_quoted_line_ends_and_quotes():
 
 
 def test_a_quote_that_is_never_closed_costs_no_rows():
-    content = read_csv(('id,text\n1,"open\n' + "2,words and words\n" * 20_000).encode())
-    assert content.text.count("words and words") == 20_000
-    assert "never closed" in content.warnings[0]
+    for rows in (3, 20_000):
+        content = read_csv(('id,text\n1,"a, b"\n1,"open\n' + '2,"words, words"\n' * rows + '3,""\n').encode())
+        assert content.text.count("id: 2 | text: words, words") == rows
+        assert 'id: 1 | text: a, b\nid: 1 | text: "open\n' in content.text
+        assert content.warnings == (
+            "line 3: a quotation mark is never closed, or a value has over 131,072 characters: read as text",
+        )
 
 
 def test_one_column_and_prose_stay_lines():
@@ -92,3 +98,43 @@ def test_no_word_of_a_table_is_lost(rows):
 
 def test_the_line_that_tells_excel_the_delimiter_is_no_row():
     assert text_of("sep=;\r\nname;price\r\nAnn, B;1,5\r\n") == "name | price\nname: Ann, B | price: 1,5"
+
+
+def test_values_too_long_for_quotes_take_linear_time():
+    lines = ("y" * 99 + "\n") * 1_400
+    begun = time.perf_counter()
+    content = read_csv(
+        ("a,b\n" + ('1,"' + lines) * 100 + '1,"' + "z" * 140_000 + "\n" + '2,5" pipe\n2,"6" pipe\n').encode()
+    )
+    assert time.perf_counter() - begun < 20
+    assert content.warnings[0].startswith("lines 2, 1402, 2802 and 98 more")
+    assert content.text.count("y\n") == 140_000
+    assert content.text.endswith('z\na: 2 | b: 5" pipe\na: 2 | b: 6 pipe')
+
+
+@pytest.mark.parametrize(
+    ("source", "rows"),
+    [
+        ("Ann Meier;3,5\nBob Miller;4,0\n", "Ann Meier | 3,5\nBob Miller | 4,0"),
+        ("1,5;2,5\n3,5;4,5\n", "1,5 | 2,5\n3,5 | 4,5"),
+        (
+            "Day;Sum, net\n1.2.;5,10\n2.2.;8,00\n",
+            "Day | Sum, net\nDay: 1.2. | Sum, net: 5,10\nDay: 2.2. | Sum, net: 8,00",
+        ),
+        ("a\tb, c\n1\t2, 3\n4\t5, 6\n", "a | b, c\na: 1 | b, c: 2, 3\na: 4 | b, c: 5, 6"),
+        ("x,y;z\n1,2\n3,4\n", "x | y;z\nx: 1 | y;z: 2\nx: 3 | y;z: 4"),
+    ],
+)
+def test_a_comma_is_more_often_in_a_value_than_other_delimiters(source, rows):
+    assert text_of(source) == rows
+
+
+def test_the_suffix_says_that_tabs_delimit():
+    source = b"Meier, Ann\tBern, BE\nKunz, Bob\tBasel, BS\nMeier, Ann\tChur, GR\n"
+    assert parse(source, name="a.tsv").text == "Meier, Ann | Bern, BE\nKunz, Bob | Basel, BS\nMeier, Ann | Chur, GR"
+    assert read_tsv(b"a;b\n1;2\n").text == "a | b\na: 1 | b: 2"
+
+
+def test_years_may_be_names_of_columns():
+    assert text_of("Region,2019,2020\nNorth,5,7\n") == "Region | 2019 | 2020\nRegion: North | 2019: 5 | 2020: 7"
+    assert ": " not in text_of("Ann,1961,2001\nBob,1958,2003\n")

@@ -7,7 +7,7 @@ from docx.enum.section import WD_SECTION
 from m3rag.errors import ReadError
 from m3rag.reading.docx import read_docx
 
-from .packages import WORD, docx, p, spans_hold, zipped
+from .packages import WORD, chart, docx, p, spans_hold, zipped
 
 
 def saved(document):
@@ -110,6 +110,8 @@ def test_page_numbers_are_no_text():
     assert text_of(shown) == "page 7 of 9"
     # A field that never ends hides no more than its paragraph.
     assert text_of('<w:p><w:r><w:fldChar w:fldCharType="begin"/><w:t>lost</w:t></w:r></w:p>' + p("next")) == "next"
+    unended = complex_field.replace('<w:fldChar w:fldCharType="end"/>', "")
+    assert text_of(f"<w:p><w:r><w:t>p. </w:t></w:r>{unended}</w:p>" + p("next")) == "p.\n\nnext"
 
 
 def test_tracked_insertions_are_in_and_deletions_out():
@@ -256,3 +258,53 @@ def test_what_is_not_safe_or_no_document_is_refused():
         read_docx(zipped({"a.txt": "text"}))
     with pytest.raises(ReadError, match=r"word/document\.xml is not well-formed"):
         read_docx(docx("<w:p>"))
+
+
+def raised(text, how):
+    return f'<w:r><w:rPr><w:vertAlign w:val="{how}"/></w:rPr><w:t>{text}</w:t></w:r>'
+
+
+def test_raised_and_lowered_digits_are_no_part_of_the_number_beside_them():
+    word = "<w:r><w:t>{}</w:t></w:r>"
+    runs = word.format("10") + raised(6, "superscript") + word.format(" CO") + raised(2, "subscript")
+    assert text_of(f"<w:p>{runs}{word.format(' 2')}{raised('nd', 'superscript')}</w:p>") == "10⁶ CO₂ 2nd"
+    style = '<w:style w:styleId="Up"><w:rPr><w:vertAlign w:val="superscript"/></w:rPr></w:style>'
+    body = f'<w:p>{word.format("m")}<w:r><w:rPr><w:rStyle w:val="Up"/></w:rPr><w:t>2</w:t></w:r></w:p>'
+    options = {"parts": {"word/styles.xml": part("styles", style)}, "targets": [("styles", "styles.xml")]}
+    assert text_of(body, **options) == "m²"
+
+
+def test_a_symbol_without_a_code_costs_no_more_than_itself():
+    assert text_of('<w:p><w:r><w:t>good</w:t><w:sym w:char="zz"/><w:sym w:char="2022"/></w:r></w:p>') == "good•"
+
+
+def cell(text, merge=None, span=1):
+    value = {"restart": '<w:vMerge w:val="restart"/>', "goes on": "<w:vMerge/>", None: ""}[merge]
+    return f'<w:tc><w:tcPr><w:gridSpan w:val="{span}"/>{value}</w:tcPr>{p(text)}</w:tc>'
+
+
+def table(*rows):
+    return f"<w:tbl>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"
+
+
+def test_a_value_merged_over_rows_stands_in_each_of_them():
+    first = cell("wide", span=2) + cell("North", "restart") + cell("Oslo")
+    second = cell("a") + cell("b") + cell("", "goes on") + cell("Turku")
+    third = cell("c") + cell("d") + cell("South") + cell("Rome")
+    assert text_of(table(first, second, third)) == "wide | North | Oslo\na | b | North | Turku\nc | d | South | Rome"
+
+
+def test_a_text_merged_over_rows_stands_once():
+    rows = [cell("long " * 99, "restart") + cell("0"), *(cell("", "goes on") + cell(str(n)) for n in range(1, 9))]
+    text = text_of(table(*rows))
+    assert text.count("long") == 99
+    assert text.endswith("| 8")
+
+
+def test_charts_follow_their_paragraph_and_descriptions_of_pictures_are_told():
+    drawing = "<w:drawing><w:docPr descr='A tower'/></w:drawing><w:drawing><c:chart r:id='rId1'/></w:drawing>"
+    body = f"<w:p><w:r><w:t>Before</w:t>{drawing}</w:r></w:p>" + p("after")
+    options = {"parts": {"word/chart.xml": chart("Sales", Revenue={"North": 5})}, "targets": [("chart", "chart.xml")]}
+    content = read_docx(docx(body, **options))
+    assert content.text == "Before\n\nSales\nNorth | Revenue: 5\n\nafter"
+    assert content.warnings == ("the description of 1 picture left out",)

@@ -115,3 +115,9 @@ def test_text_goes_on_below_pictures_and_in_the_footer_of_a_list():
     content = read_eml(made.as_bytes())
     assert content.text == "Subject: x\n\nbefore the picture\n\nafter it\n\nfooter"
     assert content.warnings == ("the attachment notes.txt is not read; save it as a file to ingest it",)
+
+
+def test_the_greeting_of_an_html_letter_may_stand_in_its_header():
+    body = b"<header>Dear Ms Meier</header><p>Thank you.</p><footer>Regards, Bob</footer>"
+    content = read_eml(b"Subject: s\nFrom: a@example.org\nContent-Type: text/html\n\n" + body)
+    assert content.text.endswith("Dear Ms Meier\n\nThank you.\n\nRegards, Bob")

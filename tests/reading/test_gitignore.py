@@ -28,7 +28,30 @@ PATHS = [
     "#a",
     "a b",
 ]
-PIECES = ["a", "b", ".md", "/", "*", "**", "?", "[ab]", "[!a]", "[a-c]", "[^b]", "[]a]", "-", "\\", "!", "#", " ", "]"]
+PIECES = [
+    "a",
+    "b",
+    ".md",
+    "/",
+    "*",
+    "**",
+    "?",
+    "[ab]",
+    "[!a]",
+    "[a-c]",
+    "[^b]",
+    "[]a]",
+    "[a--]",
+    "[--a]",
+    "[c-a]",
+    "[!--a]",
+    "-",
+    "\\",
+    "!",
+    "#",
+    " ",
+    "]",
+]
 PATTERN = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join)
 
 
@@ -54,6 +77,14 @@ def test_what_is_no_pattern_is_named(line: str) -> None:
     with pytest.raises(ValueError, match="is no pattern"):
         Patterns.of([line])
     assert Patterns.of([line, "b"], strict=False).says("b") is True
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"), [("[a--]", "a"), ("[z-a]", "z"), ("[--0]", "-0"), ("[a&&b]", "a&b"), ("[[:alpha:]-]", "abz-")]
+)
+def test_ranges_as_git_takes_them(pattern: str, meant: str) -> None:
+    patterns = Patterns.of([pattern])
+    assert [c for c in "abz-0&" if patterns.says(c)] == [c for c in "abz-0&" if c in meant]
 
 
 def said(lines: list[str]) -> set[str]:

@@ -35,6 +35,8 @@ def test_blocks_lines_and_inline():
         "<nav>x</nav>",
         "<aside>x</aside>",
         "<header>x</header>",
+        "<a class=headerlink href=#x>¶</a>",
+        "<math><annotation encoding=tex>x</annotation></math>",
         "<footer>x</footer>",
         "<template>x</template>",
         "<!-- x -->",
@@ -145,3 +147,53 @@ def test_character_data_of_xhtml_is_text_and_of_html_none():
     page = f'<html xmlns="http://www.w3.org/1999/xhtml">{body}</body></html>'
     assert read_html(page.encode()).text.startswith("one two < 3 & <b> four\n\nfive")
     assert "two" not in read_html(f"<html>{body}</body></html>".encode()).text
+
+
+def test_notes_and_a_title_are_no_frame_of_the_page():
+    page = "<header><h1>Report</h1><p>Ann</p></header>Text<aside role=doc-footnote>[1] a</aside>"
+    page += "<aside class='admonition x'>b</aside>"
+    assert text_of(page) == "Report\n\nAnn\n\nText\n\n[1] a\n\nb"
+    assert text_of("<main>a<aside>Key fact</aside></main><aside>menu</aside>") == "a\n\nKey fact"
+
+
+def test_what_stood_beside_the_text_is_told():
+    content = read_html(b"<header>ACME</header><p>a</p><aside>b</aside><footer><a href=x>Imprint</a></footer>")
+    assert content.warnings == ("left out 2 parts beside the text (aside, header)",)
+
+
+def test_no_site_stands_around_mail_and_books():
+    page = b"<header>Dear Ann</header><p>Text</p><aside>Note</aside><footer>Bob</footer>"
+    assert read_html(page, framed=False).text == "Dear Ann\n\nText\n\nNote\n\nBob"
+
+
+def test_headings_in_header_cells_name_columns():
+    rows = "<tr><th><h3>Item</h3><th><h3>Price</h3><tr><td>Pen<td>5"
+    assert text_of(f"<table><caption><h2>Prices</h2></caption>{rows}</table>") == "Prices\n\nItem | Price\nPen | 5"
+    assert text_of(f"<table><tr><td>a<table>{rows}</table></table>") == "a\n\nItem | Price\nPen | 5"
+
+
+def test_a_heading_is_without_the_link_to_itself():
+    content = read_html("<h2>Install<a href=#i>¶</a></h2><p><a href=#x>here</a>".encode())
+    assert (content.headings[0].text, content.text) == ("Install", "Install\n\nhere")
+
+
+def test_raised_and_lowered_digits_are_no_part_of_the_number_beside_them():
+    assert text_of(
+        "10<sup>6</sup> CO<sub>2</sub> 2<sup>nd</sup> a<sup>[1]</sup> fact<sup><a href=#n>12</a></sup>."
+    ) == ("10⁶ CO₂ 2nd a[1] fact¹².")
+    assert text_of("<sup>" * 3_000 + "1") == "¹"
+
+
+def math(inner):
+    return text_of(f"<p>2<math>{inner}</math>5")
+
+
+def test_equations_in_a_line():
+    half = "<mfrac><mn>1</mn>\n<mn>25</mn></mfrac>"
+    assert math(half) == "2 1/25 5"
+    assert math(f"<mo>=</mo><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>{half}</mfrac>") == "2=(a+b)/(1/25) 5"
+    assert math("<msup><mi>x</mi><mn>2</mn></msup><msub><mi>a</mi><mi>i</mi></msub><mo>;</mo>") == "2x²a_i;5"
+    power = "<msup><mi>x</mi><mrow><mi>k</mi><mo>+</mo><mn>1</mn></mrow></msup>"
+    assert math(f"<msqrt>{power}</msqrt>") == "2√(x^(k+1))5"
+    total = "<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>m</mi></munderover><mi>i</mi>"
+    assert math(total) == "2∑_(i=1)^mi5"

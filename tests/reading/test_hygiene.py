@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from m3rag.reading.hygiene import clean, strip_hidden
@@ -73,3 +73,24 @@ def test_clean_is_exact_and_idempotent(source):
     assert clean(edited.text) == (edited.of(edited.text), 0)
     assert all(0 <= edited.back(at) < len(source) for at in range(len(edited.text)))
     edited.text.encode("utf-8")
+
+
+@pytest.mark.parametrize("between", ["\u200b", "\u200c", "\u200d", "\u2060", "\u034f", "\u3164", " ", "\ufe0f"])
+def test_selectors_carry_no_message_whatever_stands_between(between):
+    hidden = "hi 😊" + "".join(chr(0xFE00 + n % 16) + between for n in range(40))
+    seen = clean(hidden)[0].text
+    assert sum("\ufe00" <= c <= "\ufe0f" for c in seen) == 1
+    assert strip_hidden(hidden) == seen
+
+
+ODD = st.text(
+    st.sampled_from("a \u00ad\n\u200b\u200c\u200d\ufe00\ufe0f\U000e0100❤😀\u061cاकអ漢\ufeff\u034fﻻ⽅\U000e0041\u20e3")
+)
+
+
+@given(ODD)
+@example("a\u200b\ufe0f\u200d😀")
+def test_what_was_cleaned_is_clean(text):
+    once = clean(text)[0].text
+    assert clean(once)[0].text == strip_hidden(once) == once
+    assert strip_hidden(strip_hidden(text)) == strip_hidden(text)

@@ -124,3 +124,31 @@ def test_long_rows_of_blanks_in_a_heading(heading, expected):
 )
 def test_what_closes_a_heading_is_not_of_its_text(line, expected):
     assert [h[1] for h in found(line)[1]] == [expected]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "1. Add this:\n\n    ```xml\n    <!-- kept -->\n    ```\n",
+        "- ~~~\n  <!-- kept -->\n  ~~~\n",
+        "> ```\n> <!-- kept -->\n> ```\n",
+        "Or:\n\n    <!-- kept -->\n    <a/>\n",
+        "a\n\n\t<!-- kept -->\n\n    <!-- kept too -->\n",
+    ],
+)
+def test_comments_in_code_are_text(code):
+    assert read_markdown(f"{code}\nend <!-- gone -->".encode()).text == f"{code}\nend "
+
+
+@pytest.mark.parametrize(
+    "hidden", ["> ```\n> a\n\n", "- item\n\n    ", "- ```\n  a\n\nb\n", "text\n    ", "    ", "- a\n\n  b\n\n    "]
+)
+def test_comments_outside_code_are_none(hidden):
+    source = hidden + "<!-- gone -->x" if hidden != "    " else "- a\n    <!-- gone -->x"
+    assert "gone" not in read_markdown(source.encode()).text
+
+
+def test_an_underlined_heading_may_begin_with_emphasis():
+    text = "**Overview**\n============\n\n*Em* head\n---\n\n- item\n---\n\n***\n---\n\n* * *\n===\n\n+1 more\n---\n"
+    content = read_markdown(text.encode())
+    assert [(h.text, h.level) for h in content.headings] == [("Overview", 1), ("*Em* head", 2), ("+1 more", 2)]

@@ -175,3 +175,23 @@ def test_what_is_encrypted_or_of_another_kind_is_refused():
         read_odf(zipped({"mimetype": "application/vnd.oasis.opendocument.text"}))
     with pytest.raises(ReadError, match="declares a document type"):
         read_odf(odf("", parts={"content.xml": '<!DOCTYPE x [<!ENTITY e "x">]><x>&e;</x>'}))
+
+
+def test_raised_and_lowered_digits_are_no_part_of_the_number_beside_them():
+    styles = "".join(
+        style(name, f'<style:text-properties style:text-position="{position}"/>')
+        for name, position in (("T1", "super 58%"), ("T2", "-25% 58%"), ("T3", "0% 100%"))
+    )
+    body = "<text:p>10<text:span text:style-name='T1'>6</text:span> CO<text:span text:style-name='T2'>2</text:span> "
+    assert read(body + "<text:span text:style-name='T3'>5</text:span></text:p>", automatic=styles).text == "10⁶ CO₂ 5"
+
+
+def test_what_is_no_text_is_told():
+    hanging = "<office:annotation><text:p>really?</text:p></office:annotation><draw:frame><draw:object/><desc>A</desc>"
+    content = read(f"<text:p>seen{hanging}</draw:frame></text:p>")
+    assert content.text == "seen"
+    assert content.warnings == (
+        "1 comment left out: they are not part of the text",
+        "the description of 1 picture left out",
+        "1 embedded object (formula, chart) left out: export the file as PDF",
+    )

@@ -2,6 +2,9 @@ import io
 
 import pptx
 import pytest
+from lxml import etree
+from pptx.chart.data import CategoryChartData
+from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 from m3rag.errors import ReadError
@@ -126,3 +129,25 @@ def test_declarations_are_refused():
     parts["ppt/slides/s1.xml"] = '<!DOCTYPE p [<!ENTITY e "x">]>' + parts["ppt/slides/s1.xml"]
     with pytest.raises(ReadError, match="declares a document type"):
         read_pptx(zipped(parts))
+
+
+def test_charts_equations_and_raised_digits():
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[BLANK])
+    data = CategoryChartData()
+    data.categories = ["North", "South"]
+    data.add_series("Revenue", (19.2, 21.4))
+    chart = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, Inches(3), Inches(3), data)
+    chart.chart.chart_title.text_frame.text = "Sales"
+    chart._element.nvGraphicFramePr.cNvPr.set("descr", "Columns")
+    paragraph = slide.shapes.add_textbox(0, 0, 9, 9).text_frame.paragraphs[0]
+    for text, baseline in (("10", ""), ("6", "30000"), (" CO", "0"), ("2", "-25000")):
+        run = paragraph.add_run()
+        run.text = text
+        run.font._element.set("baseline", baseline)
+    maths = "http://schemas.openxmlformats.org/officeDocument/2006/math"
+    half = "<m:num><m:r><m:t>1</m:t></m:r></m:num><m:den><m:r><m:t>25</m:t></m:r></m:den>"
+    paragraph._p.append(etree.fromstring(f'<m:f xmlns:m="{maths}">{half}</m:f>'))
+    content = read(deck)
+    assert content.text == "Sales\nNorth | Revenue: 19.2\nSouth | Revenue: 21.4\n\n10⁶ CO₂ 1/25"
+    assert content.warnings == ("the description of 1 picture left out",)

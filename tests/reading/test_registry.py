@@ -137,6 +137,17 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         read(tmp_path / "a.txt")
 
 
+def test_a_file_that_vanishes_while_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("here")
+
+    def gone(self):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    with pytest.raises(ReadError, match="was removed or renamed before it was read; ingest again"):
+        read(tmp_path / "a.txt")
+
+
 def test_a_format_is_added_by_one_entry(tmp_path):
     (tmp_path / "a.log").write_text("one")
     logs = Format("logs", (".log",), lambda data: Content(data.decode().upper()))

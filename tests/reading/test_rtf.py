@@ -130,7 +130,7 @@ def test_notes_and_page_headers():
         rb"{\header ACME\par}{\headerf ACME}{\footer\chpgn 1}Cited{\super 1{\footnote\pard\plain A {\i note}.}} here."
     )
     body += rb"\par next"
-    assert text_of(body) == "ACME\n\nCited1 here.\n\nA note.\n\nnext"
+    assert text_of(body) == "ACME\n\nCited¹ here.\n\nA note.\n\nnext"
     row = rb"\trowd\pard\intbl a{\footnote n}\cell b\cell\row\pard after"
     assert text_of(row) == "a | b\n\nn\n\nafter"
 
@@ -161,3 +161,9 @@ def test_any_number_after_a_word_is_harmless():
     assert (
         read_rtf(rb"{\rtf1 a" + numbers.replace(b"v0\\deleted", b"v0\\deleted0\\b") + rb"\pard\uc0 z}").text[0] == "a"
     )
+
+
+def test_raised_and_lowered_digits_and_fractions_are_no_part_of_the_number_beside_them():
+    assert text_of(rb"10{\super 6} CO{\sub 2} m\super 2\nosupersub , 2{\super nd}") == "10⁶ CO₂ m², 2nd"
+    over = rb"{\*\moMath{\mf{\mnum{\mr 1}}{\mden{\mr 25}}}} {\*\moMath{\msSup{\me{\mr 10}}{\msup{\mr 6}}}}"
+    assert text_of(over) == "(1)/(25) 10^(6)"

@@ -127,3 +127,26 @@ def test_line_ends_become_line_feeds_and_strays_go():
 def test_binary_data_is_refused():
     with pytest.raises(ReadError, match="binary data"):
         read_text(bytes(range(256)) * 10)
+
+
+TURKISH = (
+    "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar. Akıl ve vicdana sahiptirler ve birbirlerine "
+    "karşı kardeşlik zihniyeti ile hareket etmelidirler. Herkes, ırk, renk, cinsiyet, dil, din, siyasi veya diğer "
+    "herhangi bir akide."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (TURKISH, "cp1254"),
+        ("Hver maður er borinn frjáls og jafn öðrum að virðingu og réttindum. Menn eru gæddir vitsmunum.", "cp1252"),
+        ("Öll menniskju eru fødd fræls og jøvn til virðingar og mannarættindi. Tey hava skil og samvitsku.", "cp1252"),
+        ("Hwæt! We Gardena in geardagum, þeodcyninga, þrym gefrunon, hu ða æþelingas ellen fremedon.", "cp1252"),
+        ("Größe und Übermut: die Straße nach München führt über viele Brücken, sagt Þór Sigurðsson.", "cp1252"),
+        (FRENCH, "cp1252"),
+    ],
+)
+def test_turkish_is_told_from_languages_with_other_letters_in_the_same_places(text, encoding):
+    for times in (1, 30):
+        assert read_text((text * times).encode(encoding)).metadata == {"encoding": encoding}

@@ -5,6 +5,9 @@ import openpyxl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
+from openpyxl.styles import Font
 
 from m3rag.errors import ReadError
 from m3rag.reading import xlsx as module
@@ -198,3 +201,46 @@ def as_text(value):
     if isinstance(value, datetime):
         return (value.date() if value.time() == time() else value).isoformat()
     return " ".join(value.split()) if isinstance(value, str) else f"{value:.15g}"
+
+
+def test_formats_decide_how_a_number_is_shown():
+    book = book_of(["Code", "Price"], [1234, 41000], [5, 42])
+    for row in book.active.iter_rows(min_row=2):
+        row[0].number_format, row[1].number_format = "00000", "GENERAL"
+    assert read(book).text.split("\n")[3:] == ["Code: 01234 | Price: 41000", "Code: 00005 | Price: 42"]
+
+
+def test_escaped_characters_are_read():
+    data = changed(
+        saved(book_of(["a", "one BREAK two"])), "xl/worksheets/sheet1.xml", b"BREAK", b"_x000D_\n_x005F_x0041_"
+    )
+    assert read_xlsx(data).text == "Sheet\n\na | one _x0041_ two"
+
+
+def test_what_lies_over_a_sheet_is_read_or_told():
+    book = book_of(["Item", "Price"], ["Pen", 5])
+    book.active["A2"].comment = Comment("dear", "Ann")
+    plot = BarChart()
+    plot.title = "Prices"
+    plot.add_data(Reference(book.active, min_col=2, min_row=1, max_row=2))
+    book.active.add_chart(plot, "D4")
+    box = "<xdr:sp><xdr:cNvPr descr='A box'/><xdr:txBody><a:p><a:r><a:t>Seen by</a:t></a:r><a:r><a:t> Bob</a:t></a:r>"
+    box += "</a:p></xdr:txBody></xdr:sp>"
+    data = saved(book)
+    end = b"</wsDr>"
+    data = changed(data, "xl/drawings/drawing1.xml", end, f"<g xmlns:xdr='x' xmlns:a='a'>{box}</g>".encode() + end)
+    content = read_xlsx(data)
+    assert content.text == "Sheet\n\nItem | Price\nItem: Pen | Price: 5\n\nSeen by Bob\nPrices"
+    assert content.warnings == (
+        "1 comment left out: they are not part of the text",
+        "the description of 1 picture left out",
+    )
+
+
+def test_a_sheet_that_is_a_form_has_no_header():
+    form = [["Name", "Ann"], ["City", "Rome"], ["Salary", 50000]]
+    assert read(book_of(*form)).text == "Sheet\n\nName | Ann\nCity | Rome\nSalary | 50000"
+    table = book_of(["Term", "Meaning"], ["dog", "Hund"])
+    for cell in table.active[1]:
+        cell.font = Font(bold=True)
+    assert read(table).text.endswith("Term: dog | Meaning: Hund")

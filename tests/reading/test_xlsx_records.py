@@ -35,9 +35,9 @@ def test_a_second_table_has_its_own_header():
 
 
 def test_an_empty_row_within_a_table_of_words_does_not_end_its_header():
-    assert of(("Name", "Town"), ("Ada", "London"), (), ("Alan", "Bletchley"), ("Grace", "New York")) == [
-        "Name | Town", "Name: Ada | Town: London", "", "Name: Alan | Town: Bletchley", "Name: Grace | Town: New York",
-    ]  # fmt: skip
+    named = ("Name: Ada | Town: London | Work: notes", "Name: Alan | Town: Bletchley | Work: codes")
+    rows = [tuple(value.split(": ")[1] for value in line.split(" | ")) for line in named]
+    assert of(("Name", "Town", "Work"), rows[0], (), rows[1]) == ["Name | Town | Work", named[0], "", named[1]]
 
 
 def test_merged_values_stand_in_every_row_that_has_others():
@@ -53,3 +53,21 @@ def test_merged_values_stand_in_every_row_that_has_others():
     assert rows[1][0] == EMPTY, "the rows given are left as they are"
     short = list(filled([row("a", "b"), row("c")], {1: [(2, 2)]}))
     assert [cell.text for cell in short[1]] == ["c", "b"]
+
+
+def styled(*rows):
+    return list(lines([Cell(text, words=not text[0].isdigit(), style=style) for text, style in row] for row in rows))
+
+
+def test_the_first_line_of_a_form_is_no_header():
+    form = (("Name", "Ann"), ("City", "Rome"), ("Salary", 50_000), ("Start", "2020"))
+    assert of(*form) == ["Name | Ann", "City | Rome", "Salary | 50000", "Start | 2020"]
+    assert of(("Item", "Price"), ("Pen", 5), ("Ink", 7))[1] == "Item: Pen | Price: 5"
+    bold = styled((("Term", "b"), ("Meaning", "b")), (("dog", ""), ("Hund", "")))
+    assert bold == ["Term | Meaning", "Term: dog | Meaning: Hund"]
+
+
+def test_years_may_be_names_of_columns():
+    assert of(("Region", 2019, 2020), ("North", 5, 7)) == ["Region | 2019 | 2020", "Region: North | 2019: 5 | 2020: 7"]
+    assert of((None, 2020, 2019), ("North", 5, 7))[1] == "North | 2020: 5 | 2019: 7"
+    assert of(("Ann", 1961, 2001), ("Bob", 1958, 2003)) == ["Ann | 1961 | 2001", "Bob | 1958 | 2003"]

@@ -1,6 +1,6 @@
 import pytest
 
-from m3rag.reading.xlsx_values import Meaning, meaning, shown
+from m3rag.reading.xlsx_values import Meaning, digits, meaning, shown
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,8 @@ from m3rag.reading.xlsx_values import Meaning, meaning, shown
         (46, "", Meaning.DURATION),
         (9, "", Meaning.PERCENT),
         (164, "General", Meaning.NUMBER),
+        (164, "GENERAL", Meaning.NUMBER),
+        (164, "G/標準", Meaning.NUMBER),
         (164, '#,##0.00" days"', Meaning.NUMBER),
         (164, "[Red]0.0%;-0.0%", Meaning.PERCENT),
         (164, "[$-409]d-mmm-yy;@", Meaning.MOMENT),
@@ -46,3 +48,12 @@ def test_numbers_as_a_person_reads_them(text, kind, expected):
 
 def test_days_may_be_counted_from_1904():
     assert shown("43951", Meaning.MOMENT, from_1904=True) == "2024-05-01"
+
+
+def test_a_format_of_zeros_fills_a_number_up():
+    assert [digits(code) for code in ("00000", "0", "0.00", "")] == [5, 0, 0, 0]
+    assert [shown(n, Meaning.NUMBER, from_1904=False, digits=5) for n in ("1234", "123456", "-1")] == [
+        "01234",
+        "123456",
+        "-1",
+    ]
