@@ -28,6 +28,7 @@ DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10", "hit@1")
 
 @command
 def evaluate(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -41,7 +42,9 @@ def evaluate(
     corpus: Annotated[
         Path | None, typer.Option(help="A corpus.jsonl that the questions are about, instead of the index.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.", show_default="test")
+    ] = None,
     modes: Annotated[
         str | None,
         typer.Option(help="With commas between.", show_default="dense,lexical,colbert,dense+lexical,all,bm25"),
@@ -75,7 +78,7 @@ def evaluate(
         typer.Option(
             min=1,
             max=MOST,
-            help="Chunks that get a ColBERT score in all.",
+            help="Chunks that get a ColBERT score in mode all, whatever the metrics' cut-offs.",
             show_default="1000; 200 with --preset paper",
         ),
     ] = None,
@@ -92,7 +95,8 @@ def evaluate(
         list[str] | None, typer.Option(help="Exit with 1 below it: ndcg@10=0.8, dense:recall@100=0.9, answers:f1=0.4.")
     ] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out what is not in the index, instead of refusing.")
+        bool,
+        typer.Option("--skip-missing", help="Leave out what is not in the index or the corpus, instead of refusing."),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -112,11 +116,13 @@ def evaluate(
         parse_metric(name)
     thresholds = [Threshold.parse(text) for text in fail_under or []]
     before = None if baseline is None else load_report(baseline)
-    _check_options(data, corpus, preset, modes, reranker, cache)
+    _check_options(data, corpus, preset, modes, reranker)
+    _refuse_unused(context, data, corpus, split=split, chunk_tokens=chunk_tokens, cache=cache)
     for folder in (out, cache):
         if folder is not None:
             require_writable(folder.expanduser())
-    found = load_data(data, corpus=corpus, split=split, sample=sample, seed=seed)
+    found = load_data(data, corpus=corpus, split=split or "test", sample=sample, seed=seed, skip_missing=skip_missing)
+    _require_labels(found, thresholds)
     if before is not None:
         require_same_data(found.hash, before)
     settings = load_settings(index=index, model=model, weights=weights)
@@ -143,15 +149,49 @@ def evaluate(
 
 
 def _check_options(
-    data: Path, corpus: Path | None, preset: str | None, modes: str | None, reranker: str | None, cache: Path | None
+    data: Path, corpus: Path | None, preset: str | None, modes: str | None, reranker: str | None
 ) -> None:
     from m3rag.errors import InputError
 
     with_corpus = data.is_dir() or corpus is not None
     if preset and (modes or reranker or not with_corpus):
         raise InputError("--preset paper has its own modes, and needs a folder in BEIR's form (or --corpus)")
+
+
+def _refuse_unused(
+    context: typer.Context,
+    data: Path,
+    corpus: Path | None,
+    *,
+    split: str | None,
+    chunk_tokens: int | None,
+    cache: Path | None,
+) -> None:
+    """An option that nothing would come of is an error; the variable of one may be for other commands."""
+    from m3rag.errors import InputError
+
+    with_corpus = data.is_dir() or corpus is not None
+    source = context.get_parameter_source("index")
     if cache is not None and not with_corpus:
         raise InputError("--cache keeps encoded corpora: give a folder in BEIR's form, or --corpus")
+    if chunk_tokens is not None and not with_corpus:
+        raise InputError("--chunk-tokens is of a corpus that is encoded, and those of an index are cut: leave it out")
+    if split is not None and data.is_file():
+        raise InputError(f"--split is of a folder in BEIR's form, and {data} is a file: leave it out")
+    if with_corpus and source is not None and source.name == "COMMANDLINE":
+        raise InputError("--index has no part where passages come with the questions: leave it out")
+
+
+def _require_labels(data: Data, thresholds: Sequence[Threshold]) -> None:
+    """Refuse a threshold on what is found where no question says what should be, before anything is loaded."""
+    from m3rag.errors import InputError
+
+    wanted = next((threshold.metric for threshold in thresholds if threshold.system != "answers"), None)
+    if wanted is not None and not any(question.relevant for question in data.questions):
+        raise InputError(
+            f"--fail-under {wanted}: {data.path} says of no question what should be found ('relevant' or 'gold_ids'): "
+            "name it, or hold a threshold against the answers, such as answers:refusal_f1=0.8"
+        )
 
 
 def _systems(kb: KnowledgeBase, preset: str | None, modes: str | None, reranker: str | None) -> list[System]:

@@ -50,7 +50,9 @@ class Data:
         return hash_of({"questions": hash_of(texts), "corpus": hash_of(self.corpus) if self.corpus is not None else ""})
 
 
-def load_data(path: Path, *, corpus: Path | None, split: str, sample: int | None, seed: int) -> Data:
+def load_data(
+    path: Path, *, corpus: Path | None, split: str, sample: int | None, seed: int, skip_missing: bool
+) -> Data:
     """Read questions, and the passages that come with them.
 
     Raises:
@@ -66,7 +68,7 @@ def load_data(path: Path, *, corpus: Path | None, split: str, sample: int | None
     if path.is_dir():
         if corpus is not None:
             raise InputError(f"{path} is a folder with a corpus of its own: leave out --corpus")
-        dataset = load_beir(path, split=split)
+        dataset = load_beir(path, split=split, absent=skip_missing)
         questions, texts = questions_of(dataset), dict(dataset.corpus)
     else:
         questions, texts = load_eval_questions(path), None if corpus is None else load_corpus(corpus)
@@ -112,7 +114,13 @@ def retriever_of(kb: KnowledgeBase, *, candidates: int | None, rerank_depth: int
 
         leg = BM25Leg()
     return HybridRetriever(
-        kb.encoder, store, bm25=leg, weights=kb.settings.weights, candidates=candidates, rerank_depth=rerank_depth
+        kb.encoder,
+        store,
+        bm25=leg,
+        weights=kb.settings.weights,
+        candidates=candidates,
+        rerank_depth=rerank_depth,
+        grows=False,  # a report names the depths that its figures are of
     )
 
 

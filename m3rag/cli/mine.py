@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from m3rag.collection import Collection
-    from m3rag.types import Chunk
+    from m3rag.encoder.protocol import Encoder
 
 AT_ONCE = 1024
 """Passages of a corpus read and written together."""
@@ -65,7 +66,9 @@ def mine(
     teacher: Annotated[
         str | None, typer.Option(help="A cross-encoder (hub id or folder) that judges too; its scores are kept.")
     ] = None,
-    teacher_margin: Annotated[float, typer.Option(help="The margin by the teacher's scores.")] = 0.0,
+    teacher_margin: Annotated[
+        float | None, typer.Option(help="With --teacher: the margin by its scores.", show_default="0")
+    ] = None,
     random: Annotated[bool, typer.Option("--random", help="Draw among the range, instead of the hardest.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the negatives that the data has.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
@@ -77,11 +80,13 @@ def mine(
     from m3rag.errors import InputError
     from m3rag.retrieval import HybridRetriever
     from m3rag.training.mining import MiningSettings
-    from m3rag.training.mining_files import mine_files, own_passages, read_corpus
+    from m3rag.training.mining_files import mine_files
     from m3rag.training.saving import require_free
 
     if index is not None and corpus is not None:
         raise InputError("--index and --corpus: give one of them at most")
+    if teacher is None and teacher_margin is not None:
+        raise InputError("--teacher-margin has no part without --teacher: leave it out")
     wanted = MiningSettings(
         negatives=negatives,
         first=first,
@@ -89,15 +94,15 @@ def mine(
         mode=mode,
         share=share or None,
         margin=margin,
-        teacher_margin=teacher_margin,
+        teacher_margin=teacher_margin or 0.0,
         random=random,
         keep=keep,
         seed=seed,
     )
-    require_free(out)  # before a corpus is encoded for nothing
+    require_free(out, as_file=not data.is_dir())  # before a corpus is encoded for nothing
     show = shows_progress(quiet=quiet, as_json=as_json)
-    passages = None if index is not None else own_passages(data) if corpus is None else read_corpus(corpus)
-    with _opened(index, model, passages) as collection, _bar(show) as progress:
+    opened = _made(data, corpus, model, out) if index is None else _opened(index, model)
+    with opened as collection, _bar(show) as progress:
         report = mine_files(
             data,
             out,
@@ -115,31 +120,49 @@ def mine(
         note(f"{report.without} questions have none: raise --last or --share, or search more passages")
 
 
+def _opened(index: str, model: str | None) -> AbstractContextManager[Collection]:
+    from m3rag.collection import Collection
+    from m3rag.settings import load_settings
+
+    return Collection(settings=load_settings(index=index, model=model))
+
+
 @contextmanager
-def _opened(index: str | None, model: str | None, passages: Iterable[Chunk] | None) -> Iterator[Collection]:
-    """The index, or one made of passages for this run."""
+def _made(data: Path, corpus: Path | None, model: str | None, out: Path) -> Iterator[Collection]:
+    """An index of the passages, in `OUT.mining.index` until the run is done: one that was killed goes on with it."""
     from m3rag.collection import Collection
     from m3rag.errors import InputError
     from m3rag.settings import load_settings
+    from m3rag.training.data import training_files
+    from m3rag.training.mining_files import corpus_file, own_passages, read_corpus
 
-    if passages is None:
-        with Collection(settings=load_settings(index=index, model=model)) as collection:
-            yield collection
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="m3rag-mine-") as folder,
-        Collection(Path(folder) / "index", settings=load_settings(model=model)) as collection,
-    ):
-        part: list[Chunk] = []
-        for chunk in passages:
-            part.append(chunk)
-            if len(part) == AT_ONCE:
-                collection.upsert(part)
-                part = []
-        collection.upsert(part)
-        if not collection.exists:
-            raise InputError("there are no passages to search: give --corpus or --index")
+    files = training_files(data) if corpus is None else [corpus_file(corpus)]
+    passages = own_passages(data) if corpus is None else read_corpus(corpus)
+    part = list(islice(passages, AT_ONCE))
+    if not part:
+        raise InputError("there are no passages to search: give --corpus or --index")
+    settings = load_settings(model=model)
+    with Collection(":memory:", settings=settings) as loading:
+        encoder = loading.encoder
+    place = out.with_name(f"{out.name}.mining.index")
+    place.mkdir(parents=True, exist_ok=True)
+    with Collection(place / _name(encoder, files), encoder=encoder, settings=settings) as collection:
+        while part:
+            known = {(chunk.id, chunk.text) for chunk in collection.get([chunk.id for chunk in part])}
+            collection.upsert([chunk for chunk in part if (chunk.id, chunk.text) not in known])
+            part = list(islice(passages, AT_ONCE))
         yield collection
+    shutil.rmtree(place)
+
+
+def _name(encoder: Encoder, files: Sequence[Path]) -> str:
+    """Another one for another model or other passages: what was made of those would be found too."""
+    from hashlib import sha256
+
+    digest = sha256(f"{encoder.info.fingerprint} {encoder.max_length}".encode())
+    for file in files:
+        digest.update(sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _teacher(name: str | None) -> Callable[..., object] | None:

@@ -46,7 +46,9 @@ def train(
         int | None, typer.Option(help="Most questions of a step.", show_default="48; 16 with --reranker")
     ] = None,
     max_batch_tokens: Annotated[int, typer.Option(help="Most tokens of a step.")] = 65_536,
-    sub_batch_tokens: Annotated[int, typer.Option(help="Most tokens in memory at once; changes no number.")] = 8192,
+    sub_batch_tokens: Annotated[
+        int, typer.Option(help="Most tokens in memory at once; changes no number where there is no --dropout.")
+    ] = 8192,
     negatives: Annotated[
         int | None, typer.Option(help="Hard negatives of a question in a step.", show_default="2; 7 with --reranker")
     ] = None,
@@ -73,9 +75,10 @@ def train(
         ),
     ] = None,
     teacher: Annotated[bool, typer.Option("--teacher", help="Also learn from pos_scores and neg_scores.")] = False,
-    lora_rank: Annotated[int, typer.Option(help="Of the deltas.")] = 8,
+    lora_rank: Annotated[int | None, typer.Option(help="With --lora: of the deltas.", show_default="8")] = None,
     lora_layers: Annotated[
-        int | None, typer.Option(help="Deltas on the last so many layers only: faster.", show_default="on all")
+        int | None,
+        typer.Option(help="With --lora: deltas on the last so many layers only: faster.", show_default="on all"),
     ] = None,
     dropout: Annotated[float, typer.Option(help="On the backbone's states.")] = 0.0,
     query_length: Annotated[
@@ -107,7 +110,7 @@ def train(
     given = {
         "batch_size": batch_size, "negatives": negatives, "learning_rate": learning_rate, "colbert_dim": colbert_dim,
         "temperature": temperature, "loss": loss, "distill": distill, "query_length": query_length,
-        "passage_length": passage_length, "max_length": max_length, "merge": merge,
+        "passage_length": passage_length, "max_length": max_length, "merge": merge, "lora_rank": lora_rank,
     }  # fmt: skip
     options: dict[str, Any] = {
         "method": _method(heads_only=heads_only, lora=lora, reranker=reranker),
@@ -117,14 +120,13 @@ def train(
         "per_source": per_source,
         "held_out": held_out,
         "teacher": teacher,
-        "lora_rank": lora_rank,
         "lora_layers": lora_layers,
         "dropout": dropout,
         "precision": precision,
         "seed": seed,
         "save_every": save_every,
         "evaluate_every": evaluate_every,
-        **_applicable(given, reranker=reranker),
+        **_applicable(given, reranker=reranker, lora=lora),
     }
     reports: list[Report] = []
     with workers(device) as (is_first, where), display(quiet=quiet or not is_first, as_json=as_json) as show:
@@ -156,14 +158,16 @@ def _method(*, heads_only: bool, lora: bool, reranker: bool) -> str:
     return "heads" if heads_only else "lora" if lora else "full"
 
 
-def _applicable(given: dict[str, Any], *, reranker: bool) -> dict[str, Any]:
+def _applicable(given: dict[str, Any], *, reranker: bool, lora: bool) -> dict[str, Any]:
     """The options that were given; one that what is trained has no use for is an error."""
     from m3rag.errors import InputError
 
+    unused = dict.fromkeys(NOT_OF_A_RERANKER, "has no part in a reranker") if reranker else {}
+    unused |= {} if reranker else {"max_length": "is of a reranker alone"}
+    unused |= {} if lora else {"lora_rank": "has no part without --lora"}
     found = {name: value for name, value in given.items() if value is not None}
-    for name in NOT_OF_A_RERANKER if reranker else ("max_length",):
+    for name, told in unused.items():
         if name in found:
-            told = "has no part in a reranker" if reranker else "is of a reranker alone"
             raise InputError(f"--{name.replace('_', '-')} {told}: leave it out")
     return found
 

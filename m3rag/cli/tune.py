@@ -36,7 +36,9 @@ def tune(
     metric: Annotated[
         str, typer.Option(help="What to learn for: ndcg, recall, mrr, map or hit, and a cut-off.")
     ] = "ndcg@10",
-    split: Annotated[str, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Which judgements of a folder: qrels/SPLIT.tsv.", show_default="train")
+    ] = None,
     folds: Annotated[int, typer.Option(min=2, max=30, help="Parts of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the folds and of the interval.")] = 0,
     reranker: Annotated[
@@ -58,18 +60,22 @@ def tune(
     """
     from m3rag.errors import InputError
     from m3rag.evaluation.labelled import load_labelled
+    from m3rag.evaluation.metrics import parse_metric
     from m3rag.evaluation.tune import require_enough
     from m3rag.knowledge_base import KnowledgeBase
     from m3rag.settings import load_settings
 
     if (questions is None) != reset or (dry_run and force):
         raise InputError("give labelled questions, or --reset alone; and one of --dry-run and --force at most")
+    if split is not None and questions is not None and questions.is_file():
+        raise InputError(f"--split is of a folder in BEIR's form, and {questions} is a file: leave it out")
+    parse_metric(metric)
     settings = load_settings(index=index, model=model)
     with KnowledgeBase(settings=settings) as kb:
         if questions is None:
             _forget(kb, as_json=as_json)
             return
-        labelled = load_labelled(questions, split=split)
+        labelled = load_labelled(questions, split=split or "train", absent=skip_missing)
         require_enough(labelled)  # before a model is loaded
         with stage_bars(quiet=quiet, as_json=as_json) as progress:
             result = _learn(kb, labelled, reranker, progress, metric=metric, folds=folds, seed=seed, skip=skip_missing)

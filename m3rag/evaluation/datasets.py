@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import re
 import zlib
 from collections.abc import Container, Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 from m3rag.errors import InputError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RetrievalSet:
@@ -22,7 +25,7 @@ class RetrievalSet:
     Attributes:
         name: For people.
         corpus: Passage id to text; a title, where there is one, is the first line of the text.
-        queries: Query id to text, only those with judgements, in the order of their file.
+        queries: Query id to text, only those with something relevant, in the order of their file.
         qrels: Query id to passage id to gain.
         langs: Query id to its language, of those queries whose line says `lang`.
     """
@@ -55,17 +58,24 @@ class Question:
     lang: str = ""
 
 
-def load_beir(folder: Path | str, *, split: str = "test", name: str | None = None) -> RetrievalSet:
+def load_beir(
+    folder: Path | str, *, split: str = "test", name: str | None = None, absent: bool = False
+) -> RetrievalSet:
     """Read a folder in BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`, or these gzipped (`.gz`).
+
+    Queries of whose judgements none is above 0 are left out, which the log says: no search can do well or
+    badly on them.
 
     Args:
         folder: The folder.
         split: Which judgements.
         name: For people; the folder's name by default.
+        absent: Take judgements of passages that the corpus does not have too, instead of refusing.
 
     Raises:
-        InputError: If a file is missing or malformed, a judged query is empty, or a judgement names a query
-            or a passage that is not there, or contradicts another; the message names file and line.
+        InputError: If a file is missing or malformed, a judged query is empty, a judgement names a query or
+            a passage that is not there, or contradicts another, or no gain is above 0; the message names file
+            and line.
     """
     folder = Path(folder)
     corpus_path, queries_path, qrels_path = (
@@ -76,7 +86,7 @@ def load_beir(folder: Path | str, *, split: str = "test", name: str | None = Non
         raise InputError(f"{qrels_path} is missing; the splits there are: {there}")
     corpus = _texts(corpus_path)
     queries = _texts(queries_path)
-    qrels = _qrels(qrels_path, corpus=corpus, queries=queries)
+    qrels = _with_relevant(qrels_path, _qrels(qrels_path, corpus=None if absent else corpus, queries=queries))
     return RetrievalSet(
         name=name or folder.resolve().name,
         corpus=MappingProxyType(corpus),
@@ -154,7 +164,16 @@ def _langs(path: Path, queries: Container[str]) -> dict[str, str]:
     }
 
 
-def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[str, int]]:
+def _with_relevant(path: Path, qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    kept = {key: judged for key, judged in qrels.items() if any(gain > 0 for gain in judged.values())}
+    if not kept:
+        raise InputError(f"{path}: no passage is judged relevant, which takes a gain above 0")
+    if len(kept) < len(qrels):
+        log.warning("%s: %d queries are left out, since nothing is relevant to them", path, len(qrels) - len(kept))
+    return kept
+
+
+def _qrels(path: Path, *, corpus: Container[str] | None, queries: Mapping[str, str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     for at, (number, line) in enumerate(_lines(path)):
         where = f"{path}:{number}"
@@ -173,8 +192,11 @@ def _qrels(path: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str])
             raise InputError(f"{where}: the query {query_id!r} is not in queries.jsonl: add it, or remove this line")
         if not queries[query_id].strip():
             raise InputError(f"{where}: the query {query_id!r} is empty in queries.jsonl: give its text, or remove it")
-        if passage_id not in corpus:
-            raise InputError(f"{where}: the passage {passage_id!r} is not in corpus.jsonl: add it, or remove this line")
+        if corpus is not None and passage_id not in corpus:
+            raise InputError(
+                f"{where}: the passage {passage_id!r} is not in corpus.jsonl: add it, remove this line, or skip what "
+                "is missing (absent=True, --skip-missing)"
+            )
         if qrels.setdefault(query_id, {}).setdefault(passage_id, gain) != gain:
             raise InputError(
                 f"{where}: the passage {passage_id!r} is judged twice for the query {query_id!r}, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from m3rag.errors import InputError
-from m3rag.evaluation.datasets import load_beir, records, string
+from m3rag.evaluation.datasets import RetrievalSet, load_beir, records, string
 from m3rag.store.protocol import Store
 from m3rag.types import Chunk
 
@@ -67,23 +67,24 @@ class Judgements:
     missing: tuple[str, ...]
 
 
-def load_labelled(path: Path | str, *, split: str = "train") -> list[LabelledQuestion]:
+def load_labelled(path: Path | str, *, split: str = "train", absent: bool = False) -> list[LabelledQuestion]:
     """Read labelled questions from a file of one JSON object a line, or from a folder in BEIR's form.
 
-    A line is `{"query": "...", "relevant": [...]}`, with an `id` if you like. Each relevant is a
+    A line is `{"query": "...", "relevant": [...]}`, with an `id` if you like (else `line-7`). Each relevant is a
     document's or a chunk's id as the index has it, or an object `{"id": "report.pdf", "page": 3,
     "gain": 2}` whose `page` and `gain` may be left out.
 
     Args:
         path: The file or the folder.
         split: Which judgements of a folder, `qrels/<split>.tsv`; gains of 0 and less are left out.
+        absent: As in `load_beir`.
 
     Raises:
         InputError: If a file is missing or malformed; the message names file and line.
     """
     path = Path(path)
     if path.is_dir():
-        return _from_beir(path, split)
+        return _from_beir(load_beir(path, split=split, absent=absent))
     questions = [labelled_of(where, record) for where, record in records(path)]
     if not questions:
         raise InputError(f'{path} holds no question: each line is {{"query": "...", "relevant": ["document id"]}}')
@@ -163,7 +164,8 @@ def labelled_of(where: str, record: dict[str, Any]) -> LabelledQuestion:
             f"{where}: 'relevant' must be a list of at least one document or chunk id, got {relevant!r:.60}; leave out "
             "a question that nothing answers"
         )
-    key = string(where, record, "id") if "id" in record else where
+    # The path would tell two runs of the same questions apart.
+    key = string(where, record, "id") if "id" in record else f"line-{where.rpartition(':')[2]}"
     return LabelledQuestion(key, query, tuple(_relevant(where, item) for item in relevant))
 
 
@@ -178,13 +180,11 @@ def _relevant(where: str, item: object) -> Relevant:
     return Relevant(string(where, item, "id"), item.get("page"), item.get("gain", 1))
 
 
-def _from_beir(folder: Path, split: str) -> list[LabelledQuestion]:
-    dataset = load_beir(folder, split=split)
-    judged = (
+def _from_beir(dataset: RetrievalSet) -> list[LabelledQuestion]:
+    return [
         LabelledQuestion(key, text, tuple(Relevant(i, gain=gain) for i, gain in dataset.qrels[key].items() if gain > 0))
         for key, text in dataset.queries.items()
-    )
-    return [question for question in judged if question.relevant]
+    ]
 
 
 def _gain(item: Relevant) -> int:

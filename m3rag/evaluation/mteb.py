@@ -136,10 +136,13 @@ class MTEBSearch:
             corpus: Rows with `id`, `text` and perhaps `title`.
 
         Raises:
-            InputError: If it is empty, or has texts of another kind.
+            InputError: If it is empty, has texts of another kind, or an id twice.
         """
         self.close()
-        texts = {str(row["id"]): _passage(row) for row in corpus}
+        texts: dict[str, str] = {}
+        for row in corpus:
+            if texts.setdefault(str(row["id"]), passage := _passage(row)) != passage:
+                raise InputError(f"the id {row['id']!r} is there twice, with two texts; ids must be unique")
         name = corpus_name(self.encoder, texts)
         # MTEB never says that it is done: what is temporary goes with this object, or with the process.
         temporary = Path(tempfile.mkdtemp(prefix="m3rag-mteb-")) if self._cache is None else None

@@ -25,7 +25,7 @@ from m3rag.evaluation.searching import SearchRun
 
 SCHEMA = "m3rag.eval/1"
 
-REPORT_FILE = "run.json"
+REPORT_FILE, ANSWERS_FILE = "run.json", "answers.jsonl"
 
 GIVE = "give a run.json that `m3rag eval --out DIR` wrote, or measure that run again"
 
@@ -105,19 +105,22 @@ class Report:
     def write(self, folder: Path, run: SearchRun, judged: Sequence[JudgedAnswer] | None) -> None:
         """Write `run.json`, a TREC run file for each system, `qrels.txt`, and the answers as `answers.jsonl`.
 
-        In the TREC files white space and `%` in ids are percent-encoded, since blanks part the columns.
+        What a run before has left in the folder and this one has not is removed. In the TREC files white space
+        and `%` in ids are percent-encoded, since blanks part the columns.
 
         Raises:
             InputError: If the folder cannot be made or written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, found in run.runs.items():
-                _replace(folder / f"{file_name(name)}.trec", trec_run(found, name))
-            _replace(folder / "qrels.txt", trec_qrels(run.qrels))
+            files = {_run_file(name): trec_run(found, name) for name, found in run.runs.items()}
+            files["qrels.txt"] = trec_qrels(run.qrels)
             if judged is not None:
-                lines = (json.dumps(asdict(one), ensure_ascii=True) + "\n" for one in judged)
-                _replace(folder / "answers.jsonl", "".join(lines))
+                files[ANSWERS_FILE] = "".join(json.dumps(asdict(one), ensure_ascii=True) + "\n" for one in judged)
+            for name in _written_before(folder) - files.keys():
+                (folder / name).unlink(missing_ok=True)
+            for name, text in files.items():
+                _replace(folder / name, text)
             _replace(folder / REPORT_FILE, json.dumps({"schema": SCHEMA, **self.as_dict()}, indent=1) + "\n")
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror}; give another folder") from error
@@ -169,6 +172,15 @@ def load_report(path: Path | str) -> Report:
         raise InputError(f"{path} is no whole report ({', '.join(wrong)} missing or malformed): {GIVE}")
     context = {key: value for key, value in found.items() if key not in {"schema", "change", *PARTS} - {"data"}}
     return Report(found["systems"], found.get("answers"), found["per_query"], context, found["complete"])
+
+
+def _written_before(folder: Path) -> set[str]:
+    """The files that the report of a folder tells of, and no other that lies there."""
+    try:
+        before = load_report(folder)
+    except InputError:
+        return set()
+    return {*map(_run_file, before.systems), *([] if before.answers is None else [ANSWERS_FILE])}
 
 
 def require_writable(folder: Path) -> None:
@@ -224,6 +236,10 @@ def trec_qrels(qrels: Mapping[str, Mapping[str, int]]) -> str:
 def file_name(system: str) -> str:
     """A system's name as that of a file on any machine."""
     return re.sub(r"[^A-Za-z0-9+_.-]", "_", system)
+
+
+def _run_file(system: str) -> str:
+    return f"{file_name(system)}.trec"
 
 
 def _answers(judged: Sequence[JudgedAnswer] | None, langs: Mapping[str, str]) -> dict[str, Any] | None:

@@ -77,6 +77,8 @@ class HybridRetriever:
             100, and 10 `k` where that is more: the best 100 by all three legs are not all among the best
             200 by two.
         exhaustive_limit: Up to how many chunks mode `colbert` compares with all of them.
+        grows: Whether depths that are given grow too where `k` needs more. Without, they hold, and a search
+            may give fewer hits: to measure what such a depth finds.
 
     Raises:
         ConfigurationError: If an option is malformed or not positive.
@@ -94,6 +96,7 @@ class HybridRetriever:
         candidates: int | None = None,
         rerank_depth: int | None = None,
         exhaustive_limit: int = 2000,
+        grows: bool = True,
     ) -> None:
         depth = RERANK_DEPTH if rerank_depth is None else rerank_depth
         brought = CANDIDATES if candidates is None else candidates
@@ -116,10 +119,10 @@ class HybridRetriever:
         self.weights = weights
         self.fusion = None if fusion is None else parse_fusion(fusion)
         self.candidates = brought
-        self._candidates_per_hit = PER_HIT if candidates is None else 1
         self.rerank_depth = depth
-        self._depth_per_hit = PER_HIT if rerank_depth is None else 1
         self.exhaustive_limit = exhaustive_limit
+        self._given = candidates is not None, rerank_depth is not None
+        self._grows = grows or not any(self._given)
 
     def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """The best chunks for a question.
@@ -229,12 +232,14 @@ class HybridRetriever:
     def _hits(self, question: Question, search: Plan) -> list[Hit]:
         if search.mode.needs_bm25 and self.bm25 is not None:
             self.bm25.sync(self.store)
-        depth = max(self.rerank_depth, self._depth_per_hit * search.k)
-        brought = max(self.candidates, self._candidates_per_hit * search.k)
+        brought = self._reach(self.candidates, search, given=self._given[0])
+        depth = self._reach(self.rerank_depth, search, given=self._given[1])
         stages = Stages(self.store, self.bm25, brought, depth, self.exhaustive_limit)
         found = stages.scored(question, search)
         hits = chosen(self.store, question.text, found, search)
-        while len(hits) < search.k and (full := _full(hits, search)):
+        # Another look would bring more than the depths say.
+        looks_again = self._grows or len(search.mode.legs) == 1
+        while looks_again and len(hits) < search.k and (full := _full(hits, search)):
             # Chunks of a few documents may have taken all places: look once more, beside these documents.
             given = search.filter or {}
             rest = {**given, "$and": [*given.get("$and", ()), {DOCUMENT_ID: {"$nin": full}}]}  # no level deeper
@@ -243,6 +248,12 @@ class HybridRetriever:
             if len(hits) <= before:
                 break
         return hits
+
+    def _reach(self, least: int, search: Plan, *, given: bool) -> int:
+        """How many chunks a stage looks at."""
+        if given:
+            return max(least, search.depth) if self._grows else least
+        return max(least, PER_HIT * search.k, search.depth)
 
 
 def _full(hits: Sequence[Hit], search: Plan) -> list[str]:

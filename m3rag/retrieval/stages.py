@@ -64,7 +64,7 @@ class Stages:
         # Weights that count ColBERT alone still need some order of what to rerank.
         known = plan.weights if plan.weights.dense + plan.weights.lexical > 0 else Weights()
         fused = first.fused(known, fusion=plan.fusion, rrf_k=plan.rrf_k)
-        order = order_of(fused, first.ids)[: max(self.rerank_depth, plan.depth)]
+        order = order_of(fused, first.ids)[: self.rerank_depth]
         return first.joined(self._exact(question, "colbert", [first.ids[i] for i in order], {}))
 
     def _colbert(self, question: Question, plan: Plan) -> Candidates:
@@ -90,7 +90,7 @@ class Stages:
         for leg in legs:
             missing = [key for key in ids if key not in found[leg]]
             # A keyword leg that found fewer than it was asked for found all that share a token.
-            if leg in KEYWORD_LEGS and len(found[leg]) < self._depth(plan):
+            if leg in KEYWORD_LEGS and len(found[leg]) < self.candidates:
                 others: Mapping[str, float] = dict.fromkeys(missing, 0.0)
             else:
                 others = self._score(question, leg, missing) if missing else {}
@@ -109,10 +109,7 @@ class Stages:
         return Candidates.scored(kept, {leg: np.array([known[key] for key in kept], np.float64)}, found)
 
     def _found(self, question: Question, legs: Sequence[SearchLeg], plan: Plan) -> dict[SearchLeg, dict[str, float]]:
-        return {leg: self._candidates(question, leg, self._depth(plan), plan.filter) for leg in legs}
-
-    def _depth(self, plan: Plan) -> int:
-        return max(self.candidates, plan.depth)
+        return {leg: self._candidates(question, leg, self.candidates, plan.filter) for leg in legs}
 
     def _candidates(self, question: Question, leg: SearchLeg, k: int, filter: Filter | None) -> dict[str, float]:
         if leg == "bm25":

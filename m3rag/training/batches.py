@@ -43,7 +43,7 @@ def plan_epoch(
         max_batch_tokens: Most tokens of a batch; an example of more is a batch of its own.
         seed: Of the run.
         epoch: From 0; each is shuffled anew.
-        least: Fewest examples of a batch (the number of workers), where there are as many.
+        least: Fewest examples of a batch, where there are as many; those too short are joined, whatever their tokens.
 
     Returns:
         Example numbers; each of them once.
@@ -84,13 +84,16 @@ def _cut(members: Sequence[int], lengths: Sequence[int], batch_size: int, max_to
 
 
 def _without_short(batches: list[list[int]], least: int) -> list[list[int]]:
-    """Batches too short for every worker to get an example join the one before."""
+    """Batches too short are joined with the one behind, the last with the one before."""
     joined: list[list[int]] = []
     for batch in batches:
-        if joined and (len(batch) < least or len(joined[-1]) < least):
+        if joined and len(joined[-1]) < least:
             joined[-1] = joined[-1] + batch
         else:
             joined.append(batch)
+    if len(joined) > 1 and len(joined[-1]) < least:
+        last = joined.pop()
+        joined[-1] = joined[-1] + last
     return joined
 
 

@@ -1,10 +1,13 @@
-"""Training examples in FlagEmbedding's jsonl: a query, passages that answer it, passages that do not."""
+"""Training examples in FlagEmbedding's jsonl, gzipped or not: a query, passages that answer it and some that do not."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ class Example:
         query: The question.
         positives: Passages that answer it; one at least.
         negatives: Passages that look alike and do not.
-        source: The file it came from, without its suffix; batches are drawn from one source.
+        source: The file it came from, without its suffixes; batches are drawn from one source.
         positive_scores: A teacher's score of each positive; empty where there is none.
         negative_scores: A teacher's score of each negative; empty where there is none.
         answers: Short answers, by which mining knows a passage that answers too.
@@ -50,7 +53,7 @@ class Example:
 def load_examples(
     path: Path, *, per_source: int | None = None, negatives: int | None = None, seed: int = 0
 ) -> list[Example]:
-    """Read a `.jsonl` file, or every one of a folder.
+    """Read a `.jsonl` or `.jsonl.gz` file, or every one of a folder.
 
     A line has `query`, `pos`, `neg` and may have `pos_scores`, `neg_scores` and `answers`. Lines whose
     query is blank, or that have no positive that is not, are left out. FlagEmbedding's `prompt` (an
@@ -83,30 +86,64 @@ def load_examples(
 
 
 def training_files(path: Path) -> list[Path]:
-    """The file itself, or the `.jsonl` files of a folder by name.
+    """The file itself, or the `.jsonl` and `.jsonl.gz` files of a folder by name; of two of one name the plain one.
 
     Raises:
         InputError: If there is none.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
+    if path.is_dir():
+        both = (file for pattern in ("*.jsonl.gz", "*.jsonl") for file in path.glob(pattern))
+        files = sorted({plain_name(file): file for file in both if file.is_file()}.items())
+    else:
+        files = [(path.name, path)] if path.is_file() else []
+    if not files:
         raise InputError(f"{path} holds no .jsonl training files: give a file or a folder of {SHAPE} a line")
-    return files
+    return [file for _, file in files]
+
+
+def plain_name(file: Path) -> str:
+    """What a file is called when it is not gzipped."""
+    return file.name.removesuffix(".gz")
+
+
+def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, gzipped if its name says so, that are not blank, with their numbers from 1.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
 
 
 def read_examples(file: Path, *, negatives: int | None = None) -> Iterator[Example]:
     """The examples of one file, in its order; arguments and errors as in `load_examples`."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                example = _example(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), file.stem)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(f"{file}:{number}: not {SHAPE}: {_reason(error)}") from error
-            if not example.query.strip() or not example.positives:
-                continue
-            yield example if negatives is None else _with_fewer(example, negatives)
+    source = Path(plain_name(file)).stem
+    for number, line in numbered_lines(file):
+        try:
+            example = _example(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), source)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{file}:{number}: not {SHAPE}: {_reason(error)}") from error
+        if not example.query.strip() or not example.positives:
+            continue
+        yield example if negatives is None else _with_fewer(example, negatives)
+
+
+def known_positives(examples: Iterable[Example]) -> dict[tuple[str, str], frozenset[str]]:
+    """The passages that answer each question, by its source and text: it may have a row for each of them."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for example in examples:
+        found[example.source, example.query].update(example.positives)
+    return {key: frozenset(texts) for key, texts in found.items()}
+
+
+def without_answers(examples: Sequence[Example]) -> list[Example]:
+    """The examples without those negatives that answer their question: a passage would push itself away."""
+    known = known_positives(examples)
+    return [_without(example, known[example.source, example.query]) for example in examples]
 
 
 def _reason(error: Exception) -> str:
@@ -150,3 +187,11 @@ def _scored(row: dict[str, Any], key: str, value: Any) -> tuple[tuple[str, ...],
 def _with_fewer(example: Example, negatives: int) -> Example:
     scores = example.negative_scores[:negatives]
     return replace(example, negatives=example.negatives[:negatives], negative_scores=scores)
+
+
+def _without(example: Example, texts: frozenset[str]) -> Example:
+    kept = [i for i, text in enumerate(example.negatives) if text not in texts]
+    if len(kept) == len(example.negatives):
+        return example
+    scores = tuple(example.negative_scores[i] for i in kept) if example.negative_scores else ()
+    return replace(example, negatives=tuple(example.negatives[i] for i in kept), negative_scores=scores)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 
-from m3rag.evaluation.metrics import aggregate
-from m3rag.training.data import Example
+from m3rag.evaluation.metrics import aggregate, as_ranked
+from m3rag.training.data import Example, known_positives
 from m3rag.training.encoding import Encoding
 from m3rag.training.loss import LegScores
 from m3rag.training.representation import Texts, leg_scores
@@ -40,7 +41,7 @@ def split_held_out(examples: Sequence[Example], *, per_source: int) -> tuple[lis
         by_source[example.source].add(example.query)
     held: set[tuple[str, str]] = set()
     for source, queries in by_source.items():
-        ranked = sorted(queries, key=lambda query: (hashlib.sha256(query.encode("utf-8", "replace")).digest(), query))
+        ranked = sorted(queries, key=_digest)
         held |= {(source, query) for query in ranked[: min(per_source, len(ranked) // 2)]}
     learn = [e for e in examples if (e.source, e.query) not in held]
     return learn, [e for e in examples if (e.source, e.query) in held]
@@ -49,6 +50,9 @@ def split_held_out(examples: Sequence[Example], *, per_source: int) -> tuple[lis
 @torch.no_grad()
 def measure(encoding: Encoding, examples: Sequence[Example], numbers: dict[str, int], first: int) -> dict[str, float]:
     """The quality of each leg and of all three among the passages of the same source.
+
+    A question counts once, however many rows it has. As in a search, the lexical leg finds only passages that
+    share a token with it. Equal scores are in an order that has nothing to do with what answers.
 
     Args:
         encoding: Of the model; question `first + i` is that of `examples[i]`.
@@ -59,15 +63,17 @@ def measure(encoding: Encoding, examples: Sequence[Example], numbers: dict[str, 
     Returns:
         `{"dense": .., "lexical": .., "colbert": .., "all": ..}`, nDCG@10 in [0, 1], the mean over sources.
     """
-    by_source: dict[str, list[int]] = defaultdict(list)
+    known = known_positives(examples)
+    by_source: dict[str, dict[str, int]] = defaultdict(dict)
+    texts: dict[str, set[str]] = defaultdict(set)
     for i, example in enumerate(examples):
-        by_source[example.source].append(i)
+        by_source[example.source].setdefault(example.query, i)
+        texts[example.source].update((*example.positives, *example.negatives))
     tables = []
-    for _, members in sorted(by_source.items()):
-        texts = list(dict.fromkeys(t for i in members for t in (*examples[i].positives, *examples[i].negatives)))
-        passages = [numbers[text] for text in texts]
-        qrels = {str(i): {str(numbers[text]): 1 for text in examples[i].positives} for i in members}
-        tables.append(_ndcg(encoding, [first + i for i in members], passages, qrels, first))
+    for source, rows in sorted(by_source.items()):
+        passages = [numbers[text] for text in sorted(texts[source], key=_digest)]
+        qrels = {str(i): {str(numbers[text]): 1 for text in known[source, query]} for query, i in rows.items()}
+        tables.append(_ndcg(encoding, [first + i for i in rows.values()], passages, qrels, first))
     return {leg: sum(table[leg] for table in tables) / len(tables) for leg in tables[0]}
 
 
@@ -79,13 +85,22 @@ def _ndcg(
     scores = LegScores(*(torch.cat(parts, 1) for parts in zip(*columns, strict=True)))
     found = {}
     for name, matrix in (*zip(("dense", "lexical", "colbert"), scores, strict=True), ("all", scores.ensemble())):
-        best = matrix.topk(min(DEPTH, len(passages)), dim=1)
+        least = 0.0 if name == "lexical" else -math.inf
+        best = matrix.sort(dim=1, descending=True, stable=True)
+        rows = zip(queries, best.indices[:, :DEPTH].tolist(), best.values[:, :DEPTH].tolist(), strict=True)
         run = {
-            str(query - first): {str(passages[int(i)]): float(value) for i, value in zip(at, values, strict=True)}
-            for query, at, values in zip(queries, best.indices, best.values, strict=True)
+            str(query - first): as_ranked(
+                (str(passages[i]), value) for i, value in zip(at, values, strict=True) if value > least
+            )
+            for query, at, values in rows
         }
         found[name] = aggregate(run, qrels, [METRIC])[METRIC]
     return found
+
+
+def _digest(text: str) -> tuple[bytes, str]:
+    """Puts texts in an order of chance, the same everywhere."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest(), text
 
 
 def _scores(queries: Sequence[Texts], passages: Texts) -> LegScores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
@@ -16,7 +16,7 @@ from m3rag.errors import ConfigurationError
 from m3rag.output import M3Output
 from m3rag.retrieval import HybridRetriever, Mode
 from m3rag.scoring import LEG_SCORES, Weights, fuse
-from m3rag.training.data import Example
+from m3rag.training.data import Example, known_positives
 from m3rag.types import MOST, Hit
 
 Teacher = Callable[[Sequence[tuple[str, str]]], Any]
@@ -88,10 +88,11 @@ def mine(
     *,
     settings: MiningSettings | None = None,
     teacher: Teacher | None = None,
+    known: Mapping[tuple[str, str], frozenset[str]] | None = None,
 ) -> Iterator[Example]:
     """Find hard negatives of each example by searching an index.
 
-    A passage is left out that is one of the positives, holds one, is part of one, holds one of the
+    A passage is left out that is one of the question's positives, holds one, is part of one, holds one of the
     example's `answers`, or scores too near the best positive (`share`, `margin`), be it in the search or
     by the teacher. It costs a search a question; no matrix of all questions and passages is made.
 
@@ -100,19 +101,26 @@ def mine(
         retriever: Searches the passages.
         settings: Which become negatives.
         teacher: Also judges the passages; its scores are kept in the examples, to be distilled.
+        known: The positives of each question, as `known_positives` has them; by default those of the examples.
 
     Yields:
         Each example with the negatives found, hardest first, in the order given.
     """
     wanted = settings or MiningSettings()
+    known = known_positives(examples) if known is None else known
     rest = iter(examples)
     while block := list(islice(rest, AT_ONCE)):
-        found = _found(block, retriever, wanted)
+        found = _found(block, retriever, wanted, known)
         for example, texts in zip(block, found, strict=True):
             yield _judged(example, texts, wanted, teacher)
 
 
-def _found(block: Sequence[Example], retriever: HybridRetriever, settings: MiningSettings) -> list[list[str]]:
+def _found(
+    block: Sequence[Example],
+    retriever: HybridRetriever,
+    settings: MiningSettings,
+    known: Mapping[tuple[str, str], frozenset[str]],
+) -> list[list[str]]:
     """The texts that may be negatives, best first."""
     mode = Mode.parse(settings.mode)
     weights = Weights.parse(retriever.weights, legs=mode.legs) if len(mode.legs) > 1 else Weights(1, 1, 1)
@@ -125,7 +133,8 @@ def _found(block: Sequence[Example], retriever: HybridRetriever, settings: Minin
             queries[i], text=example.query, mode=mode, k=settings.last, fusion="weighted", weights=weights
         )
         best = _best_score(queries[i], positives[int(counts[i]) : int(counts[i + 1])], mode, weights)
-        found.append(_allowed(example, hits[settings.first - 1 :], best, settings))
+        answering = known[example.source, example.query]
+        found.append(_allowed(example, answering, hits[settings.first - 1 :], best, settings))
     return found
 
 
@@ -135,11 +144,14 @@ def _best_score(query: M3Output, positives: M3Output, mode: Mode, weights: Weigh
     return float(fused.max())
 
 
-def _allowed(example: Example, hits: Sequence[Hit], best: float, settings: MiningSettings) -> list[str]:
-    bounds = [best * settings.share] if settings.share is not None and best > 0 else []
+def _allowed(
+    example: Example, known: Iterable[str], hits: Sequence[Hit], best: float, settings: MiningSettings
+) -> list[str]:
+    # A share of what is not above 0 would let through what scores above it.
+    bounds = [min(best, best * settings.share)] if settings.share is not None else []
     bounds += [best - settings.margin] if settings.margin is not None else []
     limit = min(bounds, default=np.inf)
-    positives = [_plain(text) for text in example.positives]
+    positives = [_plain(text) for text in known]
     answers = [plain for answer in example.answers if (plain := _plain(answer))]
     seen: dict[str, str] = {}
     for hit in hits:

@@ -15,7 +15,14 @@ from m3rag._alone import LOCK, writing_alone
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.retrieval import HybridRetriever
 from m3rag.store.protocol import Store
-from m3rag.training.data import Example, read_examples, training_files
+from m3rag.training.data import (
+    Example,
+    known_positives,
+    numbered_lines,
+    plain_name,
+    read_examples,
+    training_files,
+)
 from m3rag.training.mining import AT_ONCE, MiningSettings, Teacher, mine
 from m3rag.training.saving import require_free, writing
 from m3rag.types import Chunk
@@ -48,7 +55,7 @@ def mine_files(
     teacher_name: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MiningReport:
-    """Mine hard negatives for a `.jsonl` file, or for each one of a folder.
+    """Mine hard negatives for a `.jsonl` file, or for each one of a folder; what is gzipped becomes plain.
 
     What is under way lies in `OUT.mining`: a run that was killed goes on there when started again.
 
@@ -67,7 +74,7 @@ def mine_files(
         ConfigurationError: If another run's work is in the way.
     """
     wanted = settings or MiningSettings()
-    require_free(out)
+    require_free(out, as_file=not data.is_dir())
     files = training_files(data)
     totals = {file: sum(1 for _ in read_examples(file)) for file in files}  # bad lines are told before any work
     work = out.with_name(f"{out.name}.mining")
@@ -75,7 +82,7 @@ def mine_files(
     with writing_alone(work, another="another --out"):
         _take_up(work, _identity(files, retriever, wanted, teacher_name))
         for file in files:
-            target = work / (file.name if data.is_dir() else SINGLE)
+            target = work / (plain_name(file) if data.is_dir() else SINGLE)
             if not target.is_file():
                 for count in _mine_file(file, target, retriever, wanted, teacher):
                     if on_progress is not None:
@@ -145,9 +152,11 @@ def _mine_file(
     with writing(part):
         part.touch()
     count = _complete_lines(part)
+    known = known_positives(read_examples(file))
     rest = islice(read_examples(file), count, None)
     while block := list(islice(rest, AT_ONCE)):
-        found = b"".join(to_line(example) for example in mine(block, retriever, settings=settings, teacher=teacher))
+        mined = mine(block, retriever, settings=settings, teacher=teacher, known=known)
+        found = b"".join(map(to_line, mined))
         with writing(part), part.open("ab") as lines:
             lines.write(found)
         count += len(block)
@@ -180,31 +189,39 @@ def _with(report: MiningReport, file: Path) -> MiningReport:
 
 
 def read_corpus(path: Path) -> Iterator[Chunk]:
-    """The passages of a file in the form of BEIR's `corpus.jsonl`, or of a folder that holds one.
+    """The passages of a file in the form of BEIR's `corpus.jsonl`, or of a folder that holds one; it may be gzipped.
 
-    Each line has `text`, and may have `_id` (or `id`) and a `title`, which becomes the first line.
+    Each line has `text`, and may have `_id` (or `id`), a string, and a `title`, which becomes the first line.
 
     Raises:
         InputError: If there is none, a line is not a passage, or an id is there twice; the line is named by
             file and number.
     """
-    file = path / "corpus.jsonl" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{file} is not there: give a file of {{'_id', 'title', 'text'}} a line")
+    file = corpus_file(path)
     seen: set[str] = set()
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                name, text = _passage(json.loads(line.decode("utf-8-sig")), number)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                raise InputError(f'{file}:{number}: not {{"_id", "title", "text"}}: {error}') from error
-            if name in seen:
-                raise InputError(f"{file}:{number}: the _id {name!r:.80} is there twice; ids must be unique")
-            seen.add(name)
-            if text.strip():
-                yield Chunk(id=name, document_id=name, text=text, start=0, end=len(text))
+    for number, line in numbered_lines(file):
+        try:
+            name, text = _passage(json.loads(line.decode("utf-8-sig")), number)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f'{file}:{number}: not {{"_id", "title", "text"}}: {error}') from error
+        if name in seen:
+            raise InputError(f"{file}:{number}: the _id {name!r:.80} is there twice; ids must be unique")
+        seen.add(name)
+        if text.strip():
+            yield Chunk(id=name, document_id=name, text=text, start=0, end=len(text))
+
+
+def corpus_file(path: Path) -> Path:
+    """The file itself, or the `corpus.jsonl` of a folder.
+
+    Raises:
+        InputError: If it is not there.
+    """
+    file = path / "corpus.jsonl" if path.is_dir() else path
+    found = next((one for one in (file, file.with_name(f"{file.name}.gz")) if one.is_file()), None)
+    if found is None:
+        raise InputError(f"{file} is not there: give a file of {{'_id', 'title', 'text'}} a line")
+    return found
 
 
 def _passage(row: Any, number: int) -> tuple[str, str]:
@@ -212,7 +229,10 @@ def _passage(row: Any, number: int) -> tuple[str, str]:
     title, text = row.get("title") or "", row.get("text")
     if not isinstance(title, str) or not isinstance(text, str):
         raise TypeError("title and text must be strings")
-    return str(row.get("_id", row.get("id", number))), f"{title}\n{text}" if title else text
+    name = row.get("_id", row.get("id", str(number)))
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"_id must be a string that is not empty, got {name!r:.60}")
+    return name, f"{title}\n{text}" if title else text
 
 
 def own_passages(data: Path) -> Iterator[Chunk]:

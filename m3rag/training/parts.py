@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m3rag.errors import InputError
 from m3rag.training import distributed
-from m3rag.training.data import Example, load_examples
+from m3rag.training.data import Example, load_examples, without_answers
 from m3rag.training.held_out import split_held_out
 from m3rag.training.settings import RunSettings
 
@@ -40,7 +40,7 @@ class Parts:
 
 
 def read(data: Path | Sequence[Example], settings: RunSettings, *, negatives: int | None = None) -> list[Example]:
-    """The examples that were given, or those of the files.
+    """The examples that were given, or those of the files, without negatives that answer their question.
 
     Args:
         data: A `.jsonl` file, a folder of them, or examples.
@@ -51,8 +51,9 @@ def read(data: Path | Sequence[Example], settings: RunSettings, *, negatives: in
         InputError: If a file holds a bad line, or there are no examples.
     """
     if not isinstance(data, Path):
-        return list(data)
-    return load_examples(data, per_source=settings.per_source, negatives=negatives, seed=settings.seed)
+        return without_answers(data)
+    found = load_examples(data, per_source=settings.per_source, negatives=negatives, seed=settings.seed)
+    return without_answers(found)
 
 
 def part(examples: Sequence[Example], settings: RunSettings) -> Parts:

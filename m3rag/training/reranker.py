@@ -108,6 +108,11 @@ class RerankerObjective:
     def prepare(self) -> None:
         """Nothing is done beforehand."""
 
+    @property
+    def least(self) -> int:
+        """A question learns from passages of its own."""
+        return 1
+
     def lengths(self) -> list[int]:
         """Most tokens of each example in a step: its question stands before each of its passages."""
         trainee, examples, negatives = self.trainee, self.parts.learn, self.settings.negatives
@@ -151,12 +156,11 @@ class RerankerObjective:
     def _group(self, choice: Draw) -> tuple[list[str], list[float]]:
         """A question's passages of a step, the positive first, and what a teacher thinks of them."""
         example = self.parts.learn[choice.example]
-        # A passage may be listed as both: it would push itself away.
-        wrong = [n for n in choice.negatives if example.negatives[n] not in example.positives]
-        texts = [example.positives[choice.positive], *(example.negatives[n] for n in wrong)]
+        texts = [example.positives[choice.positive], *(example.negatives[n] for n in choice.negatives)]
         if not self.settings.teacher:
             return texts, []
-        return texts, [example.positive_scores[choice.positive], *(example.negative_scores[n] for n in wrong)]
+        scores = (example.negative_scores[n] for n in choice.negatives)
+        return texts, [example.positive_scores[choice.positive], *scores]
 
     def _scores(self, pairs: Sequence[TextPair]) -> Scores:
         scores = np.empty(len(pairs), np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from m3rag.evaluation.metrics import aggregate
 from m3rag.reranking.pairs import TextPair
 from m3rag.reranking.scorer import Scores
-from m3rag.training.data import Example
+from m3rag.training.data import Example, known_positives
 from m3rag.training.held_out import METRIC
 
 OTHERS = 10
@@ -48,10 +48,9 @@ def candidates(held: Sequence[Example], others: Sequence[Example], *, seed: int)
         seed: Of the draw.
     """
     pools: dict[str, dict[str, None]] = defaultdict(dict)
-    known: dict[tuple[str, str], set[str]] = defaultdict(set)
+    known = known_positives((*held, *others))
     for example in (*held, *others):
         pools[example.source].update(dict.fromkeys((*example.positives, *example.negatives)))
-        known[example.source, example.query].update(example.positives)
     listed = {source: list(pool) for source, pool in pools.items()}
     found = []
     for i, example in enumerate(held):

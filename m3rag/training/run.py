@@ -25,7 +25,7 @@ from m3rag.training.schedule import plan_run, rate_share
 from m3rag.training.settings import RunSettings
 from m3rag.training.state import Identity, load_state, save_state
 
-NO_WEIGHT = ("save_every", "evaluate_every", "sub_batch_tokens")
+NO_WEIGHT = ("save_every", "evaluate_every")
 """Settings that change no weight, and may differ when a killed run is taken up again."""
 
 
@@ -61,6 +61,10 @@ class Objective(Protocol):
 
     def prepare(self) -> None:
         """What is done once before the first step."""
+
+    @property
+    def least(self) -> int:
+        """Fewest questions of a step from which each of them learns."""
 
     def lengths(self) -> list[int]:
         """Most tokens of each example to learn from in a step."""
@@ -112,21 +116,24 @@ class Run:
         settings = self.settings
         self.objective.prepare()
         sources = [example.source for example in self.parts.learn]
-        plan = plan_run(sources, self.objective.lengths(), settings, workers=distributed.world_size())
+        least = max(self.objective.least, distributed.world_size())
+        plan = plan_run(sources, self.objective.lengths(), settings, least=least)
         optimizer = torch.optim.AdamW(
             self.trainee.trained.values(), lr=settings.rate, weight_decay=settings.weight_decay
         )
-        done, before = load_state(self.work, self.trainee, optimizer, identity=self.identity)
+        done, before, loss = load_state(self.work, self.trainee, optimizer, identity=self.identity)
         self.started -= before
         if done in {0, len(plan)}:
-            yield self._report(done, len(plan), None)
+            yield self._report(done, len(plan), loss)
         for step, (epoch, batch) in enumerate(plan[done:], done + 1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * rate_share(step, len(plan), warmup=settings.warmup)
             loss = self._step(epoch, batch, optimizer)
             if step % settings.save_every == 0:
                 seconds = time.monotonic() - self.started
-                save_state(self.work, self.trainee, optimizer, step=step, seconds=seconds, identity=self.identity)
+                save_state(
+                    self.work, self.trainee, optimizer, step=step, seconds=seconds, loss=loss, identity=self.identity
+                )
             yield self._report(step, len(plan), loss)
 
     def _step(self, epoch: int, batch: list[int], optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -162,7 +169,9 @@ class Run:
         return self.last
 
     def _described(self) -> dict[str, Any]:
-        settings = {key: value for key, value in asdict(self.settings).items() if key not in NO_WEIGHT}
+        # Each part of a step draws its own dropout.
+        free = NO_WEIGHT if self.settings.dropout else (*NO_WEIGHT, "sub_batch_tokens")
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in free}
         base, workers = self.trainee.checkpoint.fingerprint(), distributed.world_size()
         return {"base": base, "data": self.parts.sha256, "workers": workers, **settings}
 

@@ -51,12 +51,23 @@ SPECIALS = {
 """Of XLM-RoBERTa's vocabulary, which is that of `mini`."""
 
 
-def require_free(folder: Path) -> None:
+def require_free(folder: Path, *, as_file: bool = False) -> None:
     """Refuse an output folder that holds something, or that could not be written when all is done.
 
+    Args:
+        folder: Where to.
+        as_file: It is to be a file, for which an empty folder is no place.
+
     Raises:
-        InputError: If it does, is a file, or cannot be made or written.
+        InputError: If it does, is a file, or cannot be made or written, or its name does not say what it is
+            called: `.` and `..`.
     """
+    if folder.name in {"", ".."}:  # the work before it is called after it
+        raise InputError(f"{folder} is a folder by another name: give --out the name of a new one")
+    if as_file and folder.is_dir():
+        raise InputError(
+            f"{folder} is a folder, and one file of data becomes one file: give --out the name of a new file"
+        )
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder} is there already and nothing is overwritten: give another --out, or remove it")
     require_writable(folder.parent)  # where the folder is made, and its work before it

@@ -11,7 +11,7 @@ from m3rag.training.settings import RunSettings
 
 
 def plan_run(
-    sources: Sequence[str], lengths: Sequence[int], settings: RunSettings, *, workers: int
+    sources: Sequence[str], lengths: Sequence[int], settings: RunSettings, *, least: int
 ) -> list[tuple[int, list[int]]]:
     """The batches of all epochs.
 
@@ -19,7 +19,7 @@ def plan_run(
         sources: Of each example.
         lengths: Most tokens of each in a step.
         settings: The run.
-        workers: Each batch holds an example for every one.
+        least: Fewest examples of a batch.
 
     Returns:
         For each step its epoch and its example numbers.
@@ -33,7 +33,7 @@ def plan_run(
             max_batch_tokens=settings.max_batch_tokens,
             seed=settings.seed,
             epoch=epoch,
-            least=workers,
+            least=least,
         )
         plan += [(epoch, batch) for batch in batches]
     return plan

@@ -13,6 +13,9 @@ from m3rag.training.loss import LossName, leg_loss
 Method = Literal["full", "lora", "heads"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+SEEDS = 1 << 64
+"""How many torch knows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
@@ -36,11 +39,11 @@ class RunSettings:
         lora_layers: Deltas on the last so many layers only, whose steps take less time; on all by default.
         dropout: On the backbone's states in training, [0, 1).
         sub_batch_tokens: Most tokens of a forward pass; a step of more is computed in parts, each again
-            for its gradient, which costs a third more time and changes no number.
+            for its gradient, which costs a third more time and changes no number where there is no dropout.
         query_length: Most tokens of a question.
         precision: `bfloat16` multiplies matrices in bfloat16 (the weights stay float32); `auto` does so
             on a GPU that can.
-        seed: Of the draw, the order, new heads and dropout.
+        seed: Of the draw, the order, new heads and dropout; below 2^64.
         save_every: Steps between two saved states.
         evaluate_every: Steps between two measurements of the held-out questions; 0 for first and last only.
 
@@ -97,6 +100,12 @@ class RunSettings:
                 raise ConfigurationError(f"{name} is {value}, must be above 0, and finite")
         if not 0 <= self.weight_decay < math.inf:
             raise ConfigurationError(f"weight_decay is {self.weight_decay}, must be at least 0, and finite")
+        if self.seed >= SEEDS:
+            raise ConfigurationError(f"seed is {self.seed}, must be below 2^64")
+        if self.evaluate_every and not self.held_out:
+            raise ConfigurationError(
+                "evaluate_every has no part where nothing is held out: leave it out, or set held_out"
+            )
         if self.lora_layers is not None and self.method != "lora":
             raise ConfigurationError(f"lora_layers has no part in the method {self.method}: leave it out")
         for name in ("warmup", "dropout"):
@@ -152,8 +161,11 @@ class TrainingSettings(RunSettings):
         leg_loss(self.loss)
         if not 0 < self.merge <= 1:
             raise ConfigurationError(f"merge is {self.merge}, must be above 0 and at most 1")
-        if self.merge < 1 and self.method == "heads":
-            raise ConfigurationError("merge has no part in the method heads, which moves no backbone: leave it out")
+        for name, is_set in (("merge", self.merge < 1), ("dropout", self.dropout > 0)):
+            if is_set and self.method == "heads":
+                raise ConfigurationError(
+                    f"{name} has no part in the method heads, which moves no backbone: leave it out"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

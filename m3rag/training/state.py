@@ -33,7 +33,14 @@ class Identity:
 
 
 def save_state(
-    folder: Path, trainee: Subject, optimizer: torch.optim.Optimizer, *, step: int, seconds: float, identity: Identity
+    folder: Path,
+    trainee: Subject,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    seconds: float,
+    loss: dict[str, float],
+    identity: Identity,
 ) -> None:
     """Write the state in place of the one before, in one atomic rename; every worker calls it, the first writes.
 
@@ -43,6 +50,7 @@ def save_state(
         optimizer: Kept whole.
         step: Steps done.
         seconds: Time they took.
+        loss: Of the last of them.
         identity: Of the run.
 
     Raises:
@@ -58,6 +66,7 @@ def save_state(
         "identity": json.dumps(identity.described, sort_keys=True),
         "step": step,
         "seconds": seconds,
+        "loss": loss,
         "weights": {name: parameter.detach().cpu() for name, parameter in trainee.trained.items()},
         "optimizer": optimizer.state_dict(),
         "rng": rng,
@@ -75,11 +84,11 @@ def save_state(
 
 def load_state(
     folder: Path, trainee: Subject, optimizer: torch.optim.Optimizer, *, identity: Identity
-) -> tuple[int, float]:
+) -> tuple[int, float, dict[str, float] | None]:
     """Put a saved state back, if there is one.
 
     Returns:
-        Steps done and the seconds they took; `(0, 0)` where nothing was saved.
+        Steps done, the seconds they took and the loss of the last; `(0, 0, None)` where nothing was saved.
 
     Raises:
         ConfigurationError: If the state is of another run; what differs is named.
@@ -87,7 +96,7 @@ def load_state(
     """
     path = folder / STATE_FILE
     if not path.is_file():
-        return 0, 0.0
+        return 0, 0.0, None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         saved: dict[str, Any] = json.loads(state["identity"])
@@ -109,4 +118,4 @@ def load_state(
     torch.set_rng_state(state["rng"][distributed.rank()].clone())  # torch reads past a view
     if state["cuda_rng"] is not None and trainee.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"][distributed.rank()].clone(), trainee.device)
-    return int(state["step"]), float(state["seconds"])
+    return int(state["step"]), float(state["seconds"]), state.get("loss")

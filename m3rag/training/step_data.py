@@ -21,7 +21,7 @@ class StepData:
         queries: Example numbers.
         passages: Distinct passage numbers, in order of first use.
         positives: `(queries,)` int64, the passage number of each question's positive.
-        known: Of each question, the passage numbers of all its positives.
+        known: Of each question, the passage numbers of all that answer it.
         groups: Of each question, passage numbers and teacher's scores of what was drawn for it; None
             without a teacher.
     """
@@ -34,24 +34,39 @@ class StepData:
 
     @classmethod
     def of(
-        cls, examples: Sequence[Example], drawn: Sequence[Draw], numbers: Mapping[str, int], *, teacher: bool
+        cls,
+        examples: Sequence[Example],
+        drawn: Sequence[Draw],
+        numbers: Mapping[str, int],
+        *,
+        known: Mapping[tuple[str, str], frozenset[str]],
+        teacher: bool,
     ) -> StepData:
-        """The data of a batch; `numbers` gives each passage its number."""
+        """The data of a batch.
+
+        Args:
+            examples: Those to learn from.
+            drawn: Which of them.
+            numbers: Of each passage.
+            known: As `known_positives` has it.
+            teacher: Whether to keep a teacher's scores.
+        """
         groups: list[list[tuple[int, float]]] = []
-        positives, known, used = [], [], {}
+        positives, answers, used = [], [], {}
         for choice in drawn:
             example = examples[choice.example]
             shown = [numbers[example.positives[choice.positive]]]
             shown += [numbers[example.negatives[n]] for n in choice.negatives]
             used.update(dict.fromkeys(shown))
             positives.append(shown[0])
-            known.append(frozenset(numbers[text] for text in example.positives))
+            answers.append(frozenset(numbers[text] for text in known[example.source, example.query]))
             if teacher:
                 scores = [example.positive_scores[choice.positive]]
                 scores += [example.negative_scores[n] for n in choice.negatives]
                 groups.append(list(zip(shown, scores, strict=True)))
         queries = [choice.example for choice in drawn]
-        return cls(queries, list(used), torch.tensor(positives, dtype=torch.int64), known, groups if teacher else None)
+        targets = torch.tensor(positives, dtype=torch.int64)
+        return cls(queries, list(used), targets, answers, groups if teacher else None)
 
     def targets(self, columns: Tensor) -> Tensor:
         """The column of each question's positive, the first of that passage."""

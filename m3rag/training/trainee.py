@@ -87,7 +87,7 @@ def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device)
 
     Raises:
         ModelError: If the model cannot be had or loaded.
-        ConfigurationError: If a length is more than the model takes.
+        ConfigurationError: If a length is more than the model takes, or the ColBERT head wider than the model.
         ImportError: If `lora` is wanted and peft is not installed.
     """
     checkpoint = Checkpoint.find(base, heads=settings.colbert_dim is None or base == "mini")
@@ -95,6 +95,8 @@ def load_trainee(base: str, settings: TrainingSettings, *, device: torch.device)
     hidden, limit = backbone.shape.hidden, backbone.shape.max_length
     if settings.colbert_dim is None:
         sparse, colbert = load_heads(checkpoint, hidden=hidden)
+    elif settings.colbert_dim > hidden:
+        raise ConfigurationError(f"colbert_dim is {settings.colbert_dim}, must be at most the model's width, {hidden}")
     else:
         sparse, colbert = nn.Linear(hidden, 1), nn.Linear(hidden, settings.colbert_dim)
     network = M3Model(backbone, sparse.to(device), colbert.to(device)).requires_grad_(False)
@@ -121,14 +123,9 @@ def start_heads(network: M3Model, states: Tensor) -> None:
     Args:
         network: Whose heads are set.
         states: `(tokens, hidden)`, a sample.
-
-    Raises:
-        ConfigurationError: If the ColBERT head is wider than the states.
     """
     colbert, sparse = network.colbert_linear, network.sparse_linear
     width = colbert.out_features
-    if width > states.shape[1]:
-        raise ConfigurationError(f"colbert_dim is {width}, must be at most the model's width, {states.shape[1]}")
     sample = states.float()
     mean = sample.mean(0)
     _, _, directions = torch.linalg.svd((sample - mean).T @ (sample - mean))

@@ -16,7 +16,7 @@ from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.device import choose_device
 from m3rag.training import distributed
 from m3rag.training.batches import Draw
-from m3rag.training.data import Example
+from m3rag.training.data import Example, known_positives
 from m3rag.training.encoding import Encoding, Prepared, encoding_for
 from m3rag.training.held_out import measure
 from m3rag.training.loss import leg_loss, m3_losses
@@ -97,6 +97,7 @@ class M3Objective:
         self.parts, self.settings, self.on_prepare = parts, settings, on_prepare
         self.texts = parts.texts
         self.numbers = {text: i for i, text in enumerate(self.texts)}
+        self.known = known_positives(parts.learn)
         self.record = {}
         self.autocast = autocast(settings.precision, device)
         torch.manual_seed(settings.seed)
@@ -109,6 +110,12 @@ class M3Objective:
         self.encoding = encoding_for(self.trainee, questions, self.texts, self.settings, progress=self.on_prepare)
         log.info("ready after %.0f s", time.monotonic() - started)
 
+    @property
+    def least(self) -> int:
+        """A question without a negative learns from the passages of another alone."""
+        alone = self.settings.negatives == 0 or not all(example.negatives for example in self.parts.learn)
+        return 2 if alone else 1
+
     def lengths(self) -> list[int]:
         """Most tokens of each example in a step."""
         examples = self.parts.learn
@@ -120,7 +127,7 @@ class M3Objective:
     def losses(self, drawn: Sequence[Draw]) -> dict[str, Tensor]:
         """What is minimised, then the contrastive loss of each leg and of the three together."""
         settings = self.settings
-        step = StepData.of(self.parts.learn, drawn, self.numbers, teacher=settings.teacher)
+        step = StepData.of(self.parts.learn, drawn, self.numbers, known=self.known, teacher=settings.teacher)
         with self.autocast:
             queries = self.encoding.queries(step.queries)
             passages = self.encoding.passages(step.passages)

@@ -179,6 +179,36 @@ def test_the_papers_table() -> None:
     assert found["systems"]["Multi-vec"]["metrics"]["ndcg@10"] == plain["systems"]["colbert"]["metrics"]["ndcg@10"]
 
 
+def test_depths_hold_whatever_the_cut_off() -> None:
+    data = beir()
+    command = (data, "--modes", "all,dense+lexical", "--metric", "recall@1000")
+    few = run_json(*command, "--rerank-depth", "1", "--candidates", "1", "--out", "few")
+    assert (few["settings"]["rerank_depth"], few["settings"]["candidates"]) == (1, 1)
+    found = [line.split()[0] for line in Path("few/all.trec").read_text(encoding="utf-8").splitlines()]
+    assert found == ["q0", "q1", "q2", "q3", "q4"], "one passage each"
+    paper = run_json(data, "--preset", "paper", "--metric", "recall@1000", "--rerank-depth", "2", "--out", "paper")
+    assert paper["settings"]["candidates"] == 1000
+    count = {name: len(Path(f"paper/{name}.trec").read_text().splitlines()) for name in ("All", "Dense")}
+    assert count["All"] <= 10 < count["Dense"]
+
+
+def test_judgements_of_a_folder_may_be_missing_or_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    data = beir()
+    with Path("beir/qrels/test.tsv").open("a") as rows:
+        rows.write("\nq0\tgone\t1\n")
+    assert "skip what is missing" in run(data, "--modes", "dense").stderr
+    text = Path("beir/qrels/test.tsv").read_text().replace("q1\t1\t1", "q1\t1\t0").replace("q2\t2\t", "q2\tgone\t")
+    Path("beir/qrels/test.tsv").write_text(text)
+    found = run_json(data, "--modes", "dense", "--skip-missing")
+    assert (list(found["per_query"]["dense"]["ndcg@10"]), found["skipped"]) == (["q0", "q3", "q4"], ["q2"])
+    assert "1 queries are left out, since nothing is relevant to them" in caplog.text
+
+
+def test_the_index_of_other_commands_is_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3RAG_INDEX", "of-other-commands")
+    assert run(beir(), "--modes", "dense").exit_code == 0
+
+
 def test_a_reranker_is_a_row_of_its_own(index: Path) -> None:
     found = run_json(questions(), "-i", index, "--modes", "dense,bm25", "--reranker", "colbert")
     assert list(found["systems"]) == ["dense", "bm25", "dense, reranked"]
@@ -193,6 +223,13 @@ def test_a_baseline_and_thresholds(index: Path) -> None:
     assert "95% interval of a paired bootstrap" in run(*command, "--baseline", "base/run.json").stdout
     Path("printed.json").write_text(json.dumps(found), encoding="utf-8")  # `m3rag eval --json > printed.json`
     assert run_json(*command, "--baseline", "printed.json")["change"] == found["change"]
+
+    Path("elsewhere").mkdir()
+    plain = [{"query": "Where do ducks swim?", "relevant": ["0.txt"]}]
+    lines("plain.jsonl", plain)
+    assert run("plain.jsonl", "-i", index, "--modes", "all", "--out", "without-ids").exit_code == 0
+    moved = run_json(lines("elsewhere/p.jsonl", plain), "-i", index, "--modes", "all", "--baseline", "without-ids")
+    assert {c["questions"] for c in moved["change"]} == {1}, "the same questions, wherever they lie"
 
     assert run(*command, "--fail-under", "ndcg@10=0.9").exit_code == 0
     result = run(*command, "--fail-under", "ndcg@10=0.9", "--fail-under", "all:mrr@10=1.1")
@@ -233,6 +270,10 @@ def test_interrupted_it_leaves_what_is_done(index: Path, monkeypatch: pytest.Mon
         (["qa.jsonl", "--baseline", "nowhere"], 2, "nowhere is missing"),
         (["qa.jsonl", "--preset", "paper"], 2, "needs a folder in BEIR's form"),
         (["qa.jsonl", "--cache", "cache"], 2, "--cache keeps encoded corpora"),
+        (["qa.jsonl", "--chunk-tokens", "99"], 2, "--chunk-tokens is of a corpus that is encoded"),
+        (["qa.jsonl", "--split", "dev"], 2, "--split is of a folder in BEIR's form, and qa.jsonl is a file"),
+        (["beir", "-i", "i"], 2, "--index has no part where passages come with the questions"),
+        (["no.jsonl", "--answers", "--fail-under", "ndcg@10=0.1"], 2, "no.jsonl says of no question what should be"),
         (["qa.jsonl", "--out", "qa.jsonl"], 2, "qa.jsonl is a file: give another folder"),
         (["qa.jsonl", "--candidates", "99999999999999999999"], 2, "2147483647"),
         (["deep.jsonl"], 2, "deep.jsonl:1"),
@@ -253,7 +294,8 @@ def test_exit_codes(index: Path, arguments: list[str], code: int, message: str) 
     lines("missing.jsonl", [{"query": "q", "relevant": ["gone.txt"]}])
     lines("labelled.jsonl", [{"query": "q", "relevant": ["0.txt"]}])
     lines("unlabelled.jsonl", [{"id": "q", "question": "q", "answers": ["a"]}])
-    result = run(*arguments, *([] if "-i" in arguments else ["-i", index]))
+    lines("no.jsonl", [{"id": "no", "question": "Who painted it?", "answers": []}])
+    result = run(*arguments, *([] if "-i" in arguments or "beir" in arguments else ["-i", index]))
     assert result.exit_code == code, result.output
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -10,8 +10,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from m3rag.cli.mine import mine
+from m3rag.collection import Collection
 from m3rag.knowledge_base import KnowledgeBase
 from m3rag.training.data import load_examples
+from m3rag.types import Chunk
 
 PASSAGES = ["Ducks swim in ponds.", "Swans swim in lakes.", "The bakery sells bread.", "Trains leave at noon."]
 
@@ -58,6 +60,35 @@ def test_mine_among_the_passages_of_the_data(data: Path, tmp_path: Path) -> None
     assert set(found[0].negatives) == {PASSAGES[1], PASSAGES[3]}
 
 
+def test_a_run_that_ended_early_goes_on_with_the_passages_it_encoded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    upsert = Collection.upsert
+
+    def counted(self: Collection, chunks: list[Chunk]) -> None:
+        written.append(len(chunks))
+        upsert(self, chunks)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Collection, "upsert", counted)
+    command = (data, "--out", "mined.jsonl", "--share", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("m3rag.training.mining_files.mine_files", killed)
+        assert run(*command).exit_code == 130
+    assert run(*command).exit_code == 0
+    assert written == [3, 0]
+    assert {path.name for path in tmp_path.iterdir()} == {"birds.jsonl", "mined.jsonl"}
+    with monkeypatch.context() as patched:
+        patched.setattr("m3rag.training.mining_files.mine_files", killed)
+        assert run(data, "--out", "again.jsonl").exit_code == 130
+    data.write_text(data.read_text(encoding="utf-8").replace("leave", "arrive"), encoding="utf-8")
+    assert run(data, "--out", "again.jsonl", "--share", 0).exit_code == 0
+    assert written[2:] == [3, 3], "passages of other data are not searched"
+
+
 def test_mine_in_an_index(data: Path, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     for i, text in enumerate(PASSAGES):
@@ -73,6 +104,8 @@ def test_what_is_wrong_is_said(data: Path, tmp_path: Path) -> None:
     for options, code, told in (
         (("--index", "i", "--corpus", "c"), 2, "give one of them at most"),
         (("--index", "absent"), 4, "absent"),
+        (("--teacher-margin", "1"), 2, "--teacher-margin has no part without --teacher"),
+        (("--out", tmp_path), 2, "is a folder, and one file of data becomes one file"),
         (("--mode", "bm25"), 3, "cannot be compared"),
         (("--corpus", "absent.jsonl"), 2, "is not there"),
     ):

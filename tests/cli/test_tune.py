@@ -183,6 +183,8 @@ def test_a_beir_folder_and_what_is_missing(folder: Path) -> None:
         (["easy.jsonl", "--reset", "-i", "i"], 2, "--reset alone"),
         (["easy.jsonl", "--dry-run", "--force", "-i", "i"], 2, "--dry-run and --force"),
         (["easy.jsonl", "-i", "i", "--metric", "map"], 2, "unknown metric 'map'"),
+        (["easy.jsonl", "-i", "other", "--metric", "map"], 2, "unknown metric 'map'"),
+        (["easy.jsonl", "-i", "i", "--split", "dev"], 2, "--split is of a folder in BEIR's form"),
         (["easy.jsonl", "-i", "i", "--folds", "1"], 2, "--folds"),
         (["easy.jsonl", "-i", "other"], 4, "m3rag ingest"),
         (["--reset", "-i", "other"], 4, "m3rag ingest"),
@@ -203,13 +205,21 @@ def test_exit_codes(arguments: list[str], code: int, message: str) -> None:
 
 def test_interrupted_it_has_written_nothing() -> None:
     many = write("many.jsonl", [(f"Wo schwimmen Enten? {i}", "00.txt") for i in range(20_000)])
-    timer = threading.Timer(5, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        wait = 5
+        while not ended.wait(wait):
+            signal.raise_signal(signal.SIGINT)
+            wait = 60  # once more: hypothesis has a callback in the garbage collector, where an interrupt is lost
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
         result = run("tune", many, "-i", "i", "--force")
     finally:
-        timer.cancel()
-        timer.join()
+        ended.set()
+        thread.join()
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.stderr
     assert kept() == {}

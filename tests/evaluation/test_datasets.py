@@ -82,13 +82,27 @@ def test_blank_lines_before_the_header_are_no_judgements(tmp_path: Path) -> None
         ({"corpus": '{"_id": "0", "text": "x"}', "qrels": "q\t0\t5\t1"}, r"test.tsv:1: expected query id"),
         ({"qrels": "q\ta"}, r"test.tsv:1: expected query id"),
         ({"qrels": "q\ta\t1\nr\ta\t1"}, r"test.tsv:2: the query 'r' is not in queries.jsonl"),
-        ({"qrels": "q\tc\t1"}, r"test.tsv:1: the passage 'c' is not in corpus.jsonl: add it, or remove"),
+        ({"qrels": "q\tc\t1"}, r"test.tsv:1: the passage 'c' is not in corpus.jsonl: add it, remove"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, r"test.tsv: there are no judgements"),
+        ({"qrels": "q\ta\t0\nq\tb\t-1"}, r"test.tsv: no passage is judged relevant"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, files: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_beir(write(tmp_path, **files))
+
+
+def test_queries_of_nothing_relevant_are_left_out_and_this_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries = '{"_id": "q", "text": "Who swims?"}\n{"_id": "r", "text": "Who flies?"}'
+    found = load_beir(write(tmp_path, queries=queries, qrels="q\ta\t1\nq\tb\t0\nr\ta\t0"))
+    assert (found.queries, found.qrels) == ({"q": "Who swims?"}, {"q": {"a": 1, "b": 0}})
+    assert "test.tsv: 1 queries are left out, since nothing is relevant to them" in caplog.text
+
+
+def test_judgements_of_passages_that_are_not_there_are_taken_if_told_so(tmp_path: Path) -> None:
+    assert load_beir(write(tmp_path, qrels="q\ta\t1\nq\tgone\t2"), absent=True).qrels == {"q": {"a": 1, "gone": 2}}
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:

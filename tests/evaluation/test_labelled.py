@@ -50,7 +50,7 @@ def test_a_file(tmp_path: Path) -> None:
         {"id": "x", "query": "鸭", "relevant": [{"id": "b.pdf", "page": 3, "gain": 2}, {"id": "c"}], "note": "ignored"},
     )
     assert load_labelled(path) == [
-        LabelledQuestion(f"{path}:1", "Wo schwimmen Enten?", (Relevant("enten.md"),)),
+        LabelledQuestion("line-1", "Wo schwimmen Enten?", (Relevant("enten.md"),)),
         LabelledQuestion("x", "鸭", (Relevant("b.pdf", 3, 2), Relevant("c"))),
     ]
 

@@ -187,6 +187,8 @@ def test_what_cannot_be_done_is_said() -> None:
         search.search([], top_k=1)
     with pytest.raises(InputError, match="the document 'x' has no text but list"):
         search.index([{"id": "x", "text": [{"role": "user"}]}])
+    with pytest.raises(InputError, match="the id 'x' is there twice, with two texts"):
+        search.index([{"id": "x", "text": "a"}, {"id": "x", "text": "b"}])
     with pytest.raises(InputError, match="corpus is empty"):
         search.index([])
     search.close()

@@ -32,6 +32,7 @@ def test_both_forms_in_one_file(tmp_path: Path) -> None:
     found = load_eval_questions(path)
     assert found[0] == EvalQuestion("a", "Wo schwimmen Enten?", (Relevant("d"),), ("Teich",), "de")
     assert found[1] == EvalQuestion("b", "Who is it?", (), (), ""), "nothing answers it, whatever looks like it"
+    assert found[2].id == "line-3", "and no path, so that a run elsewhere can be compared"
     assert (found[2].relevant, found[2].answers, found[2].lang) == ((Relevant("d", 2, 3),), None, "en")
     assert languages(found) == ["de", "en"]
     assert found[2].labelled.query == "ducks"

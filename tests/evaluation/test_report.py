@@ -92,6 +92,16 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert load_report(folder) == found
 
 
+def test_what_the_run_before_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    report().write(tmp_path, RUN, JUDGED)
+    (tmp_path / "of-another-tool.trec").write_text("")
+    alone = SearchRun(RUN.qrels, {"all": RUN.runs["all"]}, {"all": RUN.seconds["all"]})
+    found = Report.of(alone, None, QUESTIONS, metrics=["hit@1"], context=CONTEXT)
+    found.write(tmp_path, alone, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"all.trec", "of-another-tool.trec", "qrels.txt", "run.json"}
+    assert load_report(tmp_path) == found
+
+
 def test_an_id_that_is_no_unicode_is_written_as_json_writes_it(tmp_path: Path) -> None:
     run = SearchRun(qrels={"\ud800": {"a": 1}}, runs={"all": {"\ud800": {"a": 1.0}}}, seconds={"all": {"\ud800": 0.1}})
     found = Report.of(run, None, [EvalQuestion("\ud800", "?", ())], metrics=["hit@1"], context=CONTEXT)

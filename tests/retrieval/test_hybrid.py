@@ -127,6 +127,26 @@ def test_by_default_the_depth_grows_with_k() -> None:
         assert hit.chunk.id == max(dense, key=lambda pair: 0.01 * pair[1] + colbert[pair[0]])[0]
 
 
+def test_depths_that_do_not_grow_hold_whatever_is_asked_for(store: MemoryStore, corpus: list[Example]) -> None:
+    query = random_query(np.random.default_rng(6))
+    ids, scores = exact(query, corpus)
+    cheap = fuse({leg: scores[leg] for leg in ("dense", "lexical")}, PRESETS["miracl"])
+    kept = sorted(range(len(ids)), key=lambda i: (-cheap[i], ids[i]))[:12]
+    held = HybridRetriever(NoEncoder(), store, rerank_depth=12, grows=False)
+    same(held.search_output(query, k=50), [ids[i] for i in kept], fuse(scores, PRESETS["miracl"])[kept], 50)
+    documents = [hit.chunk.document_id for hit in held.search_output(query, k=50, group_by_document=1)]
+    assert sorted(documents) == sorted({ids[i].partition("@")[0] for i in kept}), "it does not look a second time"
+
+    union = {key for leg in ("dense", "lexical") for key, _ in store.candidates(query, leg, k=9)}  # type: ignore[arg-type]
+    few = HybridRetriever(NoEncoder(), store, candidates=9, grows=False)
+    assert {hit.chunk.id for hit in few.search_output(query, k=50, mode="dense+lexical")} == union
+    assert len(few.search_output(query, k=50, mode="dense")) == 50, "a leg alone has no first stage"
+    plain = HybridRetriever(NoEncoder(), store)
+    assert HybridRetriever(NoEncoder(), store, grows=False).search_output(query, k=50) == plain.search_output(
+        query, k=50
+    )
+
+
 def test_only_what_no_leg_brought_is_scored_again(corpus: list[Example]) -> None:
     class Counting(MemoryStore):
         asked: list[tuple[str, int]]

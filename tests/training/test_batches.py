@@ -50,6 +50,12 @@ def test_every_worker_gets_an_example(rows: list[tuple[str, int]], least: int) -
     assert all(len(batch) >= least for batch in plan)
 
 
+def test_batches_too_short_are_joined_and_no_more_than_that() -> None:
+    plan = plan_epoch(["a"] * 9, [5000] * 9, **OPTIONS, least=2)
+    assert sorted(map(len, plan)) == [2, 2, 2, 3]
+    assert sorted(i for batch in plan for i in batch) == list(range(9))
+
+
 def test_passages_are_drawn_by_seed_epoch_and_example_alone() -> None:
     examples = [Example(f"q{i}", ("p0", "p1"), tuple(f"n{j}" for j in range(9)), "a") for i in range(20)]
     whole = draw(examples, range(20), negatives=3, seed=0, epoch=2)

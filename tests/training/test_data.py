@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from m3rag.errors import InputError
-from m3rag.training.data import load_examples, read_examples
+from m3rag.training.data import Example, load_examples, read_examples, without_answers
 
 GOOD = {"query": "q", "pos": ["p"], "neg": ["n"]}
 
@@ -86,3 +87,29 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.jsonl", written(tmp_path / "empty.jsonl")):
         with pytest.raises(InputError, match=r"holds no"):
             load_examples(path)
+
+
+def test_gzipped_files_are_read_under_their_plain_names(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        plain = written(tmp_path / f"{name}.jsonl", {**GOOD, "query": name})
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(json.dumps({**GOOD, "query": "other"}).encode()))
+    plain.unlink()
+    (tmp_path / "c.jsonl").mkdir()
+    assert [(e.query, e.source) for e in load_examples(tmp_path)] == [("a", "a"), ("other", "b")]
+    assert load_examples(tmp_path / "b.jsonl.gz")[0].source == "b"
+    for damaged in (b"no gzip", gzip.compress(b"{}" * 9)[:-6]):
+        (tmp_path / "b.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"b\.jsonl\.gz(:1: not| cannot be read)"):
+            load_examples(tmp_path)
+
+
+def test_what_answers_in_any_row_of_a_question_is_no_negative() -> None:
+    rows = [
+        Example("q", ("a",), ("b", "x"), "s", (3.0,), (2.0, 1.0)),
+        Example("q", ("b",), ("x",), "s"),
+        Example("q", ("c",), ("a", "c"), "of another source"),
+    ]
+    first, second, third = without_answers(rows)
+    assert (first.negatives, first.negative_scores, second) == (("x",), (1.0,), rows[1])
+    assert third.negatives == ("a",)
+    assert rows[0].negatives == ("b", "x")

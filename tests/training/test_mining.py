@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,12 +73,30 @@ def test_the_positives_score_is_that_of_the_search(retriever: HybridRetriever, m
     assert second.chunk.text not in mined(retriever, mode=mode, margin=gap + 1e-3).negatives
 
 
+def test_nothing_that_scores_above_a_positive_without_a_word_of_the_question(retriever: HybridRetriever) -> None:
+    strange = Example(QUESTION.query, ("Enten leben auf Seen.",), (), "s")
+    assert mined(retriever, strange, mode="lexical", share=0.95).negatives == ()
+    assert mined(retriever, strange, mode="lexical").negatives, "without a bound they are taken"
+
+
 def test_other_answers_are_no_negatives(retriever: HybridRetriever) -> None:
     dated = Example("When was the old pond dug?", ("In the year 1802.",), (), "s", answers=("１８０２",))
     assert TEXTS[3] not in mined(retriever, dated).negatives
     assert TEXTS[2] in mined(retriever, dated).negatives
     part = Example("When was the old pond dug?", ("It is said THE OLD  POND was dug in 1802, by hand.",), (), "s")
     assert TEXTS[3] not in mined(retriever, part).negatives
+
+
+def test_what_answers_in_another_row_of_the_question_is_no_negative(retriever: HybridRetriever, tmp_path: Path) -> None:
+    apart = [{"query": QUESTION.query, "pos": [text]} for text in TEXTS[:2]]
+    rows = [apart[0], *({"query": f"{text}?", "pos": [text]} for text in TEXTS[2:] * 8), apart[1]]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    mine_files(tmp_path / "a.jsonl", tmp_path / "mined.jsonl", retriever, settings=MiningSettings(share=None))
+    found = [e for e in load_examples(tmp_path / "mined.jsonl") if e.query == QUESTION.query]
+    assert len(found) == 2
+    for example in found:
+        assert example.negatives
+        assert not set(TEXTS[:2]) & set(example.negatives)
 
 
 def test_a_teacher_judges_and_its_scores_are_kept(retriever: HybridRetriever) -> None:
@@ -237,17 +256,42 @@ def test_a_bad_line_is_told_before_any_work(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.mining"))
 
 
+def test_one_file_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = questions(tmp_path / "data", 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty is a folder, and one file of data becomes one file"):
+        mine_files(data / "a.jsonl", tmp_path / "empty", None)  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InputError, match="give --out the name of a new one"):
+        mine_files(data, Path(), None)  # type: ignore[arg-type]
+
+
+def test_gzipped_files_become_plain_ones(retriever: HybridRetriever, tmp_path: Path) -> None:
+    data = questions(tmp_path / "data", 3)
+    (data / "b.jsonl.gz").write_bytes(gzip.compress((data / "b.jsonl").read_bytes()))
+    (data / "b.jsonl").unlink()
+    assert mine_files(data, tmp_path / "mined", retriever).examples == 6
+    assert {p.name for p in (tmp_path / "mined").iterdir()} == {"a.jsonl", "b.jsonl"}
+    assert [e.source for e in load_examples(tmp_path / "mined")] == ["a"] * 3 + ["b"] * 3
+
+
 def test_passages_of_a_corpus_and_of_the_data(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     rows = ['{"_id": "7", "title": "Ponds", "text": "deep"}', "", '{"text": "plain"}', '{"_id": "9", "text": " "}']
     corpus.write_text("\n".join(rows), encoding="utf-8")
     assert [(c.id, c.text) for c in read_corpus(tmp_path)] == [("7", "Ponds\ndeep"), ("3", "plain")]
+    (tmp_path / "gz").mkdir()
+    (tmp_path / "gz" / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    assert [c.id for c in read_corpus(tmp_path / "gz")] == ["7", "3"]
     deep = b'{"text": ' + b"[" * 100_000
-    for bad in (b'{"text": 5}', b'{"title": "Ponds", "text": 5}', '{"text": "café"}'.encode("latin-1"), deep):
+    unnamed = [f'{{"_id": {name}, "text": "a"}}'.encode() for name in ("null", "7", '""')]
+    for bad in (*unnamed, b'{"text": 5}', b'{"title": "Ponds", "text": 5}', '{"text": "café"}'.encode("latin-1"), deep):
         corpus.write_bytes(bad)
         with pytest.raises(InputError, match=r"corpus\.jsonl:1"):
             list(read_corpus(corpus))
-    corpus.write_text('{"_id": 7, "text": "a"}\n{"_id": "8", "text": "b"}\n{"_id": "7", "text": "c"}', encoding="utf-8")
+    corpus.write_text(
+        '{"_id": "7", "text": "a"}\n{"_id": "8", "text": "b"}\n{"_id": "7", "text": "c"}', encoding="utf-8"
+    )
     with pytest.raises(InputError, match=r"corpus\.jsonl:3: the _id '7' is there twice"):
         list(read_corpus(corpus))
     with pytest.raises(InputError, match="is not there"):

@@ -218,7 +218,10 @@ def test_bfloat16_leaves_the_weights_in_float32(
 def test_examples_without_negatives_are_left_out_and_counted(
     small_bert: Path, examples: list[Example], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bare = [replace(e, negatives=()) for e in examples[:3]]
+    bare = [replace(e, negatives=()) for e in examples[:2]]
+    # One whose negatives all answer it, in this row or in another, has none.
+    bare.append(replace(examples[2], negatives=(*examples[2].positives, *examples[0].positives)))
+    bare[0] = replace(bare[0], query=bare[2].query)
     start([*bare, *examples[3:9]], small_bert, tmp_path / "m", epochs=1)
     record = json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))
     assert (record["examples"], record["without_negatives"]) == (6, 3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from m3rag.training.batches import Draw
-from m3rag.training.data import Example
+from m3rag.training.data import Example, known_positives
 from m3rag.training.step_data import StepData
 
 EXAMPLES = [
@@ -16,7 +16,7 @@ DRAWN = [Draw(0, 0, (0,)), Draw(1, 0, (0, 1)), Draw(2, 0, ())]
 
 
 def test_passages_are_shown_once_and_other_answers_are_hidden() -> None:
-    step = StepData.of(EXAMPLES, DRAWN, NUMBERS, teacher=False)
+    step = StepData.of(EXAMPLES, DRAWN, NUMBERS, known=known_positives(EXAMPLES), teacher=False)
     assert (step.queries, step.passages) == ([0, 1, 2], [10, 13, 12, 11])  # a x c b
     columns = torch.tensor([*step.passages, 10])  # as if another worker had `a` too
     targets = step.targets(columns)
@@ -30,9 +30,23 @@ def test_passages_are_shown_once_and_other_answers_are_hidden() -> None:
 
 
 def test_the_teachers_scores_stand_at_their_columns() -> None:
-    step = StepData.of(EXAMPLES, DRAWN, NUMBERS, teacher=True)
+    step = StepData.of(EXAMPLES, DRAWN, NUMBERS, known=known_positives(EXAMPLES), teacher=True)
     teacher = step.teacher(torch.tensor(step.passages))
     assert teacher is not None
     assert teacher.columns.tolist() == [[0, 1, 0], [2, 0, 1], [3, 0, 0]]
     assert teacher.scores.tolist() == [[5.0, 1.0, -torch.inf], [3.0, 2.0, 1.5], [1.0, -torch.inf, -torch.inf]]
-    assert StepData.of(EXAMPLES, DRAWN, NUMBERS, teacher=False).teacher(torch.tensor([10])) is None
+    assert (
+        StepData.of(EXAMPLES, DRAWN, NUMBERS, known=known_positives(EXAMPLES), teacher=False).teacher(
+            torch.tensor([10])
+        )
+        is None
+    )
+
+
+def test_what_answers_in_another_row_of_the_question_is_no_negative() -> None:
+    rows = [Example("q", ("a",), (), "s"), Example("q", ("b",), (), "s"), Example("q", ("c",), (), "other")]
+    drawn = [Draw(i, 0, ()) for i in range(3)]
+    step = StepData.of(rows, drawn, NUMBERS, known=known_positives(rows), teacher=False)
+    columns = torch.tensor(step.passages)
+    hidden = step.hidden(columns, step.targets(columns))
+    assert hidden.tolist() == [[False, True, False], [True, False, False], [False, False, False]]

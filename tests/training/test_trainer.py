@@ -227,6 +227,56 @@ def test_another_run_is_not_taken_up(small_checkpoint: Path, examples: list[Exam
         start(examples)
 
 
+def test_parts_of_a_step_are_of_the_run_where_there_is_dropout(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    def start(name: str, on_progress: Any = None, **changes: Any) -> Path:
+        settings = TrainingSettings(**{**QUICK, "save_every": 2, **changes})
+        out = tmp_path / name
+        return train(examples, small_checkpoint, out, settings=settings, device="cpu", on_progress=on_progress)
+
+    for name, dropout in (("with", 0.2), ("without", 0.0)):
+        with pytest.raises(StoppedError):
+            start(name, stopped_at(3), dropout=dropout)
+    with pytest.raises(ConfigurationError, match=r"another run \(sub_batch_tokens 120, now 999\)"):
+        start("with", dropout=0.2, sub_batch_tokens=999)
+    assert start("without", sub_batch_tokens=999).is_dir()
+
+
+def test_a_step_of_one_question_without_negatives_is_joined_to_another(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    def losses(name: str, chosen: list[Example], **changes: Any) -> list[float]:
+        reports: list[Report] = []
+        settings = TrainingSettings(**{**QUICK, "epochs": 1, **changes})
+        train(
+            chosen, small_checkpoint, tmp_path / name, settings=settings, device="cpu", on_progress=reports.append
+        )  # fmt: skip
+        return [report.loss["total"] for report in reports if report.loss]
+
+    bare = [replace(example, negatives=()) for example in examples[:9]]
+    assert all(loss > 0 for loss in losses("a", bare, batch_size=4))
+    found = losses("b", bare, max_batch_tokens=1)
+    assert all(loss > 0 for loss in found)
+    assert len(found) == 4
+    assert all(loss > 0 for loss in losses("c", examples[:9], max_batch_tokens=1, negatives=0))
+    assert len(losses("d", examples[:9], max_batch_tokens=1)) == 9, "with negatives a question learns alone"
+
+
+def test_a_teacher_does_not_judge_what_is_hidden(
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+) -> None:
+    judged = [
+        replace(e, positives=(*e.positives, "an answer"), negatives=("an answer", *e.negatives),
+                positive_scores=(4.0, 3.0), negative_scores=(3.0, 1.0, -2.0))
+        for e in examples[:20]
+    ]  # fmt: skip
+    reports: list[Report] = []
+    settings = TrainingSettings(**{**QUICK, "teacher": True})
+    train(judged, small_checkpoint, tmp_path / "m", settings=settings, device="cpu", on_progress=reports.append)
+    assert all(report.loss["total"] < 1000 for report in reports if report.loss)
+
+
 def test_two_runs_do_not_train_to_one_folder(small_checkpoint: Path, examples: list[Example], tmp_path: Path) -> None:
     refused: list[int] = []
 
@@ -269,6 +319,7 @@ def test_a_run_killed_while_it_wrote_the_model_writes_it_again(
     assert report.step == report.steps
     assert report.held_out is not None
     assert {p.name for p in tmp_path.iterdir()} == {"m"}
+    assert json.loads((tmp_path / "m" / "training.json").read_text())["last_loss"]["total"] > 0
     assert M3Encoder(str(tmp_path / "m"), device="cpu").encode_queries(["duck"]).dense.shape == (1, 16)
 
 
@@ -312,6 +363,9 @@ def test_bfloat16_leaves_the_weights_in_float32(
         ({"weight_decay": float("nan")}, "weight_decay is nan, must be at least 0"),
         ({"merge": 0.0}, "merge is 0.0, must be above 0 and at most 1"),
         ({"merge": 0.5, "method": "heads"}, "merge has no part in the method heads"),
+        ({"dropout": 0.1, "method": "heads"}, "dropout has no part in the method heads"),
+        ({"evaluate_every": 5}, "evaluate_every has no part where nothing is held out"),
+        ({"seed": 2**64}, "seed is 18446744073709551616, must be below 2\\^64"),
         ({"lora_layers": 2}, "lora_layers has no part in the method full"),
         ({"dropout": 1.0}, "dropout is 1.0, must be at least 0 and below 1"),
         ({"query_length": 2}, "query_length is 2, must be at least 3"),
@@ -335,9 +389,12 @@ def test_what_does_not_fit_the_model_or_the_data_is_refused(
     small_checkpoint: Path, examples: list[Example], tmp_path: Path
 ) -> None:
     for options, told in (({"colbert_dim": 99}, "colbert_dim is 99"), ({"query_length": 65}, "length 65")):
-        settings = TrainingSettings(**{**QUICK, **options})
+        settings = TrainingSettings(**{**QUICK, "method": "heads", **options})
         with pytest.raises(ConfigurationError, match=told):
-            train(examples, str(small_checkpoint), tmp_path / "m", settings=settings, device="cpu")
+            train(
+                examples, str(small_checkpoint), tmp_path / "m", settings=settings, device="cpu",
+                on_prepare=lambda *_: pytest.fail("the backbone was run"),
+            )  # fmt: skip
     with pytest.raises(InputError, match=r"no pos_scores and neg_scores of the question 'where lives the red duck'"):
         train(examples, str(small_checkpoint), tmp_path / "m", settings=TrainingSettings(teacher=True), device="cpu")
     with pytest.raises(InputError, match="1 examples are too few"):
@@ -356,8 +413,12 @@ def test_a_length_that_holds_the_prefix_alone_is_refused(
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_a_step(
-    small_checkpoint: Path, examples: list[Example], tmp_path: Path
+    small_checkpoint: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for here in (".", "sub/.."):
+        with pytest.raises(InputError, match="give --out the name of a new one"):
+            train(examples, small_checkpoint, Path(here), device="cpu", on_progress=stopped_at(0))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file is a file: give another folder"):
         train(examples, small_checkpoint, tmp_path / "file" / "m", device="cpu", on_progress=stopped_at(0))
