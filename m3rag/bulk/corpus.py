@@ -249,10 +249,24 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 def _table_rows(table: Any, part: Slice, fields: Fields) -> Iterator[Row]:
-    pairs = zip(table.column(fields.id).to_pylist(), table.column(fields.text).to_pylist(), strict=True)
-    for i, (id, text) in enumerate(pairs):
+    ids, texts = (_values(table.column(name), name, part) for name in (fields.id, fields.text))
+    for i, (id, text) in enumerate(zip(ids, texts, strict=True)):
         number = part.number + i
         yield Row(part.path, number, part.group, part.start + i, *_checked(f"{part.path}:{number}", fields, id, text))
+
+
+def _values(column: Any, name: str, part: Slice) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # of which row, only the rows one by one tell
+        for number, value in enumerate(column, part.number):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as error:
+                told = f"not UTF-8 ({error.reason} at byte {error.start})"
+                raise InputError(f"{part.path}:{number}: the column {name!r} is {told}") from None
+        raise
+    return values
 
 
 def _checked(place: str, fields: Fields, id: object, text: object) -> tuple[str, str]:

@@ -20,9 +20,9 @@ from m3rag.compat.flag_scores import (
     score_pairs,
 )
 from m3rag.encoder.checkpoint import Pooling
-from m3rag.encoder.device import choose_device
+from m3rag.encoder.device import Device, choose_device, device_name
 from m3rag.encoder.encoder import M3Encoder
-from m3rag.encoder.inputs import Role, require_texts
+from m3rag.encoder.inputs import Role, require_texts, require_whole
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.output import FloatArray, M3Output
 from m3rag.scoring import max_similarities
@@ -44,7 +44,8 @@ class BGEM3FlagModel:
     - `convert_id_to_token` keeps the larger weight where two tokens read the same (there: the last).
 
     What differs on purpose: by default one GPU is used, not all; no progress bars; lexical weights are
-    in order of token id. `.encoder` takes the place of `.model` and `.tokenizer`.
+    in order of token id; a list in place of a text is refused (there its two texts are encoded as one, apart by
+    `</s></s>`). `.encoder` takes the place of `.model` and `.tokenizer`.
 
     Args:
         model_name_or_path: A hub id, a checkpoint folder, or `mini`.
@@ -89,7 +90,7 @@ class BGEM3FlagModel:
         use_bf16: bool = False,
         query_instruction_for_retrieval: str | None = None,
         query_instruction_format: str = "{}{}",
-        devices: str | int | Sequence[str] | Sequence[int] | None = None,
+        devices: Device | Sequence[Device] | None = None,
         pooling_method: str | None = None,
         trust_remote_code: bool = False,
         cache_dir: str | None = None,
@@ -108,8 +109,8 @@ class BGEM3FlagModel:
     ) -> None:
         if trust_remote_code:
             raise ConfigurationError("trust_remote_code=True cannot be honoured: m3rag runs no code of a checkpoint")
-        if truncate_dim is not None and truncate_dim < 1:
-            raise ConfigurationError(f"truncate_dim must be at least 1, got {truncate_dim}")
+        if truncate_dim is not None:
+            require_whole("truncate_dim", truncate_dim, least=1)
         named = _names(devices)
         on_cpu = named[0].startswith("cpu")
         self.encoder = M3Encoder(
@@ -273,7 +274,11 @@ class BGEM3FlagModel:
         one = len(sentence_pairs) > 0 and isinstance(sentence_pairs[0], str)
         pairs = cast("list[tuple[str, str]]", [sentence_pairs] if one else list(sentence_pairs))
         for i, pair in enumerate(pairs):
-            if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            if not (
+                isinstance(pair, list | tuple | np.ndarray)
+                and len(pair) == 2
+                and all(isinstance(text, str) for text in pair)
+            ):
                 raise InputError(f"pair {i} must be a question and a passage, got {pair!r:.60}")
         weights = mode_weights(weights_for_different_modes)
         step = self._step(batch_size)
@@ -393,23 +398,23 @@ class BGEM3FlagModel:
         )
 
     def _length(self, max_length: int) -> int:
+        require_whole("max_length", max_length)
         return min(max_length, self.encoder.max_length)
 
     def _step(self, batch_size: int | None) -> int:
         step = self.batch_size if batch_size is None else batch_size
-        if step < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {step}")
+        require_whole("batch_size", step, least=1)
         return step
 
 
-def _names(devices: str | int | Sequence[str] | Sequence[int] | None) -> list[str]:
+def _names(devices: Device | Sequence[Device] | None) -> list[str]:
     """Devices as torch names them."""
     if devices is None:
         return [str(choose_device(None))]
-    several = [devices] if isinstance(devices, str | int) else [*devices]
+    several = [devices] if isinstance(devices, str) or not isinstance(devices, Sequence) else [*devices]
     if not several:
         raise ConfigurationError("devices is an empty list: name the devices, or leave it out")
-    return [f"cuda:{one}" if isinstance(one, int) else str(one) for one in several]
+    return [device_name(one) for one in several]
 
 
 def _instructed(texts: str | Sequence[str], instruction: str | None, form: str) -> str | list[str]:

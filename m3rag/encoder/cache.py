@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from m3rag.errors import ConfigurationError
@@ -81,6 +82,9 @@ class MemoryCache:
         # In order of last use, which is also the order of expiry.
         self._entries: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
         self._bytes = self._hits = self._misses = 0
+
+    def __reduce__(self) -> tuple[Callable[[], MemoryCache], tuple[()]]:
+        return partial(type(self), max_bytes=self.max_bytes, ttl=self.ttl, clock=self._clock), ()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The values that are held, by key; each is kept for another `ttl` seconds."""

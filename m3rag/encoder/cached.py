@@ -51,7 +51,8 @@ class CachedEncoder(AsyncEncoding, CopiedAsItself):
 
     Args:
         encoder: Encodes what is missing.
-        cache: `MemoryCache` for a short while, `DiskCache` for good. It stays the caller's to close.
+        cache: `MemoryCache` for a short while, `DiskCache` for good. It stays the caller's to close. Pickled are
+            the two: another process has the same file, or begins with an empty memory.
 
     Example:
         >>> encoder = CachedEncoder(M3Encoder("mini"), MemoryCache())
@@ -64,6 +65,9 @@ class CachedEncoder(AsyncEncoding, CopiedAsItself):
         self.cache = cache
         self._reports_progress = "progress" in inspect.signature(encoder.encode_documents).parameters
         self._flight = SingleFlight(cache)
+
+    def __reduce__(self) -> tuple[type[CachedEncoder], tuple[Encoder, EmbeddingCache]]:
+        return type(self), (self.encoder, self.cache)
 
     @property
     def info(self) -> ModelInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any, Literal, get_args
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from m3rag.encoder.fingerprint import fingerprint
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.mini import HEADS, RECIPE, ensure_mini
 from m3rag.errors import ConfigurationError, ModelError
 
@@ -53,9 +54,14 @@ class Recipe:
     max_length: int | None = None
 
     def require_valid(self) -> None:
-        """Raise `ConfigurationError` if a value is unknown."""
+        """Raise `ConfigurationError` if a value is unknown or of the wrong type."""
         if self.pooling not in get_args(Pooling):
             raise ConfigurationError(f"pooling is {self.pooling!r}, must be one of {', '.join(get_args(Pooling))}")
+        for name in ("query_prefix", "document_prefix"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigurationError(f"{name} is {getattr(self, name)!r}, must be text")
+        if self.max_length is not None:
+            require_whole("max_length", self.max_length, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class Checkpoint:
         Raises:
             ModelError: If the model is unknown, cannot be had, or lacks a file.
         """
+        if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
+            raise ModelError(f"the model is {model!r}: give its name or folder as text, or a Path")
         model = os.fspath(model)
         folder = _locate(model, cache_folder=cache_folder, local_files_only=local_files_only, heads=heads)
         checkpoint = cls(model, folder, _read_recipe(folder))
@@ -96,10 +104,12 @@ class Checkpoint:
         path = self.folder / "config.json"
         try:
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} is damaged ({error}): fetch it again") from error
         if not isinstance(config, dict):
             raise ModelError(f"{path} holds a {type(config).__name__}, not a JSON object: fetch it again")
+        if not isinstance(config.get("model_type", ""), str):
+            raise ModelError(f"{path} has the model_type {config['model_type']!r}, which is no name: fetch it again")
         return config
 
     @property
@@ -110,23 +120,12 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """A hash that changes whenever the model's numbers would.
 
-        Small files are hashed whole; of the weights 64 blocks spread over the file, since hashing
-        gigabytes at every start would cost seconds and any training step changes them all.
+        Raises:
+            ModelError: If a file cannot be read.
         """
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.iterdir()):
-            if path.name not in HUB_PATTERNS and not path.match("model-*.safetensors"):
-                continue
-            if not path.is_file():  # a link into a cache that was cleared: nothing is read from it
-                continue
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}\n".encode())
-            with path.open("rb") as file:
-                step = max(size // 64, 1 << 16)
-                for start in range(0, size, step):
-                    file.seek(start)
-                    digest.update(file.read(1 << 16))
-        return digest.hexdigest()[:16]
+        named = (path for path in self.folder.iterdir() if path.name in HUB_PATTERNS or path.suffix == ".safetensors")
+        # A link into a cache that was cleared is no file: nothing is read from it.
+        return fingerprint({}, folder=self.folder, files=sorted(path for path in named if path.is_file()))
 
     def _require_files(self, *, heads: bool) -> None:
         def missing(what: str, remedy: str) -> ModelError:
@@ -181,7 +180,7 @@ def _read_recipe(folder: Path) -> Recipe:
         return Recipe()
     try:
         recipe = Recipe(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a recipe of m3rag: {error}") from error
     try:
         recipe.require_valid()

@@ -65,8 +65,9 @@ def with_deltas(state: Tensors, deltas: Tensors) -> dict[str, npt.NDArray[Any]]:
     """
     moved = dict(state)
     for name in sorted(key.removesuffix(DOWN) for key in deltas if key.endswith(DOWN)):
-        down, up = deltas[name + DOWN].astype(np.float32), deltas[name + UP].astype(np.float32)
+        # In single precision the order of a machine's sums would decide some last digits, and so the fingerprint.
+        down, up = deltas[name + DOWN].astype(np.float64), deltas[name + UP].astype(np.float64)
         if name not in state or state[name].shape != (len(up), down.shape[1]):
             raise ModelError(f"the deltas do not fit the model: {name} is missing or of another shape")
-        moved[name] = (state[name].astype(np.float32) + up @ down).astype(state[name].dtype)
+        moved[name] = (state[name] + up @ down).astype(state[name].dtype)
     return moved

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3rag._copied import CopiedAsItself
+from m3rag.encoder.finite import require_finite
 from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.spans import Spans, clean
@@ -116,11 +117,7 @@ class DenseOnlyEncoder(AsyncEncoding, CopiedAsItself, ABC):
                 f"{self.info.name} gave vectors of shape {vectors.shape[1:]}, not of its dimension "
                 f"{self.info.dense_dim}: it is not the model it was"
             )
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                f"{self.info.name} gave a vector with an infinity or NaN in it, which no store can search: "
-                "compute in float32 (dtype='float32', or the like option of the server)"
-            )
+        require_finite(self.info.name, vectors)
         if not self.normalize:
             return vectors
         # An empty text may have the zero vector, which has no direction and stays what it is.

@@ -17,18 +17,38 @@ NATIVE_ON_CPU = {
 """Processor features that multiply matrices in half precision; others emulate it, six times slower than float32."""
 
 
-def choose_device(device: str | None) -> torch.device:
-    """The device of that name; by default a CUDA device if there is one, else the CPU.
+Device = str | int | torch.device
+"""A device by its name, such as `cuda:1`; a number is that of a CUDA device."""
+
+
+def device_name(device: Device) -> str:
+    """The name of a device, as torch has it.
+
+    Raises:
+        ConfigurationError: If it is neither a name, a number nor a device.
+    """
+    if isinstance(device, bool) or not isinstance(device, Device):
+        raise ConfigurationError(f"device is {device!r}, must be a name such as 'cpu' or 'cuda:0'")
+    return f"cuda:{device}" if isinstance(device, int) else str(device)
+
+
+def choose_device(device: Device | None) -> torch.device:
+    """That device; by default a CUDA device if there is one, else the CPU.
 
     Raises:
         ConfigurationError: If it cannot be used.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = device_name(device)
+    refused = ConfigurationError(f"device {name!r} cannot be used on this machine: try device='cpu'")
     try:
-        return torch.empty(0, device=device).device
+        chosen = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {device!r} cannot be used on this machine: try device='cpu'") from error
+        raise refused from error
+    if chosen.type == "meta":  # which computes shapes alone
+        raise refused
+    return chosen
 
 
 def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from m3rag.encoder.batching import Batch, Rows, plan_batches
-from m3rag.encoder.device import choose_device
+from m3rag.encoder.device import Device, choose_device, device_name
 from m3rag.encoder.engine import Encoded, Finish
 from m3rag.encoder.lexical import MAX_TEXTS
 from m3rag.encoder.workers.block import Layout
@@ -30,21 +30,22 @@ AHEAD = 3
 would only be memory."""
 
 
-def choose_devices(device: str | Sequence[str] | None) -> list[torch.device]:
-    """The devices of these names; see `choose_device` for one name or none.
+def choose_devices(device: Device | Sequence[Device] | None) -> list[torch.device]:
+    """These devices; see `choose_device` for one or none.
 
     Raises:
         ConfigurationError: If one cannot be used, or they are of several kinds.
     """
-    if device is None or isinstance(device, str):
+    if isinstance(device, str) or not isinstance(device, Sequence):
         return [choose_device(device)]
-    if not device:
+    names = [device_name(one) for one in device]
+    if not names:
         raise ConfigurationError("device is an empty list: name the devices, or leave it out")
-    if len(device) == 1:
-        return [choose_device(device[0])]
-    devices = [_check(name) for name in device]
+    if len(names) == 1:
+        return [choose_device(names[0])]
+    devices = [_check(name) for name in names]
     if len({chosen.type for chosen in devices}) > 1:
-        raise ConfigurationError(f"the devices {', '.join(device)} are of several kinds: name devices of one")
+        raise ConfigurationError(f"the devices {', '.join(names)} are of several kinds: name devices of one")
     return devices
 
 

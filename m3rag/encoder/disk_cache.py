@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -77,6 +78,10 @@ class DiskCache:
         self._hits = self._misses = 0
         self._connection = open_file(self.path, timeout=timeout)
         self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Callable[[], DiskCache], tuple[()]]:
+        again = partial(type(self), self.path, max_bytes=self.max_bytes, timeout=self._timeout, clock=self._clock)
+        return again, ()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The values that are held, by key; keys that are not held are left out."""

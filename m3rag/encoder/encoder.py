@@ -18,10 +18,10 @@ from m3rag._copied import CopiedAsItself
 from m3rag.encoder.assembly import OutputBuilder
 from m3rag.encoder.batching import MCLS_TOKENS, Batch, Rows, pack
 from m3rag.encoder.checkpoint import Checkpoint, ModelName, Pooling, Recipe
-from m3rag.encoder.device import choose_dtype
+from m3rag.encoder.device import Device, choose_dtype
 from m3rag.encoder.devices import DevicePool, choose_devices
 from m3rag.encoder.engine import DeviceEngine, Encoded, Engine, Finish, Network
-from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
+from m3rag.encoder.inputs import Progress, Role, require_role, require_texts, require_whole
 from m3rag.encoder.late import encode_spans
 from m3rag.encoder.lexical import MAX_VOCAB
 from m3rag.encoder.lookahead import lookahead
@@ -62,9 +62,10 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
     Args:
         model: `mini` (embedded), a hub id such as `BAAI/bge-m3`, or a checkpoint folder.
-        device: As torch names it; a CUDA device if there is one, else the CPU. Several, such as
-            `["cuda:0", "cuda:1"]`, have a worker process each, with a copy of the network, from the first call
-            to `close`; a script that does so keeps its work under `if __name__ == "__main__":`.
+        device: As torch names it, its number among the CUDA devices, or its `torch.device`; by default a CUDA device
+            if there is one, else the CPU. Several, such as `["cuda:0", "cuda:1"]`, have a worker process each, with
+            a copy of the network, from the first call to `close`; a script that does so keeps its work under
+            `if __name__ == "__main__":`.
         dtype: `float32`, `float16` or `bfloat16`; by default float16 on CUDA and float32 elsewhere.
             A CPU without instructions for half precision is refused it: it would be slower.
         backend: What computes the network: `torch`; `onnx`, ONNX Runtime, always in float32; or `onnx-int8`, once
@@ -97,7 +98,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         self,
         model: ModelName = "BAAI/bge-m3",
         *,
-        device: str | Sequence[str] | None = None,
+        device: Device | Sequence[Device] | None = None,
         dtype: str | None = None,
         backend: Backend = "torch",
         max_length: int | None = None,
@@ -113,14 +114,14 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         local_files_only: bool = False,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        if batch_tokens is not None:
+            require_whole("batch_tokens", batch_tokens, least=1)
         if colbert_dtype not in ("float16", "float32"):
             raise ConfigurationError(f"colbert_dtype is {colbert_dtype!r}, must be float16 or float32")
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only)
         recipe = checkpoint.recipe
         self.recipe = Recipe(
-            pooling=pooling or recipe.pooling,
+            pooling=recipe.pooling if pooling is None else pooling,
             query_prefix=recipe.query_prefix if query_instruction is None else _prefix_of(query_instruction),
             document_prefix=recipe.document_prefix
             if document_instruction is None
@@ -144,15 +145,18 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         self._max_length = self._valid_length(
             min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length, *get_args(Role)
         )
-        if truncate_dim is not None and not 1 <= truncate_dim <= architecture.hidden:
-            raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
+        if truncate_dim is not None:
+            require_whole("truncate_dim", truncate_dim)
+            if not 1 <= truncate_dim <= architecture.hidden:
+                raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
         vocab_size = max(self._words, self.tokenizer.vocab_size)
         if vocab_size > MAX_VOCAB:
             raise ConfigurationError(f"{checkpoint.name} has {vocab_size} tokens, more than the {MAX_VOCAB} supported")
+        of_checkpoint = checkpoint.fingerprint()
         self.info = ModelInfo(
             name=checkpoint.name,
             fingerprint=_fingerprint(
-                checkpoint,
+                of_checkpoint,
                 recipe=None if self.recipe == checkpoint.recipe else repr(self.recipe),
                 truncate_dim=truncate_dim if truncate_dim != architecture.hidden else None,
                 unnormalized=not normalize or None,
@@ -163,7 +167,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
             vocab_size=vocab_size,
             colbert_dim=load_heads(checkpoint, hidden=architecture.hidden)[1].out_features,
         )
-        self._is_as_named = self.info.fingerprint == checkpoint.fingerprint()
+        self._is_as_named = self.info.fingerprint == of_checkpoint
         finish = Finish(self.tokenizer.unused_ids, getattr(torch, colbert_dtype), truncate_dim, normalize)
         load = _loader(backend, checkpoint, self.dtype)
         self.engine: Engine
@@ -234,7 +238,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
         Raises:
             InputError: If `texts` is one string, or holds something that is no string.
-            ModelError: If one text alone does not fit in memory.
+            ModelError: If one text alone does not fit in memory, or the model gives an infinity or NaN.
         """
         return self._encode(texts, role="query", max_length=max_length, progress=progress)
 
@@ -332,6 +336,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
     def _run(self, window: Batch, progress: Progress | None) -> Iterator[tuple[Rows, Encoded]]:
         for rows, encoded in self.engine.run(window):
+            encoded.require_finite(self.info.name)
             yield rows, encoded
             if progress is not None:
                 progress(len(rows))
@@ -339,6 +344,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
     def _windows(self, texts: Sequence[str], role: Role, max_length: int | None) -> Iterator[tuple[int, Batch]]:
         """Texts as packed tokens, a window at a time: (number of its first text, its batch)."""
         require_role(role)
+        texts = texts if isinstance(texts, list | tuple) else list(texts)  # not all can be cut up (a deque)
         length = self.max_length if max_length is None else self._valid_length(max_length, role)
         batches = WINDOW_BATCHES * len(self.devices)
         starts = _window_starts(texts, characters=batches * self.batch_tokens * CHARACTERS_PER_TOKEN)
@@ -373,6 +379,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         return (max_length - 1) * MCLS_TOKENS // (MCLS_TOKENS + 1) + SPECIALS
 
     def _valid_length(self, max_length: int, *roles: Role) -> int:
+        require_whole("max_length", max_length)
         prefix = max(self.tokenizer.prefix_length(self._prefix(role)) for role in roles)
         least = next(n for n in count(SPECIALS + 1) if self._plain_length(n) > SPECIALS + prefix)
         if not least <= max_length <= self._limit:
@@ -403,6 +410,8 @@ def _loader(backend: Backend, checkpoint: Checkpoint, dtype: torch.dtype) -> Cal
 
 
 def _prefix_of(instruction: str) -> str:
+    if not isinstance(instruction, str):
+        raise ConfigurationError(f"an instruction must be text, got {instruction!r}")
     # Without a blank between them its last token would swallow the text's first letters.
     return instruction if not instruction or instruction[-1].isspace() else instruction + " "
 
@@ -414,10 +423,10 @@ def _window_starts(texts: Sequence[str], *, characters: int) -> list[int]:
     return np.flatnonzero(np.diff(sizes // characters, prepend=-1)).tolist()
 
 
-def _fingerprint(checkpoint: Checkpoint, **changes: object) -> str:
+def _fingerprint(of_checkpoint: str, **changes: object) -> str:
     """The checkpoint's, unless options change the numbers it gives."""
     changed = {name: value for name, value in changes.items() if value is not None}
     if not changed:
-        return checkpoint.fingerprint()
+        return of_checkpoint
     told = json.dumps(changed, sort_keys=True, default=str)
-    return hashlib.sha256(f"{checkpoint.fingerprint()} {told}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{of_checkpoint} {told}".encode()).hexdigest()[:16]

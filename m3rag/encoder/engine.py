@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m3rag.encoder.batching import Batch, Rows, plan_batches
+from m3rag.encoder.finite import require_finite
 from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token
 from m3rag.encoder.model import Representations
 from m3rag.errors import ModelError
@@ -28,6 +29,10 @@ class Encoded(NamedTuple):
     dense: npt.NDArray[np.float32]
     lexical: TokenWeights
     colbert: FloatArray
+
+    def require_finite(self, model: str) -> None:
+        """Raise `ModelError` if a number is an infinity or NaN: damaged weights, or too large for float16."""
+        require_finite(model, self.dense, self.lexical.weights, self.colbert)
 
 
 class Finish(NamedTuple):

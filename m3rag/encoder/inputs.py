@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
-from m3rag.errors import InputError
+from m3rag.errors import ConfigurationError, InputError
 
 Role = Literal["query", "document"]
 Progress = Callable[[int], None]
@@ -30,6 +31,23 @@ def require_texts(texts: Sequence[str]) -> None:
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
+
+
+def require_whole(name: str, value: object, *, least: int | None = None) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Args:
+        name: Of the option.
+        value: Given for it.
+        least: The smallest that is allowed; None where another check says it.
+
+    Raises:
+        ConfigurationError: It names the option.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+    if least is not None and value < least:
+        raise ConfigurationError(f"{name} must be at least {least}, got {value}")
 
 
 def require_role(role: Role) -> None:

@@ -63,6 +63,7 @@ def encode_spans(encoder: M3Encoder, text: str, spans: Sequence[tuple[int, int]]
     Raises:
         InputError: If a span is not of the text, or has more tokens than a window.
         ConfigurationError: If the network is not torch's or in other processes.
+        ModelError: If the model gives an infinity or NaN.
     """
     require_texts([text])
     require_role(role)
@@ -85,6 +86,7 @@ def encode_spans(encoder: M3Encoder, text: str, spans: Sequence[tuple[int, int]]
             lexical = torch.relu(network.sparse_linear(states)).squeeze(-1)
             own = ranges[window.rows] - window.start
             encoded = finish(tokens, own, states, lexical, network.colbert_linear(states))
+        encoded.require_finite(encoder.info.name)
         builder.write(np.array(window.rows, np.int64), encoded)
     return builder.output()
 

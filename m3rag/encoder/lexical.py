@@ -34,11 +34,11 @@ def max_per_token(
     Args:
         owners: `(n,)` text of each position, less than `MAX_TEXTS`.
         ids: `(n,)` token of each position, less than `MAX_VOCAB`.
-        weights: `(n,)`; what is not above 0 is left out.
+        weights: `(n,)`; what is not above 0 is left out. NaN is kept, so that it can be told of.
     """
-    positive = np.flatnonzero(weights > 0)
-    bits = weights[positive].view(np.int32).astype(np.int64)
-    keys = np.sort((owners[positive] << TOKEN_BITS | ids[positive]) << WEIGHT_BITS | bits)
+    kept = np.flatnonzero(~(weights <= 0))
+    bits = np.abs(weights[kept]).view(np.int32).astype(np.int64)  # NaN may have a sign
+    keys = np.sort((owners[kept] << TOKEN_BITS | ids[kept]) << WEIGHT_BITS | bits)
     entries = keys >> WEIGHT_BITS
     last = np.append(entries[1:] != entries[:-1], True)[: len(keys)]
     entries = entries[last]

@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parent / "data" / "mini"
 
 HEADS, DELTAS, RECIPE = "heads.safetensors", "deltas.safetensors", "m3rag.json"
 
-CONVERSION = "2"
+CONVERSION = "3"
 """Raised whenever the conversion below would write other bytes."""
 
 # sentencepiece's nmt_nfkc: what it removes, and what it reads as a blank. The rest of its table is

@@ -119,7 +119,7 @@ def load_heads(checkpoint: Checkpoint, *, hidden: int) -> tuple[nn.Linear, nn.Li
     for state, file, outputs in zip(states, files, (1, None), strict=True):
         weight, bias = (state.get(name) if isinstance(state, Mapping) else None for name in ("weight", "bias"))
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
-        fits = len(shape) == 2 and shape[1] == hidden and outputs in {None, shape[0]}
+        fits = len(shape) == 2 and shape[0] > 0 and shape[1] == hidden and outputs in {None, shape[0]}
         if not (fits and isinstance(bias, Tensor) and tuple(bias.shape) == shape[:1]):
             wanted = f"({outputs or 'any'}, {hidden})"
             raise ModelError(f"{file} does not fit the backbone: its weight is {shape}, must be {wanted}, with a bias")

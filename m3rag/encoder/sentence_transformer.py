@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 
 from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.dense_only import Batch, DenseOnlyEncoder
-from m3rag.encoder.device import choose_device, choose_dtype
+from m3rag.encoder.device import Device, choose_device, choose_dtype
 from m3rag.encoder.fingerprint import fingerprint
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.spans import Spans, spans_of
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.types import ModelInfo
@@ -93,7 +94,7 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
         self,
         model: ModelName,
         *,
-        device: str | None = None,
+        device: Device | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
@@ -105,10 +106,11 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-        if truncate_dim is not None and truncate_dim < 1:
-            raise ConfigurationError(f"truncate_dim must be at least 1, got {truncate_dim}")
+        require_whole("batch_size", batch_size, least=1)
+        if truncate_dim is not None:
+            require_whole("truncate_dim", truncate_dim, least=1)
+        if max_length is not None:
+            require_whole("max_length", max_length)
         model = os.fspath(model)
         if not model.strip():
             raise InputError(

@@ -66,7 +66,7 @@ class Architecture:
         if config.get("position_embedding_type", "absolute") != "absolute":
             raise refuse("position_embedding_type", "absolute")
         activation = config.get("hidden_act", "gelu")
-        if activation not in ACTIVATIONS:
+        if activation not in list(ACTIVATIONS):  # a list of one cannot be looked up
             raise refuse("hidden_act", ", ".join(ACTIVATIONS))
         path = checkpoint.folder / "config.json"
         try:
@@ -84,8 +84,11 @@ class Architecture:
             )
         except KeyError as error:
             raise ModelError(f"{path} lacks {error.args[0]}: fetch it again") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{path} has something else where a number belongs ({error}): fetch it again") from error
+        sizes = (shape.hidden, shape.layers, shape.inner, shape.vocab_size, shape.max_length, shape.types)
+        if min(sizes) < 1 or shape.first_position < 0 or not 0 <= shape.eps < 1:
+            raise ModelError(f"{path} has a number that no network can have ({shape}): fetch it again")
         if shape.heads < 1 or shape.hidden % shape.heads:
             raise ModelError(f"{path} has a hidden_size of {shape.hidden} for {shape.heads} heads: fetch it again")
         return shape
@@ -198,11 +201,13 @@ def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torc
     is_half = words.dtype == torch.float16 or dtype != torch.float32
     state = {"words.weight": words.to(device=device, dtype=torch.float16 if is_half else torch.float32)}
     del words
-    for name, tensor in _tensors(weights, shape):
-        state[name] = tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
     try:
+        for name, tensor in _tensors(weights, shape):
+            state[name] = tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
         model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
         raise ModelError(f"the weights in {checkpoint.folder} do not fit their config.json: {error}") from error
     return model
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from m3rag.encoder.checkpoint import Checkpoint
 
 WORD_TABLE = "embeddings.word_embeddings.weight"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 OLDER_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 """TensorFlow's, which the first BERTs still have (bert-base-multilingual-cased)."""
 
@@ -54,11 +55,17 @@ class Weights:
         if key not in names and older in names:
             key = older
         if key in self._loaded:
-            return self._loaded[key].clone()
-        if key not in self._files:
+            tensor = self._loaded[key]
+        elif key in self._files:
+            with damage_named(self._files[key]), safe_open(self._files[key], framework="pt") as file:
+                tensor = file.get_tensor(key)
+        else:
             raise ModelError(f"the weights in {self._folder} lack {key}: fetch or save the checkpoint again")
-        with damage_named(self._files[key]), safe_open(self._files[key], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(key)
+        if tensor.dtype not in DTYPES:
+            raise ModelError(
+                f"{key} in {self._folder} is of {tensor.dtype}, a quantised form that m3rag does not compute: give a "
+                "checkpoint in float32, float16 or bfloat16"
+            )
         return tensor.clone()
 
 
@@ -69,11 +76,16 @@ def _index(folder: Path) -> tuple[dict[str, Path], Mapping[str, Tensor]]:
     if (folder / "model.safetensors.index.json").is_file():
         path = folder / "model.safetensors.index.json"
         with damage_named(path):
-            parts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+            told = json.loads(path.read_text(encoding="utf-8"))
+            parts = told.get("weight_map") if isinstance(told, dict) else None
+            if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+                raise ValueError("it has no weight_map that names the file of each tensor")
         return {name: folder / part for name, part in parts.items()}, {}
     path = folder / "pytorch_model.bin"
     with damage_named(path):
-        return {}, torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    named = loaded.items() if isinstance(loaded, Mapping) else ()
+    return {}, {name: tensor for name, tensor in named if isinstance(name, str) and isinstance(tensor, Tensor)}
 
 
 def _names(path: Path) -> list[str]:

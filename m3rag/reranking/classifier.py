@@ -98,7 +98,8 @@ def load_classifier(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch
             architecture that cannot be had.
     """
     config = checkpoint.config()
-    named = config.get("architectures") or []
+    told = config.get("architectures") or []
+    named = [str(name) for name in told] if isinstance(told, list) else [str(told)]
     if named and not any(name.endswith("ForSequenceClassification") for name in named):
         raise ModelError(f"the model {checkpoint.name!r} is a {', '.join(named)}, no reranker: {REMEDY}")
     classifier: Classifier

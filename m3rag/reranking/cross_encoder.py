@@ -10,11 +10,10 @@ from scipy.special import expit
 
 from m3rag._copied import CopiedAsItself
 from m3rag.encoder.checkpoint import Checkpoint, ModelName
-from m3rag.encoder.device import choose_device, choose_dtype
+from m3rag.encoder.device import Device, choose_device, choose_dtype
 from m3rag.encoder.encoder import BATCH_TOKENS, CHARACTERS_PER_TOKEN, WINDOW_BATCHES
-from m3rag.encoder.inputs import Progress
+from m3rag.encoder.inputs import Progress, require_whole
 from m3rag.encoder.lookahead import lookahead
-from m3rag.errors import ConfigurationError
 from m3rag.reranking.classifier import load_classifier
 from m3rag.reranking.order import reordered, require_rerankable, require_top_n
 from m3rag.reranking.pairs import PairTokenizer, TextPair, TokenizedPairs, require_pairs, windows
@@ -54,8 +53,9 @@ class CrossEncoderReranker(CopiedAsItself):
             FlagEmbedding's, or the model's limit where that is lower.
         query_max_length: Most tokens of a question; by default three quarters of `max_length`.
         batch_tokens: Most tokens of one forward pass; by default 2,048 on a CPU, 32,768 on CUDA.
-        normalize: Give the sigmoid of the scores, in (0, 1), instead of the logits, which are
-            unbounded. The order is the same.
+        normalize: Give the sigmoid of the scores, 0 to 1, instead of the logits, which are unbounded.
+            The order is that of the logits, also of those that are too large to tell apart by it
+            (above 16 it is 1.0).
         top_n: How many hits `rerank` looks at; all that it is given if None.
         cache_folder: Where models from the hub are kept.
         local_files_only: Never ask the hub; `HF_HUB_OFFLINE=1` does the same.
@@ -72,7 +72,7 @@ class CrossEncoderReranker(CopiedAsItself):
         self,
         model: ModelName = "BAAI/bge-reranker-v2-m3",
         *,
-        device: str | None = None,
+        device: Device | None = None,
         dtype: str | None = None,
         max_length: int | None = None,
         query_max_length: int | None = None,
@@ -82,8 +82,8 @@ class CrossEncoderReranker(CopiedAsItself):
         cache_folder: str | None = None,
         local_files_only: bool = False,
     ) -> None:
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ConfigurationError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        if batch_tokens is not None:
+            require_whole("batch_tokens", batch_tokens, least=1)
         require_top_n(top_n)
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only, heads=False)
         self.model = checkpoint.name
@@ -113,6 +113,9 @@ class CrossEncoderReranker(CopiedAsItself):
             InputError: If `pairs` is one pair, or holds something that is none.
             ModelError: If one pair alone does not fit in memory, or a score is no number.
         """
+        return self._reported(self._logits(pairs, progress=progress))
+
+    def _logits(self, pairs: Sequence[TextPair], *, progress: Progress | None = None) -> Scores:
         require_pairs(pairs)
         scores = np.empty(len(pairs), np.float32)
         cut = 0
@@ -123,7 +126,10 @@ class CrossEncoderReranker(CopiedAsItself):
                 if progress is not None:
                     progress(len(rows))
         self._tell(cut, len(pairs))
-        return expit(scores) if self.normalize else scores
+        return scores
+
+    def _reported(self, logits: Scores) -> Scores:
+        return expit(logits) if self.normalize else logits
 
     def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
         """Order hits by the scores of the query with their chunks' text, headings before it.
@@ -135,8 +141,8 @@ class CrossEncoderReranker(CopiedAsItself):
         # Each text once: at two places of a batch its scores may differ in the last digit, and would be no tie.
         places: dict[str, int] = {}
         rows = [places.setdefault(hit.chunk.encoded_text, len(places)) for hit in looked_at]
-        scores = self.compute_score([(query, text) for text in places])
-        return reordered(hits, scores[rows], k=k)
+        logits = self._logits([(query, text) for text in places])[rows]
+        return reordered(hits, logits, k=k, reported=self._reported(logits))
 
     def _windows(self, pairs: Sequence[TextPair]) -> Iterator[tuple[int, TokenizedPairs]]:
         """Tokenised pairs, a window at a time while the one before is computed: (its first pair's number, pairs)."""

@@ -34,20 +34,27 @@ def require_rerankable(query: str, k: int | None) -> None:
         raise InputError(f"k must be at least 1, got {k}; leave it out to get all hits back")
 
 
-def reordered(hits: Sequence[Hit], scores: npt.NDArray[np.float32], *, k: int | None) -> list[Hit]:
+def reordered(
+    hits: Sequence[Hit],
+    scores: npt.NDArray[np.float32],
+    *,
+    k: int | None,
+    reported: npt.NDArray[np.float32] | None = None,
+) -> list[Hit]:
     """The first hits by their new scores, then the rest as they were.
 
     Args:
         hits: Best first by whatever found them.
         scores: `(n,)` float32, the new scores of the first `n` hits.
         k: Most hits to return; all if None.
+        reported: `(n,)` float32, what the hits are given for score instead, where that tells fewer of them apart.
 
     Returns:
         The first `n`, best first, ties by chunk id, then the others in their order.
     """
+    told = scores if reported is None else reported
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], hits[i].chunk.id))
     looked_at = [
-        replace(hit, score=score, scores=replace(hit.scores, rerank=score))
-        for hit, score in zip(hits, scores.tolist(), strict=False)
+        replace(hits[i], score=float(told[i]), scores=replace(hits[i].scores, rerank=float(told[i]))) for i in order
     ]
-    looked_at.sort(key=lambda hit: (-hit.score, hit.chunk.id))
     return [*looked_at, *hits[len(scores) :]][:k]

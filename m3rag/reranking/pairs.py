@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer as Backend
 
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.spans import clean
 from m3rag.encoder.tokenizer import Ids
 from m3rag.errors import ConfigurationError, InputError, ModelError
@@ -47,7 +48,11 @@ def require_pairs(pairs: Sequence[TextPair]) -> None:
     if isinstance(pairs, str) or (len(pairs) == 2 and all(isinstance(text, str) for text in pairs)):
         raise InputError("pairs must be a list of (question, passage), got texts: put the one pair in a list")
     for i, pair in enumerate(pairs):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        if (
+            not isinstance(pair, tuple | list | np.ndarray)
+            or len(pair) != 2
+            or not all(isinstance(text, str) for text in pair)
+        ):
             raise InputError(f"pair {i} is {str(pair)[:80]!r}, must be two strings: a question and a passage")
 
 
@@ -139,7 +144,9 @@ class PairTokenizer:
             ConfigurationError: If the model does not take as many, or they leave no room for a passage.
         """
         length = min(DEFAULT_LENGTH, limit) if max_length is None else max_length
+        require_whole("max_length", length)
         of_query = length * 3 // 4 if query_max_length is None else query_max_length
+        require_whole("query_max_length", of_query)
         if length > limit:
             raise ConfigurationError(f"max_length {length} is out of range for this model: choose at most {limit}")
         if of_query < 1 or of_query + self.specials >= length:

@@ -146,6 +146,20 @@ def test_a_bad_row_or_column_of_parquet_is_named(tmp_path: Path) -> None:
         plan_shards([path], FIELDS, shard_bytes=100)
 
 
+@pytest.mark.parametrize("name", ["id", "text"])
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_a_row_of_parquet_that_is_not_utf8_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    bad = pa.array([b"a", b"b", b"c\xff"], pa.binary()).cast(getattr(pa, kind)(), safe=False)
+    good = pa.array(["x", "y", "z"])
+    table = pa.table({"id": good, "text": good} | {name: bad})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=2)
+    with pytest.raises(
+        InputError, match=rf"a\.parquet:3: the column '{name}' is not UTF-8 \(invalid start byte at byte 1\)"
+    ):
+        plan_shards([path], FIELDS, shard_bytes=100)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -201,12 +201,19 @@ def test_scores_are_the_references(both: Make, pairs: list[tuple[str, str]], wei
     assert all(in_batches[mode] == pytest.approx(found[mode], abs=1e-6) for mode in MODES)
 
 
-@pytest.mark.parametrize("kind", [tuple, list])
+@pytest.mark.parametrize("kind", [tuple, list, np.array])
 def test_one_pair_has_one_score_a_mode(both: Make, pairs: list[tuple[str, str]], kind: Any) -> None:
     theirs, ours = both()
     assert ours.compute_score(kind(pairs[0])) == pytest.approx(
         quiet(theirs.compute_score, kind(pairs[0])), abs=TOLERANCE
     )
+
+
+def test_pairs_may_be_an_array(both: Make, pairs: list[tuple[str, str]]) -> None:
+    theirs, ours = both()
+    expected = quiet(theirs.compute_score, np.array(pairs[:3]), batch_size=1)
+    found = ours.compute_score(np.array(pairs[:3]))
+    assert all(found[mode] == pytest.approx(expected[mode], abs=TOLERANCE) for mode in MODES)
 
 
 def test_a_mode_whose_weights_are_all_0_has_no_score(both: Make, pairs: list[tuple[str, str]]) -> None:
@@ -329,7 +336,7 @@ def test_several_devices_share_the_work_until_their_pool_is_stopped(
 
 
 def test_the_default_precision_on_a_cpu_is_float32(tiny_checkpoint: Path, both: Make) -> None:
-    model = BGEM3FlagModel(str(tiny_checkpoint), use_fp16=True, use_bf16=True, devices=["cpu"])
+    model = BGEM3FlagModel(str(tiny_checkpoint), use_fp16=True, use_bf16=True, devices=torch.device("cpu"))
     assert model.target_devices == ["cpu"]
     assert_same_dense(model.encode("ducks")["dense_vecs"], quiet(both()[0].encode, "ducks")["dense_vecs"])
 
@@ -349,7 +356,9 @@ def test_half_precision_has_the_references_dtypes(tiny_checkpoint: Path, referen
     [
         ({"trust_remote_code": True}, "trust_remote_code"),
         ({"devices": []}, "empty list"),
-        ({"devices": ["cpu", "meta"]}, "several kinds"),
+        ({"devices": ["cpu", "meta"]}, "'meta' cannot be used"),
+        ({"devices": 0.5}, "device is 0.5"),
+        ({"truncate_dim": 2.5}, "truncate_dim must be a whole number"),
         ({"devices": "abacus"}, "abacus"),
         ({"colbert_dim": 32}, "colbert_dim=32.*64"),
         ({"pooling_method": "max"}, "pooling"),
@@ -369,6 +378,10 @@ def test_wrong_calls_are_refused(both: Make) -> None:
         ours.encode("ducks", batch_size=0)
     with pytest.raises(ConfigurationError, match="max_length"):
         ours.encode("ducks", max_length=0)
+    with pytest.raises(ConfigurationError, match="max_length must be a whole number"):
+        ours.encode("ducks", max_length="512")
+    with pytest.raises(InputError, match="text 0 is a list"):
+        ours.encode([["ducks", "geese"]])
     with pytest.raises(InputError, match="text 1"):
         ours.encode(["ducks", None])
     with pytest.raises(InputError, match="text 0"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -537,3 +538,23 @@ def test_bad_input_is_named() -> None:
     with contextlib.suppress(InputError):
         through.encode_documents(["ducks", None])  # type: ignore[list-item]
     assert len(through.encode_documents(["ducks"])) == 1
+
+
+def test_a_pickled_encoder_reads_the_same_file(tmp_path: Path) -> None:
+    with DiskCache(tmp_path / "embeddings.cache", max_bytes=2**21) as cache:
+        encoder = CachedEncoder(CountingEncoder(), cache)
+        expected = encoder.encode_documents(TEXTS)
+        other = pickle.loads(pickle.dumps(CachedEncoder(HashEncoder(), cache)))  # noqa: S301
+        with other.cache as its:
+            assert its.path == cache.path
+            assert its.max_bytes == cache.max_bytes
+            assert np.array_equal(other.encode_documents(TEXTS).dense, expected.dense)
+            assert its.stats().misses == 0
+
+
+def test_a_pickled_encoder_begins_with_an_empty_memory() -> None:
+    encoder = CachedEncoder(HashEncoder(), MemoryCache(max_bytes=2**20, ttl=5))
+    encoder.encode_documents(TEXTS)
+    other = pickle.loads(pickle.dumps(encoder))  # noqa: S301
+    assert (other.cache.max_bytes, other.cache.ttl, other.cache.stats().entries) == (2**20, 5, 0)
+    assert np.array_equal(other.encode_documents(TEXTS).dense, encoder.encode_documents(TEXTS).dense)

@@ -65,14 +65,15 @@ def test_a_damaged_head_is_named(copy: Path) -> None:
     [
         [1, 2],
         torch.zeros(1, 64),
+        {"weight": torch.zeros(0, 64), "bias": torch.zeros(0)},
         {"weight": "a", "bias": "b"},
         {"weight": torch.zeros(1, 64), "bias": torch.zeros(5)},
     ],
-    ids=["list", "tensor", "strings", "bias"],
+    ids=["list", "tensor", "empty", "strings", "bias"],
 )
 def test_a_head_file_of_something_else_is_named(copy: Path, held: object) -> None:
-    torch.save(held, copy / "sparse_linear.pt")
-    with pytest.raises(ModelError, match=r"sparse_linear\.pt does not fit the backbone"):
+    torch.save(held, copy / "colbert_linear.pt")
+    with pytest.raises(ModelError, match=r"colbert_linear\.pt does not fit the backbone"):
         M3Encoder(str(copy), device="cpu")
 
 
@@ -85,13 +86,69 @@ def test_a_damaged_json_file_is_named(copy: Path, file: str, contents: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("max_position_embeddings", "many"), ("pad_token_id", None), ("num_attention_heads", 5)]
+    ("key", "value"),
+    [
+        ("max_position_embeddings", "many"),
+        ("max_position_embeddings", 2),
+        ("pad_token_id", None),
+        ("pad_token_id", -5),
+        ("num_attention_heads", 5),
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", -1),
+        ("hidden_size", 0),
+        ("vocab_size", float("inf")),
+        ("layer_norm_eps", float("nan")),
+        ("model_type", ["bert"]),
+    ],
 )
 def test_a_config_with_an_impossible_value_is_named(copy: Path, key: str, value: object) -> None:
     path = copy / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(ModelError, match=r"config\.json (has|lacks)"):
         M3Encoder(str(copy), device="cpu")
+
+
+def test_an_activation_that_is_no_name_is_refused(copy: Path) -> None:
+    path = copy / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "hidden_act": ["gelu"]}))
+    with pytest.raises(ModelError, match=r"has hidden_act \['gelu'\], which m3rag does not compute"):
+        M3Encoder(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "told", [[], {}, {"weight_map": []}, {"weight_map": "x"}, {"weight_map": {"embeddings.LayerNorm.bias": 5}}]
+)
+def test_an_index_of_something_else_is_named(copy: Path, told: object) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors.index.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json is damaged: it has no weight_map"):
+        M3Encoder(copy, device="cpu")
+
+
+@pytest.mark.parametrize("held", [[1, 2], torch.ones(3), {1: torch.ones(2)}, {"a": "b"}], ids=str)
+def test_an_older_weight_file_of_something_else_is_named(copy: Path, held: object) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save(held, copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"hold no embeddings\.word_embeddings\.weight"):
+        M3Encoder(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("embeddings.LayerNorm.bias", "a text", r"lack embeddings\.LayerNorm\.bias"),
+        ("embeddings.LayerNorm.bias", torch.ones(64, dtype=torch.int8), r"bias in .* is of torch\.int8, a quantised"),
+        ("embeddings.token_type_embeddings.weight", torch.ones(0, 64), "do not fit their config"),
+        ("encoder.layer.0.attention.self.query.weight", torch.ones(64, 5), "do not fit their config"),
+    ],
+)
+def test_a_tensor_that_is_none_or_does_not_fit_is_named(copy: Path, name: str, tensor: object, said: str) -> None:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(copy / "model.safetensors") | {name: tensor}, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=said):
+        M3Encoder(copy, device="cpu")
 
 
 def test_a_dead_link_beside_the_weights_does_no_harm(tiny_checkpoint: Path, copy: Path) -> None:
@@ -162,6 +219,21 @@ def test_a_bad_recipe_is_named(copy: Path) -> None:
     (copy / "m3rag.json").write_text(json.dumps({"pooling": "max"}))
     with pytest.raises(ModelError, match=r"pooling is 'max'.*cls, mean, last_token"):
         Checkpoint.find(str(copy))
+    for value, said in (
+        ({"query_prefix": 5}, "query_prefix is 5, must be text"),
+        ({"document_prefix": None}, "document_prefix is None, must be text"),
+        ({"max_length": "x"}, "max_length must be a whole number, got 'x'"),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+    ):
+        (copy / "m3rag.json").write_text(json.dumps(value))
+        with pytest.raises(ModelError, match=rf"m3rag\.json: {said}"):
+            Checkpoint.find(copy)
+
+
+@pytest.mark.parametrize("model", [5, None, b"mini"])
+def test_a_model_that_is_no_name_is_refused(model: object) -> None:
+    with pytest.raises(ModelError, match="give its name or folder as text"):
+        Checkpoint.find(model)  # type: ignore[arg-type]
 
 
 def test_the_fingerprint_follows_the_numbers_not_the_place(tiny_checkpoint: Path, copy: Path) -> None:
@@ -170,6 +242,34 @@ def test_the_fingerprint_follows_the_numbers_not_the_place(tiny_checkpoint: Path
     head = torch.load(copy / "sparse_linear.pt", weights_only=True)
     torch.save({k: v * 2 for k, v in head.items()}, copy / "sparse_linear.pt")
     assert Checkpoint.find(str(copy)).fingerprint() != original
+
+
+def test_a_fine_tune_of_some_tensors_is_another_model(copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    found = {Checkpoint.find(copy).fingerprint()}
+    for kind in ("query.weight", "LayerNorm.weight", "layer.1.output.dense.bias"):
+        moved = {name: tensor + 0.1 if name.endswith(kind) else tensor for name, tensor in weights.items()}
+        save_file(moved, copy / "model.safetensors", metadata={"format": "pt"})
+        found.add(Checkpoint.find(copy).fingerprint())
+    assert len(found) == 4
+
+
+def test_parts_of_the_weights_count_whatever_they_are_called(copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights, "part.safetensors")}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = set()
+    for step in (0.0, 0.1):
+        weights["encoder.layer.0.output.dense.bias"] += step
+        save_file(weights, copy / "part.safetensors")
+        M3Encoder(copy, device="cpu")
+        found.add(Checkpoint.find(copy).fingerprint())
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last_token"])

@@ -36,6 +36,16 @@ def test_the_dtype_of_the_model_is_kept() -> None:
     np.testing.assert_allclose(found["a.weight"], trained["a.weight"], atol=2e-3)
 
 
+def test_what_comes_back_does_not_depend_on_the_order_of_sums() -> None:
+    """Else one model would have as many fingerprints as there are kinds of machines."""
+    rng = np.random.default_rng(0)
+    state = {"a.weight": rng.normal(size=(384, 384)).astype(np.float16)}
+    up, down = (rng.normal(size=(384, 16), scale=0.1).astype(np.float16) for _ in range(2))
+    found = with_deltas(state, {"a.weight.up": up, "a.weight.down": np.ascontiguousarray(down.T)})
+    turned = {"a.weight.up": up[:, ::-1], "a.weight.down": np.ascontiguousarray(down.T)[::-1]}
+    assert np.array_equal(with_deltas(state, turned)["a.weight"], found["a.weight"])
+
+
 def test_what_no_delta_of_the_rank_explains_is_refused() -> None:
     base, trained = _moved(5)
     with pytest.raises(ModelError, match=r"a\.weight was not moved by a delta of rank 2.*--lora-rank 2"):

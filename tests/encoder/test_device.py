@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from m3rag.encoder.device import choose_device, choose_dtype
+from m3rag.encoder import M3Encoder
+from m3rag.encoder.device import Device, choose_device, choose_dtype
 from m3rag.errors import ConfigurationError
 
 CPU = torch.device("cpu")
@@ -13,6 +16,27 @@ def test_the_default_is_what_the_device_does_well() -> None:
     assert choose_dtype(None, CPU) == torch.float32
     assert choose_dtype(None, torch.device("cuda")) == torch.float16
     assert choose_device("cpu") == CPU
+
+
+def test_a_device_of_torch_is_taken(tiny_checkpoint: Path) -> None:
+    assert M3Encoder(tiny_checkpoint, device=CPU).device == CPU
+    assert M3Encoder(tiny_checkpoint, device=[CPU]).device == CPU
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (99, "device 'cuda:99' cannot be used on this machine"),
+        ("meta", "device 'meta' cannot be used"),
+        (torch.device("meta"), "device 'meta' cannot be used"),
+        ("abacus", "device 'abacus' cannot be used"),
+        (True, "device is True, must be a name"),
+        (0.5, "device is 0.5, must be a name such as 'cpu' or 'cuda:0'"),
+    ],
+)
+def test_what_computes_nothing_is_refused(device: Device, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        choose_device(device)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

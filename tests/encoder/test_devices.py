@@ -229,9 +229,12 @@ def test_a_model_that_does_not_load_says_why(tiny_checkpoint: Path, tmp_path: Pa
     ("devices", "message"),
     [
         ([], "device is an empty list"),
+        ((), "device is an empty list"),
+        ([0.5, "cpu"], "device is 0.5, must be a name"),
+        ([97, 98], "'cuda:97' cannot be used on this machine, which has [0-9]+ CUDA devices"),
         (["cpu", "abacus"], "'abacus' cannot be used .*device='cpu'"),
         (["cuda:98", "cuda:99"], "'cuda:98' cannot be used on this machine, which has [0-9]+ CUDA devices"),
-        (["cpu", "meta"], "cpu, meta are of several kinds"),
+        (["cpu", "meta"], "device 'meta' cannot be used"),
     ],
 )
 def test_bad_devices_are_named(tiny_checkpoint: Path, devices: list[str], message: str) -> None:

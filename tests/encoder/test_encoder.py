@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,12 @@ def test_cut_texts_are_counted_and_told_of(encoder: M3Encoder, caplog: pytest.Lo
         encoder.encode_documents(TEXTS, max_length=8193)
 
 
+def test_texts_may_be_any_sequence(encoder: M3Encoder) -> None:
+    expected = encoder.encode_documents(TEXTS)
+    assert np.array_equal(encoder.encode_documents(deque(TEXTS)).colbert, expected.colbert)
+    assert np.array_equal(encoder.encode_dense(deque(TEXTS), role="document"), expected.dense)
+
+
 def test_tokens_are_those_of_the_token_vectors(encoder: M3Encoder) -> None:
     for text in TEXTS:
         output = encoder.encode_documents([text])
@@ -195,6 +202,13 @@ def test_a_prefix_leaves_room_for_a_text(tiny_checkpoint: Path) -> None:
         ({"max_length": 8193}, "8193 is out of range .* 3 to 8192"),
         ({"max_length": 2}, "2 is out of range"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ({"batch_tokens": "x"}, "batch_tokens must be a whole number, got 'x'"),
+        ({"max_length": "512"}, "max_length must be a whole number, got '512'"),
+        ({"max_length": 512.5}, r"max_length must be a whole number, got 512\.5"),
+        ({"max_length": True}, "max_length must be a whole number, got True"),
+        ({"truncate_dim": 2.5}, r"truncate_dim must be a whole number, got 2\.5"),
+        ({"query_instruction": 5}, "an instruction must be text, got 5"),
+        ({"pooling": ""}, "pooling is '', must be one of cls"),
         ({"colbert_dtype": "int8"}, "colbert_dtype is 'int8', must be float16 or float32"),
         ({"dtype": "int3"}, "'int3' is unknown: choose one of float32"),
         ({"pooling": "max"}, "pooling is 'max', must be one of cls, mean, last_token"),

@@ -22,6 +22,7 @@ def sets(shared_data: Path) -> dict[str, RetrievalSet]:
     return {name: load_beir(shared_data / "retrieval" / "xquad" / name) for name in BARS}
 
 
+@pytest.mark.timeout(900)  # 3,570 questions and 240 passages, on a busy machine
 def test_mini_clears_the_bars(sets: dict[str, RetrievalSet]) -> None:
     encoder = M3Encoder("mini")
     passages = Passages.encode(encoder, sets["mono/en"].corpus)

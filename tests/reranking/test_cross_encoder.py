@@ -86,6 +86,10 @@ def test_no_hits_and_no_pairs_are_no_error(reranker: CrossEncoderReranker) -> No
     assert reranker.compute_score([]).dtype == np.float32
 
 
+def test_pairs_may_be_an_array(reranker: CrossEncoderReranker) -> None:
+    assert np.array_equal(reranker.compute_score(np.array(PAIRS)), reranker.compute_score(PAIRS))
+
+
 def test_what_cannot_be_scored_is_named(reranker: CrossEncoderReranker) -> None:
     with pytest.raises(InputError, match="in a list"):
         reranker.compute_score(("q", "p"))  # type: ignore[arg-type]
@@ -160,6 +164,9 @@ def test_lengths_out_of_range_are_refused(xlmr: Path, bert: Path, reranker: Cros
     for options in ({"max_length": 12}, {"max_length": 0}, {"query_max_length": 125}, {"query_max_length": 0}):
         with pytest.raises(ConfigurationError, match="leave no room"):
             reranker_of(bert, **options)
+    for options in ({"max_length": "x"}, {"query_max_length": 2.5}, {"batch_tokens": "x"}):
+        with pytest.raises(ConfigurationError, match="must be a whole number"):
+            reranker_of(bert, **options)
     for options in ({"batch_tokens": 0}, {"top_n": 0}):
         with pytest.raises(ConfigurationError, match="at least 1"):
             reranker_of(bert, **options)
@@ -194,6 +201,19 @@ def copy(xlmr: Path, tmp_path: Path) -> Path:
 def change_config(folder: Path, **values: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_the_sigmoid_orders_as_the_logits_do_where_it_tells_none_apart(copy: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights["classifier.out_proj.bias"] += 100
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    hits = [hit_of(i, f"passage {i}", key=str(9 - i)) for i in range(8)]
+    by_logits, by_sigmoid = (reranker_of(copy, normalize=on).rerank("q", hits) for on in (False, True))
+    assert [hit.chunk.id for hit in by_sigmoid] == [hit.chunk.id for hit in by_logits]
+    assert len({hit.score for hit in by_logits}) == 8
+    assert {hit.score for hit in by_sigmoid} == {hit.scores.rerank for hit in by_sigmoid} == {1.0}
 
 
 def test_a_head_that_is_missing_is_named(tiny_checkpoint: Path, copy: Path) -> None:
