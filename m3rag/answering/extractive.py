@@ -52,8 +52,8 @@ class Extractive:
     languages, and so is its mean: the difference can be held against one threshold. Evidence
     below a floor supports nothing, however poor the rest is.
 
-    A heading or a question speaks for the sentence below it, which is quoted in its place: the question of an
-    FAQ is no answer to it.
+    A heading, or a question in a line of its own, speaks for the sentence below it, which is quoted in its
+    place: the question of an FAQ is no answer to it.
 
     Tokens of the question without a letter or digit are left out, and p is computed here rather
     than taken from `Hit.scores`: support is then the same whatever mode found the passage.

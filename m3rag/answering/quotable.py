@@ -5,19 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from m3rag.output import FloatArray
-from m3rag.sentences import CLOSERS, GREEK_QUESTION, Span
+from m3rag.sentences import CLOSERS, GREEK_QUESTION, REFERENCES, Span
 from m3rag.types import Chunk
 
 LONGEST = 400
 """Characters beyond which a sentence is cut to the words around what matched."""
 
-QUESTION = re.compile(rf"(?:[?？؟⁇⁈⁉]|{GREEK_QUESTION})[{re.escape(CLOSERS)}“«]*\s*$")  # „Warum?“, »Warum?«
-MARKDOWN_HEADING = re.compile(r"#{1,6}[ \t]")
+# „Warum?“, »Warum?«, **Why?**, Why?! and Why?[3] are questions, too.
+QUESTION = re.compile(rf"(?:[?？؟⁇⁈⁉፧]|{GREEK_QUESTION})[!?？“«*_`{re.escape(CLOSERS)}]*{REFERENCES}[*_\s]*$")
+MARKDOWN_HEADING = re.compile(r"(#{1,6})[ \t]")
+FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+NO_PROSE = re.compile(r"\s*(?:\||!\[|```|~~~)")  # a table, a picture, code
+DEEPEST = 99
+
+
+class Head(NamedTuple):
+    """What a sentence is that stands above others.
+
+    Attributes:
+        level: 1 for the outermost heading.
+        asks: Whether it is a question, which is no answer by itself.
+    """
+
+    level: int
+    asks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +75,44 @@ class Candidate:
 
 
 def below_heads(sentences: Sequence[Candidate]) -> list[Candidate]:
-    """The sentences of a passage without headings and questions, whose evidence the next one has as its own."""
+    """What may be quoted of a passage: the sentence below a heading or a question has the evidence of these as its own.
+
+    A heading that nothing stands below, before the next of its level, may be quoted itself; a question may not.
+    """
     kept: list[Candidate] = []
-    lent = -1.0
+    above: list[tuple[Head, Candidate]] = []
+    alone: list[tuple[Head, Candidate]] = []
     for one in sentences:
-        if _is_head(one.chunk, one.sentence):
-            lent = max(lent, one.evidence)
-        else:
-            kept.append(replace(one, evidence=max(one.evidence, lent)))
-            lent = -1.0
-    return kept
+        head = _head(one.chunk, one.sentence)
+        text = one.chunk.text[slice(*one.sentence)]
+        if head is not None:
+            alone += [other for other in above if other[0].level >= head.level]
+            above = [*(other for other in above if other[0].level < head.level), (head, one)]
+        elif NO_PROSE.match(text):
+            kept.append(one)
+            alone, above = alone + above, []
+        elif any(map(str.isalnum, text)):
+            kept.append(replace(one, evidence=max(one.evidence, *(other.evidence for _, other in above), -1.0)))
+            above = []
+    return kept + [one for head, one in alone + above if not head.asks]
 
 
-def _is_head(chunk: Chunk, sentence: Span) -> bool:
-    """Whether a sentence is a question, or a heading of its passage."""
-    text = chunk.text[slice(*sentence)]
+def _head(chunk: Chunk, sentence: Span) -> Head | None:
+    """What a heading of the passage is, or a question in a line of its own; None for all else."""
+    before, text, behind = (
+        chunk.text[part] for part in (slice(sentence[0]), slice(*sentence), slice(sentence[1], None))
+    )
+    if len(FENCE.findall(before)) % 2:
+        return None  # a comment in code
+    asks = QUESTION.search(text) is not None
+    if heading := MARKDOWN_HEADING.match(text):
+        return Head(len(heading[1]), asks)
     folded = " ".join(text.casefold().split())
-    titles = {" ".join(title.casefold().split()) for title in chunk.headings}
-    return folded in titles or MARKDOWN_HEADING.match(text) is not None or QUESTION.search(text) is not None
+    titles = [" ".join(title.casefold().split()) for title in chunk.headings]
+    if folded in titles:
+        return Head(titles.index(folded) + 1, asks)
+    line = before.rpartition("\n")[2] + behind.partition("\n")[0]
+    return Head(DEEPEST, asks) if asks and not any(map(str.isalpha, line)) else None
 
 
 def window(text: str, sentence: Span, similarities: FloatArray, tokens: npt.NDArray[np.int64]) -> Span:

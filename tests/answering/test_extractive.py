@@ -21,6 +21,17 @@ from m3rag.types import Answer, Chunk, Hit
 
 ENCODER = HashEncoder(colbert_dim=64)
 DUCKS = "Ducks have waterproof feathers. A duck lays about twelve eggs.[3] Ponds freeze in winter."
+CONTENTS = """- How many eggs lays a duck?
+- How long lives it?
+
+## How many eggs lays a duck?
+
+---
+
+About twelve, in spring.
+## How long lives it?
+For ten years.
+"""
 CATS = "Cats sleep all day. A cat has nine lives, they say."
 
 
@@ -183,12 +194,14 @@ def test_an_overlong_sentence_is_cut_around_what_matched() -> None:
     ("text", "headings"),
     [
         ("How many eggs lays a duck?\n\nAbout twelve, in spring. Cats sleep.", ()),
-        ("»How many eggs lays a duck?« About twelve, in spring.", ()),
-        ("Πόσα αυγά: how many eggs lays a duckλ; About twelve, in spring.", ()),
+        ("»How many eggs lays a duck?«\nAbout twelve, in spring.", ()),
+        ("**How many eggs lays a duck?!**[3]\n\nAbout twelve, in spring.", ()),
+        ("Πόσα αυγά: how many eggs lays a duckλ;\nAbout twelve, in spring.", ()),
         ("# How many eggs\n## lays a duck { #duck }\n\nAbout twelve, in spring.", ()),
         ("How  many EGGS\nlays a duck\n\nAbout twelve, in spring.", ("Animals", "How many eggs lays a duck")),
+        (CONTENTS, ()),
     ],
-    ids=["question", "in quotation marks", "Greek", "Markdown", "of the document"],
+    ids=["question", "in quotation marks", "bold", "Greek", "Markdown", "of the document", "contents"],
 )
 def test_what_stands_below_a_heading_or_a_question_is_quoted_in_its_place(text: str, headings: tuple[str, ...]) -> None:
     store, hits = stored(chunks_of(text, headings=headings), chunks_of(CATS, document_id="cats"))
@@ -196,11 +209,30 @@ def test_what_stands_below_a_heading_or_a_question_is_quoted_in_its_place(text: 
     assert answer.text == "About twelve, in spring. [1]"
 
 
-def test_a_heading_without_anything_below_it_is_quoted_only_where_there_is_nothing_else() -> None:
-    alone = chunks_of("# How many eggs lays a duck")
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ('She wrote "How many eggs lays a duck?" It was read in 1962.', 'She wrote "How many eggs lays a duck?"'),
+        ("Did you know that a duck lays many eggs? Tourists bring hats.", "Did you know that a duck lays many eggs?"),
+        ("# A duck lays many eggs\n# Shipping is free\nThank you.", "# A duck lays many eggs"),
+        ("# A duck lays many eggs\n![a photo](x.png)\nThank you.", "# A duck lays many eggs"),
+        ("# A duck lays many eggs\n\n| Day | Hours |\n", "# A duck lays many eggs"),
+        ("Nothing.\n```sh\n# duck lays many eggs how\n```\nFurther reading is below.", "# duck lays many eggs how"),
+        ("# A duck lays many eggs", "# A duck lays many eggs"),
+    ],
+    ids=["quotation", "rhetorical", "slide", "picture", "table", "code", "alone"],
+)
+def test_what_does_not_answer_is_not_quoted_in_the_place_of_what_does(text: str, quote: str) -> None:
+    store, hits = stored(chunks_of(text), chunks_of(CATS, document_id="cats"))
+    (citation,) = Extractive(ENCODER, store, max_sentences=1).answer("How many eggs lays a duck?", hits).citations
+    assert citation.quote.strip("`").strip() == quote
+
+
+def test_a_question_with_nothing_below_it_is_quoted_only_where_there_is_nothing_else() -> None:
+    alone = chunks_of("# How many eggs lays a duck?")
     store, hits = stored(alone)
     answer = Extractive(ENCODER, store, threshold=-2).answer("How many eggs lays a duck?", hits)
-    assert answer.text == "# How many eggs lays a duck [1]"
+    assert answer.text == "# How many eggs lays a duck? [1]"
     store, hits = stored(alone, chunks_of("A duck lays eggs.", document_id="ducks"))
     answer = Extractive(ENCODER, store, threshold=-2).answer("How many eggs lays a duck?", hits)
     assert answer.text == "A duck lays eggs. [1]"
