@@ -43,10 +43,17 @@ def lazy_names(
             raise _missing(f"{package}.{name}", *extra, error) from error
 
     def names() -> list[str]:
-        usable = [name for name in homes if (extra := extra_of(name)) is None or find_spec(extra[0]) is not None]
+        usable = [name for name in homes if (extra := extra_of(name)) is None or _is_there(extra[0])]
         return sorted({*vars(sys.modules[package]), *usable})
 
     return load, names
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is loaded, and has no spec: made by hand
+        return True
 
 
 def require_extra(what: str, *modules: str, extra: str) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,8 @@ def undocumented_aliases(body: list[ast.stmt]) -> list[str]:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         m3rag.Nothing  # noqa: B018
+
+
+def test_what_a_package_has_is_told_beside_a_module_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain_core", types.ModuleType("langchain_core"))  # which has no spec
+    assert "M3Retriever" in dir(importlib.import_module("m3rag.langchain"))

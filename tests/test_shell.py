@@ -17,5 +17,5 @@ def test_a_shell_takes_it_as_one_argument(argument: str) -> None:
 def test_windows_knows_double_quotes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as windows:  # not for pytest's own paths
         windows.setattr(os, "name", "nt")
-        shown = [quoted(argument) for argument in (r"C:\my 'index'", r"C:\index~1")]
-    assert shown == [r'''"C:\my 'index'"''', r"C:\index~1"]
+        shown = [quoted(argument) for argument in (r"C:\my 'index'", r"C:\index~1", "C:\\my index\\")]
+    assert shown == [r'''"C:\my 'index'"''', r"C:\index~1", '"C:\\my index\\\\"']

@@ -157,11 +157,12 @@ def _made(data: Path, corpus: Path | None, model: str | None, out: Path) -> Iter
 
 def _name(encoder: Encoder, files: Sequence[Path]) -> str:
     """Another one for another model or other passages: what was made of those would be found too."""
-    from hashlib import sha256
+    from hashlib import file_digest, sha256
 
     digest = sha256(f"{encoder.info.fingerprint} {encoder.max_length}".encode())
-    for file in files:
-        digest.update(sha256(file.read_bytes()).digest())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 

@@ -147,6 +147,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         )
         if truncate_dim is not None:
             require_whole("truncate_dim", truncate_dim)
+            truncate_dim = int(truncate_dim)  # numpy's would be told otherwise in the fingerprint
             if not 1 <= truncate_dim <= architecture.hidden:
                 raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
         vocab_size = max(self._words, self.tokenizer.vocab_size)

@@ -50,7 +50,7 @@ def fingerprint(options: Mapping[str, object], *, folder: Path | None = None, fi
         try:
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder or '').as_posix()} {size}\n".encode())
-            with path.open("rb", buffering=0) as file:
+            with path.open("rb") as file:
                 for block in _blocks(file, size):
                     digest.update(block)
         except OSError as error:

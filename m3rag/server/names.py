@@ -13,7 +13,7 @@ _FORBIDDEN = frozenset('<>:"/\\|?*')  # on Windows
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))]
 )
-_ESCAPED = re.compile("%22|%0A|%0D")  # what browsers and clients make of ", CR and LF in a form's file name
+_ESCAPED = "%22"  # what browsers make of a quotation mark in a form's file name
 
 _JOINERS = "\u200c\u200d"  # of Persian words and of emoji
 _BLANKS = " \u3000\u00a0"
@@ -46,8 +46,8 @@ def upload_name(given: str) -> str:
     """
     last = given.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(c for c in last if not _is_invisible(c) and c not in _FORBIDDEN)
-    while (unescaped := _ESCAPED.sub("", kept)) != kept:
-        kept = unescaped
+    while _ESCAPED in kept:
+        kept = kept.replace(_ESCAPED, "")
     kept = _JOINED.sub(_joined, unicodedata.normalize("NFC", kept))
     name = unicodedata.normalize("NFC", kept).strip(f".{_BLANKS}")
     if kept.lstrip(_BLANKS).startswith(".") and "." not in name:  # `.pdf` is a suffix without a name

@@ -140,8 +140,9 @@ def known_positives(examples: Iterable[Example]) -> dict[tuple[str, str], frozen
     return {key: frozenset(texts) for key, texts in found.items()}
 
 
-def without_answers(examples: Sequence[Example]) -> list[Example]:
+def without_answers(examples: Iterable[Example]) -> list[Example]:
     """The examples without those negatives that answer their question: a passage would push itself away."""
+    examples = list(examples)
     known = known_positives(examples)
     return [_without(example, known[example.source, example.query]) for example in examples]
 

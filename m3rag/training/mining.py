@@ -83,7 +83,7 @@ class MiningSettings:
 
 
 def mine(
-    examples: Sequence[Example],
+    examples: Iterable[Example],
     retriever: HybridRetriever,
     *,
     settings: MiningSettings | None = None,
@@ -107,7 +107,9 @@ def mine(
         Each example with the negatives found, hardest first, in the order given.
     """
     wanted = settings or MiningSettings()
-    known = known_positives(examples) if known is None else known
+    if known is None:
+        examples = list(examples)
+        known = known_positives(examples)
     rest = iter(examples)
     while block := list(islice(rest, AT_ONCE)):
         found = _found(block, retriever, wanted, known)

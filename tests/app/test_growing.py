@@ -87,6 +87,28 @@ def test_a_page_left_while_an_answer_comes_keeps_what_has_come(writing: Site, vi
     expect(page.locator(".turn .error")).to_have_count(0)
 
 
+def test_a_whole_answer_stays_whole_though_its_connection_goes_on(writing: Site, visit: Visits) -> None:
+    page = visit(writing)
+    ready(page)
+    page.evaluate(
+        """() => {
+            const [real, done] = [fetch, 'event: done\\ndata: {"id": "1", "text": "42.", "answered": true}\\n\\n'];
+            const begun = (signal) => ({start: (stream) => {
+                stream.enqueue(new TextEncoder().encode(done));
+                signal.addEventListener("abort", () => stream.error(signal.reason));
+            }});
+            window.fetch = (url, options) => (String(url).endsWith("/ask")
+                ? Promise.resolve(new Response(new ReadableStream(begun(options.signal)))) : real(url, options));
+        }"""
+    )
+    for n, end in enumerate((page.get_by_role("button", name="Stop").click, page.reload), start=1):
+        ask(page, "Is it whole?")
+        expect(page.locator(".turn .answer", has_text="42.")).to_have_count(n)
+        end()
+    expect(page.locator(".turn .tools")).to_have_count(2)
+    expect(page.locator(".turn").get_by_text("Stopped.")).to_have_count(0)
+
+
 def test_a_touched_screen_is_not_covered_by_a_keyboard_at_the_end(writing: Site, visit: Visits) -> None:
     page = visit(writing, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page.get_by_label("Question", exact=True).fill("What do ducks eat?")

@@ -162,6 +162,8 @@ def test_options_that_change_the_numbers_change_the_fingerprint(tiny_checkpoint:
     assert len({*prints, encoder.info.fingerprint}) == len(variants) + 1
     same = M3Encoder(str(tiny_checkpoint), device="cpu", pooling="cls", truncate_dim=64, batch_tokens=9, max_length=50)
     assert same.info.fingerprint == encoder.info.fingerprint
+    numpys = M3Encoder(str(tiny_checkpoint), device="cpu", truncate_dim=np.int64(16))
+    assert numpys.info.fingerprint == prints[3]
 
 
 def test_bad_input_is_named(encoder: M3Encoder) -> None:

@@ -33,7 +33,8 @@ from m3rag.server.names import MOST_BYTES, upload_name
         ("trailing. ", "trailing"),
         (" leading.txt", "leading.txt"),
         (".hidden.txt", "hidden.txt"),
-        ("say %22hi%22%0D%0A.txt", "say hi.txt"),  # as a form has `"` and line ends
+        ("say %22hi%22.txt", "say hi.txt"),  # as a form has `"`
+        ("50%0Added.txt", "50%0Added.txt"),
         ("%%2222 100%.txt", "100%.txt"),
         ("می\u200cخواهم.txt", "می\u200cخواهم.txt"),
         ("PDF\u200cها.txt", "PDF\u200cها.txt"),

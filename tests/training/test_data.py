@@ -109,7 +109,7 @@ def test_what_answers_in_any_row_of_a_question_is_no_negative() -> None:
         Example("q", ("b",), ("x",), "s"),
         Example("q", ("c",), ("a", "c"), "of another source"),
     ]
-    first, second, third = without_answers(rows)
+    first, second, third = without_answers(iter(rows))
     assert (first.negatives, first.negative_scores, second) == (("x",), (1.0,), rows[1])
     assert third.negatives == ("a",)
     assert rows[0].negatives == ("b", "x")

@@ -82,7 +82,7 @@ export const stop = () => running?.controller.abort();
 function leave() {
   if (!running) return;
   stop();
-  running.turn.state = "stopped";
+  if (running.turn.state === "streaming") running.turn.state = "stopped";
   if (isStored(running.asked.id)) save(running.asked);
 }
 
@@ -172,6 +172,7 @@ async function receive(turn, body, signal, draw) {
     if (turn.state === "streaming") throw new ApiError(...BROKEN);
   } catch (error) {
     await new Promise((resolve) => setTimeout(resolve)); // of a page that is being left nothing more is told
+    if (turn.state === "done") return; // the answer is whole, whatever became of the connection
     if (error.name === "AbortError") turn.state = "stopped";
     else Object.assign(turn, { state: "failed", error: { message: error.message, remedy: error.remedy ?? null } });
   }
