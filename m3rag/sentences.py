@@ -56,6 +56,7 @@ ABBREVIATIONS = frozenset(word for words in ABBREVIATIONS_BY_LANGUAGE.values() f
 ONLY_BEFORE_NUMBERS = frozenset(
     {"no", "nos", "art", "см", "ed", "ch", "str", "est", "abs", "tel", "pt", "pts", "кв", "гл", *"pncdvt", *"дсптч"}
 )
+QUANTITY = re.compile(r"\d\s*(?:t|pts?|т)$")  # "12 pt." and "3 t." end with a unit
 GERMAN_ARTICLE = re.compile(r"(?:^|[\s(])(?:de[rmns]|die|das|im|vom|zu[mr]|beim)\s+$", re.IGNORECASE)
 GERMAN_ORDINAL = re.compile(
     r"\d{1,2}\.\s+(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|Jahrhundert)"
@@ -127,12 +128,14 @@ def _is_abbreviation(text: str, stop: re.Match[str], start: int, rest: str) -> b
     word = word.rpartition(".-")[2]  # J.-P., Dr.-Ing.
     if len(word) == 1 and word.isalpha():  # an initial, or a letter of several
         if word in ONLY_BEFORE_NUMBERS and rest[:1].isdigit():
-            return True
+            return not QUANTITY.search(before)
         return word.isupper() or bool(LETTER_BEHIND.match(rest) or LETTER_AHEAD.search(before[:-1]))
     if word.isdigit():
         return _is_enumerator(before, word) or _is_german_ordinal(before, word, rest)
     folded = word.casefold()
-    return folded in ABBREVIATIONS and (folded not in ONLY_BEFORE_NUMBERS or rest[:1].isdigit())
+    if folded not in ONLY_BEFORE_NUMBERS:
+        return folded in ABBREVIATIONS
+    return rest[:1].isdigit() and not QUANTITY.search(before)
 
 
 def _is_enumerator(before: str, number: str) -> bool:
@@ -141,8 +144,10 @@ def _is_enumerator(before: str, number: str) -> bool:
     if not ahead or len(number) > 3:
         return not ahead
     found = WORD_BEFORE.search(ahead[:-1])
-    word = found[0].casefold() if found else ""
-    return ahead[-1] in STRONG + WEAK and not (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
+    word = found[0] if found else ""
+    # A capital may end its sentence, as in "plan B." and "Smith J.".
+    is_short = word.islower() if len(word) == 1 else word.casefold() in ABBREVIATIONS
+    return ahead[-1] in STRONG + WEAK and not is_short
 
 
 def _is_german_ordinal(before: str, number: str, rest: str) -> bool:

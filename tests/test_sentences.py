@@ -37,6 +37,7 @@ def sentences(text: str) -> list[str]:
         ["Он жил на ул. Ленина и т.д. Потом уехал.", "Всё."],
         ["¿Dónde está la Sra. García?", "¡Aquí!"],
         ["See p. 12 for details.", "Voir p. 12 et n. 3 du texte.", "See vol. 2, pt. 3, p. 4.", "Next."],
+        ["Er wiegt 3 t.", "20 Leute trugen ihn.", "Bold is 12 pt.", "3 sizes exist."],
         ["Москва, ул. Ленина, д. 5, корп. 2, кв. 7.", "См. гл. 3, с. 15.", "Потом."],
         ["He ran 20 m.", "12 people saw it.", "It has 12 pt.", "See p. 3.", "Then go.", "2. Second item."],
     ],
@@ -87,6 +88,8 @@ def test_blocks_end_sentences_and_wrapped_lines_do_not() -> None:
 
 def test_numbers_of_a_list_stay_with_their_items() -> None:
     assert sentences("1. Foo bar. 2. Baz.") == ["1. Foo bar.", "2. Baz."]
+    assert sentences("It was plan B. 2. Next item.") == ["It was plan B. 2. Next item."]
+    assert sentences("1. Smith P. 2. Doe A.") == ["1. Smith P. 2. Doe A."]
 
 
 ALPHABET = "ab A.!?…。！।؟ \n\t\"'”“)[]1 2#-|กข\u17d4\u200b\u00a0\u2029\f"

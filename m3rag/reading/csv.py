@@ -21,7 +21,7 @@ FITTING = 0.5
 NAMED = 3  # lines that a warning names
 HEADER_CHARACTERS = 100  # a longer cell is no name
 
-_DECIMAL = re.compile(r"(?<=\d),(?=\d)")
+_DECIMAL = re.compile(r"(?<![\d.,])(\d[\d.]*),(?=\d+(?![\d,]))")  # 1,2,3 is none
 _STATED = re.compile(r"sep=([^\n])\n")
 _NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d\s.,:/%-]*(?:[eE][-+]?\d+)?\)?[%€$£¥]?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b.*")
 
@@ -78,8 +78,7 @@ def _told(unclosed: Sequence[int]) -> Iterator[str]:
 def _delimiter(text: str) -> str | None:
     best, chosen = (0.0, 0), None  # share of the rows, cells in each
     for delimiter in DELIMITERS:
-        # Where others fit, a comma within a number is a decimal one.
-        sampled = _DECIMAL.sub(".", text[: SAMPLE_CHARACTERS + 1]) if delimiter == "," and best[0] >= FITTING else text
+        sampled = _pointed(text, chosen) if delimiter == "," and chosen and best[0] >= FITTING else text
         if delimiter not in sampled[:SAMPLE_CHARACTERS]:
             continue
         widths = Counter(map(len, _sample(sampled, delimiter)))
@@ -89,6 +88,22 @@ def _delimiter(text: str) -> str | None:
             best, chosen = score, delimiter
     # Prose has commas too, in every line another number of them.
     return chosen if best[0] >= FITTING else None
+
+
+def _pointed(text: str, fitting: str) -> str:
+    """The sample with decimal points, where another delimiter fits: in cells that have no other commas."""
+    sampled = text[: SAMPLE_CHARACTERS + 1]
+    widths = [len(row) for row in _sample(text, ",")]
+    first = sampled.lstrip("\n").partition("\n")[0]
+    # A header of the commas' table.
+    if fitting not in first and widths[1:] and 1 < widths[0] == Counter(widths[1:]).most_common(1)[0][0]:
+        return text
+
+    def pointed(cell: re.Match[str]) -> str:
+        told = _DECIMAL.sub(r"\1.", cell[0])
+        return cell[0] if "," in told else told
+
+    return re.sub(rf"[^\n{re.escape(fitting)}]+", pointed, sampled)
 
 
 def _sample(text: str, delimiter: str | None) -> list[list[str]]:

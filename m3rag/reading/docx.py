@@ -108,6 +108,7 @@ class _Body:
         self._notes: dict[str, dict[str, Element]] = {}
         self._cited: list[tuple[str, str]] = []
         self._shown: set[str] = set()  # the headers and footers so far
+        self._drawn: set[str] = set()  # the parts of those, and of charts and SmartArt
         self._in_list = self._merging = False
 
     @property
@@ -122,9 +123,11 @@ class _Body:
         for reference in ids:
             relation = self._relations.get(reference)
             part = self._archive.find(relation.target) if relation is not None else None
-            if part is None:
+            if part is None or part in self._drawn:
                 continue
+            self._drawn.add(part)
             margin = _Body(self._archive, part, self._styles, Layout())
+            margin._drawn = self._drawn
             margin._blocks(parse_part(self._archive, part))
             text = margin.layout.text
             if any(c.isalpha() for c in text) and text not in self._shown:
@@ -184,10 +187,13 @@ class _Body:
             self._blocks(box)
         for reference in drawings:
             relation = self._relations.get(reference)
-            if relation is not None and self._archive.find(relation.target) is not None:
+            part = self._archive.find(relation.target) if relation is not None else None
+            # Named many times, a small file would become a large text.
+            if relation is not None and part is not None and part not in self._drawn:
+                self._drawn.add(part)
                 lines = chart_lines if relation.kind == "chart" else diagram_lines
                 self.layout.end_block(2)
-                self._lines("\n".join(lines(self._archive, relation.target)))
+                self._lines("\n".join(lines(self._archive, part)))
                 self.layout.end_block(2)
 
     def _table(self, table: Element) -> None:

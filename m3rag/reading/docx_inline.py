@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from m3rag.reading.docx_styles import Styles
 from m3rag.reading.office_math import is_structure, written
-from m3rag.reading.scripts import settled, subscript, superscript
+from m3rag.reading.scripts import lowered, raised, settled
 from m3rag.reading.xml_tree import attribute, child, local
 
 # Deleted and moved-away text, properties, phonetic guides; fields' instructions are read by themselves.
@@ -17,7 +17,7 @@ _LEFT_OUT = frozenset({"del", "moveFrom", "delText", "delInstrText", "pPr", "sdt
 _WRITTEN = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "\u2011"}
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,6}")
 _TEXT = frozenset({"t", "sym", *_WRITTEN})
-_SCRIPTS = {"superscript": superscript, "subscript": subscript}
+_SCRIPTS = {"superscript": raised, "subscript": lowered}
 _DRAWINGS = {"relIds": "dm", "chart": "id"}  # by what they refer to their part
 _COUNTING = frozenset({"PAGE", "NUMPAGES", "SECTIONPAGES"})
 

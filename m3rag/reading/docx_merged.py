@@ -10,6 +10,8 @@ from m3rag.reading.xml_tree import attribute, child, local
 LONGEST = 300
 """Characters and elements of a value that is said in each row; a longer one is a text, which stands once."""
 
+MOST_DIGITS = 5  # of a number of columns
+
 _HANGING = frozenset({"drawing", "pict", "object", "footnoteReference", "endnoteReference"})
 
 
@@ -41,7 +43,7 @@ class Merged:
             self._above.pop(column, None)
         elif attribute(merge, "val") == "restart":
             self._above[column] = cell if _is_value(cell) else Element("text")
-        elif column in self._above:
+        elif column in self._above and not any((e.text or "").strip() for e in cell.iter() if local(e) == "t"):
             self._first[cell] = self._above[column]
 
 
@@ -52,4 +54,4 @@ def _is_value(cell: Element) -> bool:
 
 def _number(element: Element | None, default: int) -> int:
     value = attribute(element, "val") or "" if element is not None else ""
-    return int(value) if value.isdecimal() else default
+    return int(value) if value.isdecimal() and len(value) <= MOST_DIGITS else default

@@ -13,7 +13,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from m3rag.errors import ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.decoding import decode
-from m3rag.reading.html_beside import UNSEEN, is_beside, keeps, own_words
+from m3rag.reading.html_beside import UNSEEN, Kept, is_beside, keeps, own_words
 from m3rag.reading.html_math import Scripts
 from m3rag.reading.html_nesting import check_nesting, tags
 from m3rag.reading.layout import Layout
@@ -24,6 +24,7 @@ PARAGRAPHS = tags(
 )
 LINES = tags("div li dt dd tr br caption figcaption legend summary option center td th thead tbody tfoot")
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
+BLOCKS = PARAGRAPHS | LINES | HEADINGS.keys()
 
 _CHARSET = re.compile(rb"""(?:charset|<\?xml[^>]*encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 # XHTML closes an element in its own tag; a parser of HTML takes that for a start, and all that follows for its content.
@@ -92,12 +93,14 @@ def _lay_out(body: LexborNode, layout: Layout, page_tables: set[int], *, framed:
     """Fill the layout; returns what is to be told of elements with text that were passed over."""
     rows, preformatted = 0, 0
     passed_over: Counter[str] = Counter()
-    scripts = Scripts()
+    scripts = Scripts(_seen)
     for event, node in _walk(body, framed=framed):
         tag = node.tag or ""
         if event in ("hidden", "beside"):
             passed_over[_told_as(event, node)] += 1
             continue
+        if event != "text" and tag in BLOCKS:
+            scripts.end_line()
         if text := scripts.written(event, node):
             layout.add(text, preformatted=preformatted > 0)
         if event == "text":
@@ -140,7 +143,7 @@ def _told(passed_over: Counter[str]) -> Iterator[str]:
 def _walk(root: LexborNode, *, framed: bool) -> Iterator[tuple[Event, LexborNode]]:
     """The visible nodes in order, each element opened and closed; without recursion, pages nest deep."""
     path: list[LexborNode] = []
-    inside = 0  # how many of the open elements make headers and their like a part of the text
+    around: Counter[Kept] = Counter()  # how many of the open elements make headers or asides a part of the text
     node: LexborNode | None = root
     while node is not None:
         descended = None
@@ -148,24 +151,31 @@ def _walk(root: LexborNode, *, framed: bool) -> Iterator[tuple[Event, LexborNode
             yield "text", node
         elif node.is_element_node and _hidden(node):
             yield "hidden", node
-        elif node.is_element_node and is_beside(node, framed=framed and not inside):
+        elif node.is_element_node and is_beside(node, framed=framed, kept=around):
             yield "beside", node
         elif node.is_element_node:
             yield "open", node
             descended = node.child
             path.append(node)
-            inside += keeps(node)
+            if kept := keeps(node):
+                around.update(kept)
         following = descended
         while following is None and path:
             if path[-1].mem_id != node.mem_id:
                 following = node.next
             if following is None:
                 node = path.pop()
-                inside -= keeps(node)
+                if kept := keeps(node):
+                    around.subtract(kept)
                 yield "close", node
                 if path:
                     following = node.next
         node = following
+
+
+def _seen(root: LexborNode) -> str:
+    """The text within an element that a person sees."""
+    return "".join(node.text_content or "" for event, node in _walk(root, framed=False) if event == "text")
 
 
 def _hidden(node: LexborNode) -> bool:

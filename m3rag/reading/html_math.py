@@ -7,7 +7,7 @@ from itertools import islice
 
 from selectolax.lexbor import LexborNode
 
-from m3rag.reading.scripts import subscript, superscript
+from m3rag.reading.scripts import is_fraction, subscript, superscript
 
 # The sign before each child of an element of MathML, by its place.
 _SIGNS = {
@@ -26,10 +26,13 @@ _LEAVES = frozenset({"mi", "mn", "mo", "mtext", "ms"})
 class Scripts:
     """Writes the text of a page's elements as they are opened and closed, without recursion: pages nest deep."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: Callable[[LexborNode], str]) -> None:
+        """`seen` gives the text of an element that a person sees."""
+        self._seen = seen
         self._within = 0  # the outermost raised or lowered element that is open
         self._written: Callable[[str], str] = str
         self._last = ""
+        self._fraction = False  # whether the raised text is a fraction
         self._divided = False  # whether a fraction has just ended
 
     def written(self, event: str, node: LexborNode) -> str:
@@ -38,10 +41,15 @@ class Scripts:
             return self._text(node)
         return self._opened(node) if event == "open" else self._closed(node)
 
+    def end_line(self) -> None:
+        """What follows stands on a line of its own."""
+        self._divided, self._last = False, ""
+
     def _opened(self, node: LexborNode) -> str:
         if node.tag in ("sup", "sub") and not self._within:
-            self._begin(node, node.tag)
-            return ""
+            last, text = self._last, self._begin(node, node.tag)
+            self._fraction = is_fraction(text)
+            return " " if self._fraction and last.isdigit() else ""
         sign, group = _signs(node)
         # Beside a fraction a digit would be a part of it.
         apart = " " if node.tag == "mfrac" and not sign and self._last.isalnum() else ""
@@ -53,6 +61,7 @@ class Scripts:
     def _closed(self, node: LexborNode) -> str:
         if node.mem_id == self._within:
             self._within, self._written = 0, str
+            self._divided, self._fraction = self._divided or self._fraction, False
         self._divided = self._divided or node.tag == "mfrac"
         return ")" * _signs(node)[1]
 
@@ -65,10 +74,11 @@ class Scripts:
         self._divided, self._last = False, text[-1]
         return apart + self._written(text)
 
-    def _begin(self, node: LexborNode, kind: str | None) -> None:
-        text, written = node.text(), _WRITTEN[kind or ""]
+    def _begin(self, node: LexborNode, kind: str | None) -> str:
+        text, written = self._seen(node), _WRITTEN[kind or ""]
         # As a whole: the number of a mark such as [1] stays a number.
         self._within, self._written = node.mem_id, written if written(text) != text else str
+        return text
 
 
 def _signs(node: LexborNode) -> tuple[str, bool]:

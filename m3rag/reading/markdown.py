@@ -16,7 +16,7 @@ _UNDERLINE = re.compile(r" {0,3}(?:(=+)|(-+))[ \t]*\n?\Z")
 _FENCE = re.compile(r" {0,3}(?:(`{3,})[^`\n]*|(~{3,})[^\n]*)\n?\Z")
 # Lines that a paragraph, and so an underlined heading, cannot contain: lists, quotes, code, tables' rows, rules.
 _NO_PARAGRAPH = re.compile(
-    r" {4}|\t| {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:\s|\Z)|<[/!?a-zA-Z]|///|:::|!!!|([-*_])[ \t]*(?:\1[ \t]*){2,}\s*\Z)"
+    r" {4}|\t| {0,3}(?:[>|]|(?:[-*+]|\d{1,9}[.)])(?:\s|\Z)|<[/!?a-zA-Z]|///|:::|!!!|([-*_])[ \t]*(?:\1[ \t]*){2,}\n?\Z)"
 )
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[\w-]+[ \t]*:)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 # On its line, or as a block (`title: >-`) on the next ones (YAML 1.2, 8.1).

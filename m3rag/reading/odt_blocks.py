@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from m3rag.reading.layout import Layout
 from m3rag.reading.odt_styles import Styles
 from m3rag.reading.office_tables import lay_out_table
+from m3rag.reading.scripts import settled
 from m3rag.reading.xml_tree import attribute, local
 
 # Text that was deleted, remarks, phonetic guides, page numbers, names for programs.
@@ -67,7 +68,7 @@ class Blocks:
             self.layout.end_block(2)
 
     def _paragraph(self, element: Element, *, listed: bool) -> None:
-        text = "".join(self._pieces(element))
+        text = settled("".join(self._pieces(element)))
         level = self.styles.level(element)
         self.layout.end_block(1 if listed else 2)
         heading = level and not self.layout.in_row and text.strip()

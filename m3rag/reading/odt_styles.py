@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from m3rag.reading.scripts import subscript, superscript
+from m3rag.reading.scripts import lowered, raised
 from m3rag.reading.xml_tree import attribute, local
 
 _HEADING = re.compile(r"Heading(?:_20_| )?([1-9])")
@@ -64,8 +64,8 @@ class Styles:
         """How the text of a span is written, by where its style puts it."""
         position = next((style.position for _, style in self._line(element) if style.position), "")
         if position.startswith(("sub", "-")):
-            return subscript
-        return str if not position or position.startswith("0") else superscript
+            return lowered
+        return str if not position or position.startswith("0") else raised
 
     def _line(self, element: Element) -> Iterable[tuple[str, Style]]:
         name = attribute(element, "style-name") or ""

@@ -26,13 +26,22 @@ def chart_titles(root: Element) -> list[str]:
 def _plotted(root: Element) -> Iterator[str]:
     labels: dict[str, str] = {}
     rows: dict[str, list[str]] = {}
+    apart: list[str] = []
     for series in (e for e in root.iter() if local(e) == "ser"):
         name = " ".join(_points(series, "tx").values())
-        labels = _points(series, "cat", "xVal") | labels
+        own = _points(series, "cat", "xVal")
+        alike = all(labels.get(at, label) == label for at, label in own.items())
+        if alike:
+            labels.update(own)
         for at, value in _points(series, "val", "yVal").items():
-            rows.setdefault(at, []).append(f"{name}: {value}" if name else value)
+            said = f"{name}: {value}" if name else value
+            if alike:
+                rows.setdefault(at, []).append(said)
+            else:  # points of their own, as in a scatter chart
+                apart.append(f"{own[at]} | {said}" if own.get(at) else said)
     for at, values in rows.items():
         yield " | ".join([labels[at], *values] if labels.get(at) else values)
+    yield from apart
 
 
 def _points(series: Element, *names: str) -> dict[str, str]:

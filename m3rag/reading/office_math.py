@@ -15,6 +15,9 @@ _MATHS = (
 _STRUCTURES = frozenset({
     "f", "sSup", "sSub", "sSubSup", "sPre", "limLow", "limUpp", "nary", "rad", "d", "func", "m", "mr", "eqArr",
 })  # fmt: skip
+MAX_NESTED = 100
+"""Elements within each other that an equation is read by; a deeper one, which nobody wrote, is its plain texts."""
+
 _PARTS = frozenset({"e", "num", "den", "sub", "sup", "deg", "lim", "fName", "mr"})
 
 
@@ -30,6 +33,12 @@ def written(element: Element, text: Callable[[Iterable[Element]], str]) -> str:
         element: One that `is_structure`.
         text: Gives the text of elements within it.
     """
+    if _is_deep(element):
+        return "".join(e.text or "" for e in element.iter() if local(e) == "t")
+    return _line(element, text)
+
+
+def _line(element: Element, text: Callable[[Iterable[Element]], str]) -> str:
     parts = [part for part in element if local(part) in _PARTS]
     texts = [(local(part), text((part,) if is_structure(part) else part)) for part in parts]
     part = dict(reversed(texts))
@@ -48,6 +57,15 @@ def written(element: Element, text: Callable[[Iterable[Element]], str]) -> str:
     lowered = index(part.get("lim" if name == "limLow" else "sub", ""))
     raised = power(part.get("lim" if name == "limUpp" else "sup", ""))
     return f"{_sign(element, 'chr', '∫')}{lowered}{raised} {base}" if name == "nary" else f"{base}{lowered}{raised}"
+
+
+def _is_deep(element: Element) -> bool:
+    level = [element]
+    for _ in range(MAX_NESTED):
+        level = [inner for outer in level for inner in outer]
+        if not level:
+            return False
+    return True
 
 
 def _sign(element: Element, name: str, default: str) -> str:

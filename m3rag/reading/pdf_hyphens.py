@@ -21,6 +21,8 @@ CONJUNCTIONS_BY_LANGUAGE = {
 CONJUNCTIONS = frozenset(word for words in CONJUNCTIONS_BY_LANGUAGE.values() for word in words.split())
 # These end words too ("momen-to", "Frau-en"): they are conjunctions in a file that has the word beside them.
 CONJUNCTIONS_OF_A_LANGUAGE = {"or": "the", "to": "the", "et": "les", "ou": "les", "en": "het", "of": "het", "ed": "che"}
+# Of "to" that is not enough, as words end so whose first part is one too.
+_NEVER_BEFORE_TO = frozenset({"in", "on", "un"})
 # They begin compounds and hardly ever a word.
 FIRST_PARTS = frozenset({"self", "well"})
 
@@ -29,6 +31,7 @@ _LETTERS = r"[^\W\d_]+"
 _WORD = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*")
 _WORD_BEFORE = re.compile(rf"{_LETTERS}(?:-{_LETTERS})*$")
 _LETTER_BEFORE = re.compile(r"(?:\A|[\s(\[-])[^\W\d_]\Z")  # not the d'é of d'étude, nor the o of und/oder
+_TO_A_COMPOUND = re.compile(r"to\s+[^\W\d_]{1,20}(?:-|fold)", re.IGNORECASE)
 _UNBROKEN = re.compile(rf"{_LETTERS}(?:(?:-|{HYPHEN}\s*){_LETTERS})*")
 
 
@@ -46,7 +49,7 @@ class Hyphens:
         for text in pages:
             for found in _HYPHEN.finditer(text):
                 before, after = _around(text, *found.span())
-                asked |= {before + after, f"{before}-{after}"}
+                asked |= {before, before + after, f"{before}-{after}"}
         # Only the words asked for are kept: a file may have millions.
         words = (found[0].casefold() for text in pages for found in _UNBROKEN.finditer(text))
         self._known = {word for word in words if word in asked}
@@ -54,21 +57,33 @@ class Hyphens:
     def rejoined(self, found: re.Match[str]) -> str:
         """What takes the place of a hyphen, with the blanks and the break behind it.
 
-        Nothing in "unter-nehmen"; the hyphen in "Schwarz-Weiss", "1-2", "e-mail", "self-made" and what the
-        file writes with it elsewhere, and never without; the hyphen and a blank in "Vor- und Nachteile".
+        Nothing in "unter-nehmen" and what the file writes without a hyphen elsewhere, and never with it; the
+        hyphen in "Schwarz-Weiss", "1-2", "e-mail", "self-made" and what the file writes with it elsewhere, and
+        never without; the hyphen and a blank in "Vor- und Nachteile".
         """
         text = found.string
         before, after = _around(text, found.start(), found.end())
         if self._is_known(f"{before}-{after}", but_not=before + after):
             return "-"
-        if after in CONJUNCTIONS or self._is_known(CONJUNCTIONS_OF_A_LANGUAGE.get(after, ""), but_not=before + after):
-            return "- "
         ahead = text[max(found.start() - 2, 0) : found.start()]
-        if before.rpartition("-")[2] in FIRST_PARTS or _LETTER_BEFORE.match(ahead):
-            return "-"
+        if not (before and self._is_known(before + after, but_not=f"{before}-{after}")):
+            if self._completes(before, after, text, found.end()):
+                return "- "
+            if before.rpartition("-")[2] in FIRST_PARTS or _LETTER_BEFORE.match(ahead):
+                return "-"
         left, right = ahead[-1:], text[found.end() : found.end() + 1]
         word = left.isalpha() and right.isalpha() and (right.islower() or left.isupper() or not right.isupper())
         return "" if word else "-"
+
+    def _completes(self, before: str, after: str, text: str, at: int) -> bool:
+        """Whether the word behind a hyphen, which begins at `at`, is a conjunction."""
+        if after in CONJUNCTIONS:
+            return True
+        if not self._is_known(CONJUNCTIONS_OF_A_LANGUAGE.get(after, ""), but_not=before + after):
+            return False
+        if after != "to":
+            return True
+        return before not in _NEVER_BEFORE_TO and (before in self._known or bool(_TO_A_COMPOUND.match(text, at)))
 
     def _is_known(self, word: str, *, but_not: str) -> bool:
         return word in self._known and but_not not in self._known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +17,8 @@ import pypdfium2.raw as pdfium
 
 from m3rag.errors import ReadError
 from m3rag.reading.pdf_annotations import Shown, page_as_shown
+from m3rag.reading.pdf_fields import Span, beside_labels
+from m3rag.reading.pdf_rtl import is_right_to_left
 
 ONE_AT_A_TIME = Lock()  # pdfium is not thread safe, not even for different documents
 MAX_PAGES = 50_000
@@ -29,6 +31,7 @@ _BLANKS = re.compile(r"(?<=\S)[ \t]+(?=\S)")
 WIDE = 2.0  # heights of the characters beside a gap, at least
 THIN = 0.01  # points
 SAMPLE = 100  # characters of a page whose direction is looked at
+NOT_DRAWN = -1
 HALF_WAY = 0.7  # sine of 45 degrees
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -94,7 +97,7 @@ class Layer:
             layer: Its text.
             upright: Whether vertical columns have been turned into lines.
         """
-        page, self.typed, self.undrawn = shown
+        page, self.typed, self.undrawn = shown[:3]
         self._layer = layer
         self._upright = upright
         left, bottom, right, top = page.get_bbox()
@@ -106,6 +109,51 @@ class Layer:
         if upright or self.typed:
             breaks = self._breaks()
             self.text = "".join("\n" if at in breaks else sign for at, sign in enumerate(text))
+        own = shown.unfilled.rstrip()
+        # The second reading of right-to-left pages has the order of the file, and is compared with this one.
+        if own and not upright and not is_right_to_left(text) and text.startswith(own):
+            self._put_fields_beside_labels(len(own), [self.displayed(box) for box in shown.fields])
+
+    def _put_fields_beside_labels(self, typed: int, fields: Sequence[Rectangle]) -> None:
+        """Move lines from character `typed` on."""
+        text = self.text
+        spans = [match.span() for match in _LINE.finditer(text)]
+        first = sum(start < typed for start, _ in spans)
+        places = [self._place(*span) for span in spans]
+        # The lines of one field stay together.
+        groups: list[range] = []
+        last = None
+        for at in range(first, len(spans)):
+            field = next((n for n, box in enumerate(fields) if _is_within(places[at], box)), None)
+            if field is not None and field == last:
+                groups[-1] = range(groups[-1].start, at + 1)
+            else:
+                groups.append(range(at, at + 1))
+            last = field
+        order = beside_labels(places, groups)
+        if order == list(range(len(spans))):
+            return
+        ends = [*(start for start, _ in spans[1:]), len(text)]
+        pieces: list[str] = []
+        units: list[int] = []
+        for at in order:
+            start, end = spans[at][0], ends[at]
+            # A line goes with its break; the last one has none.
+            missing = "" if end > spans[at][1] else "\n"
+            pieces.append(text[start:end] + missing)
+            units += [*self._units[start:end], *(NOT_DRAWN for _ in missing)]
+        self.text, self._units = "".join(pieces), units
+
+    def _place(self, start: int, end: int) -> Span | None:
+        """Where a line's first and last character stand."""
+        line = self.text[start:end]
+        if not line.strip():
+            return None
+        boxes = self.box(start + len(line) - len(line.lstrip())), self.box(start + len(line.rstrip()) - 1)
+        if boxes[0] is None or boxes[1] is None:
+            return None
+        a, b = self.displayed(boxes[0]), self.displayed(boxes[1])
+        return min(a.left, b.left), min(a.top, b.top), max(a.right, b.right), max(a.bottom, b.bottom)
 
     def lines(self) -> list[tuple[int, int, float, str]]:
         """Start, end, height and text of each line with characters.
@@ -168,7 +216,8 @@ class Layer:
         return self.frame.displayed((bottom, -right, top, -left) if self._upright else box)
 
     def _drawn(self, index: int) -> int | None:
-        at = pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, self._units[index])
+        unit = self._units[index]
+        at = NOT_DRAWN if unit < 0 else pdfium.FPDFText_GetCharIndexFromTextIndex(self._layer.raw, unit)
         if at < 0 or pdfium.FPDFText_IsGenerated(self._layer.raw, at) == 1:
             return None
         # Where the two ever count differently, no box is better than another's.
@@ -192,6 +241,13 @@ class Layer:
             return False
         one, other = self.box(before), self.box(after)
         return one is not None and other is not None and (one[1] > other[3] or other[1] > one[3])
+
+
+def _is_within(line: Span | None, field: Rectangle) -> bool:
+    """Whether the start of a line is in a field."""
+    if line is None:
+        return False
+    return field.left <= line[0] <= field.right and field.top <= (line[1] + line[3]) / 2 <= field.bottom
 
 
 @contextmanager

@@ -13,6 +13,7 @@ MARGIN = 0.15  # of the page's height, at the top and at the bottom
 MOST_LINES = 3  # in each margin
 TOLERANCE = 0.01  # of the page's height, for the same place
 FEW_LETTERS = 20  # "Purchase order number 7" counts too and is no running head
+FEW_WORDS = 2  # of a foot, its number included
 MOST_DIGITS = 7  # no page has such a number
 DIGITS_TOLD = 18  # the last ones of a number tell it from another
 BESIDE = 60  # characters that are looked at before and behind a number
@@ -30,11 +31,17 @@ PAGE_WORDS = frozenset(word for words in PAGE_WORDS_BY_LANGUAGE.values() for wor
 
 _DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[^\W\d_]+")
+_WORD_OR_NUMBER = re.compile(r"\w+")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)[\W_]*$")
 _EAST_ASIAN = re.compile("(?:[第页頁共]|ページ)+")
+_DATE = re.compile(r"(?<!\d)\d{1,4}(?:[ \t]{0,3}[-–—/.][ \t]{0,3}\d{1,4}){2}(?!\d)")
 _SET_APART_BEHIND = re.compile(r"[^\w\s|•·]*(?:\t|  |[ \t]*[|•·])")
 _LABEL = (":", "#", "№")  # what ends so names the number behind it
 _SET_APART_BEFORE = re.compile(r"(?<![:#№])(?:\t|  |[|•·][ \t]*)[^\w\s|•·]*$")
+_DASH_BEHIND = re.compile(r"[^\w\s]*[ \t]+[-–—/][ \t]")
+_DASH_BEFORE = re.compile(r"(?<![:#№])[ \t][-–—/][ \t]+[^\w\s]*$")
+_LETTER_BEFORE = re.compile(r"(?:^|\s)[^\W\d_]-$")  # the page A-1 of an appendix
+_NUMBERED = re.compile(r"(?:[:#№]|\b(?:nos?|nr|n[uú]m|n[º°]?)\b\.?)[ \t]*$", re.IGNORECASE)
 _EDGE = " \t-–—.·[]()|"
 _ROMAN = re.compile(r"[ivxlc]{1,9}", re.IGNORECASE)
 _VALUES = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
@@ -82,7 +89,9 @@ def running_lines(pages: Sequence[Sequence[Line]], *, titles: Collection[tuple[i
     but such lines outside of it, is running if on 4 pages or more the same words and numbers stand at
     the same height (within 1 % of the page's); a number that counts with the pages is ignored if it
     is the page's: set apart from the words, beside a word for page, or among more than 20 letters
-    ("Lesson 3" and "3 May 2024" are headings). A running line whose words no other line of the file
+    ("Lesson 3" and "3 May 2024" are headings). One no greater than the page's own number is also set
+    apart by a dash or slash between blanks, and by a blank from two words or more at the foot, where
+    headings do not stand. A running line whose words no other line of the file
     has stays where it stands first, so that nothing is lost. Page numbers (one or two figures or a
     Roman numeral, alone or with words for page, that count with the pages) go everywhere.
 
@@ -131,6 +140,7 @@ def _margin(page: int, lines: Sequence[Line], titles: set[tuple[int, str]], *, u
             page,
             number,
             line,
+            is_foot=not upper and line.height - inside[0][1].height <= TOLERANCE,
             is_title=(page, _squeezed(line.text)) in titles,
             is_labelled=any(abs(height - line.height) <= TOLERANCE for height in labels),
         )
@@ -138,7 +148,7 @@ def _margin(page: int, lines: Sequence[Line], titles: set[tuple[int, str]], *, u
     ]
 
 
-def _candidate(page: int, number: int, line: Line, *, is_title: bool, is_labelled: bool) -> _Candidate:
+def _candidate(page: int, number: int, line: Line, *, is_foot: bool, is_title: bool, is_labelled: bool) -> _Candidate:
     place = round(line.height / TOLERANCE)
     numeral = line.text.strip(_EDGE).lower()
     if _ROMAN.fullmatch(numeral):
@@ -149,7 +159,11 @@ def _candidate(page: int, number: int, line: Line, *, is_title: bool, is_labelle
     bare = not is_labelled and len(figures) <= 2 and all(map(_is_page_word, _WORD.findall(line.text)))
     may = not is_title and not is_labelled and len(figures) <= MOST_FIGURES
     many = _letters(words) > FEW_LETTERS
-    own = tuple(len(f.group()) < MOST_DIGITS and (bare or (may and (many or _is_set_apart(f)))) for f in figures)
+    own = tuple(
+        len(f.group()) < MOST_DIGITS
+        and (bare or (may and (many or _is_set_apart(f) or _is_loose(f, page + 1, is_foot=is_foot))))
+        for f in figures
+    )
     return _Candidate(page, number, place, words, tuple(int(f.group()[-DIGITS_TOLD:]) for f in figures), own, bare=bare)
 
 
@@ -163,6 +177,30 @@ def _is_set_apart(number: re.Match[str]) -> bool:
     if not before.strip(_EDGE) and _SET_APART_BEHIND.match(after):
         return True
     return not after.strip(_EDGE) and _SET_APART_BEFORE.search(before) is not None
+
+
+def _is_loose(number: re.Match[str], most: int, *, is_foot: bool) -> bool:
+    """Whether a number up to `most` is alone at its line's start or end by a dash or slash, or by a foot's blank."""
+    line = number.string
+    if int(number.group()) > most or any(d.start() <= number.start() < d.end() for d in _DATE.finditer(line)):
+        return False
+    before, after = line[max(number.start() - BESIDE, 0) : number.start()], line[number.end() : number.end() + BESIDE]
+    first, last = not before.strip(_EDGE), not after.strip(_EDGE)
+    if (first and _DASH_BEHIND.match(after)) or (last and _DASH_BEFORE.search(before)):
+        return True
+    return (
+        is_foot
+        and (
+            (last and _LETTER_BEFORE.search(before) is not None)
+            # "Plate 3" may be a caption, "3 May" a day.
+            or (first and after[:1].isspace() and not line.rstrip()[-1].isdigit() and _has_words(line))
+            or (last and before[-1:].isspace() and not _NUMBERED.search(before) and _has_words(line))
+        )
+    )
+
+
+def _has_words(line: str) -> bool:
+    return len(_WORD_OR_NUMBER.findall(line)) > FEW_WORDS
 
 
 def _is_page_word(word: str) -> bool:

@@ -13,7 +13,7 @@ from m3rag.reading.joining import Part, join
 from m3rag.reading.layout import Layout
 from m3rag.reading.office_charts import chart_lines
 from m3rag.reading.office_math import is_structure, written
-from m3rag.reading.scripts import settled, subscript, superscript
+from m3rag.reading.scripts import lowered, raised, settled
 from m3rag.reading.xml_tree import attribute, child, local, parse_part
 from m3rag.types import Page
 
@@ -76,6 +76,7 @@ class _Deck:
         self.described = 0  # pictures with a description that is not shown
         self._archive = archive
         self._footers: set[str] = set()
+        self._drawn: set[str] = set()  # the parts of charts and SmartArt so far
 
     def slide(self, part: str) -> Part:
         """The text of a slide with its notes."""
@@ -119,8 +120,11 @@ class _Deck:
         for name, reference, lines in (("relIds", "dm", diagram_lines), ("chart", "id", chart_lines)):
             drawing = child(shape, "graphic", "graphicData", name)
             relation = known.get(attribute(drawing, reference) or "") if drawing is not None else None
-            if relation is not None and self._archive.find(relation.target) is not None:
-                for line in lines(self._archive, relation.target):
+            part = self._archive.find(relation.target) if relation is not None else None
+            # Named many times, a small file would become a large text.
+            if part is not None and part not in self._drawn:
+                self._drawn.add(part)
+                for line in lines(self._archive, part):
                     layout.add(line)
                     layout.end_block(1)
         layout.end_block(2)
@@ -191,4 +195,4 @@ def _raised(run: Element) -> Callable[[str], str]:
     properties = child(run, "rPr")
     baseline = attribute(properties, "baseline") or "" if properties is not None else ""
     number = baseline.rstrip("%0.")
-    return subscript if number.startswith("-") else superscript if number else str
+    return lowered if number.startswith("-") else raised if number else str

@@ -13,7 +13,7 @@ from m3rag.reading.rtf_tables import BODY_LEVEL, Tables, code_page
 from m3rag.reading.rtf_text import TextBuilder
 from m3rag.reading.rtf_title import info_title
 from m3rag.reading.rtf_tokens import Kind, Token, tokens
-from m3rag.reading.scripts import subscript, superscript
+from m3rag.reading.scripts import lowered, raised
 
 MAX_DEPTH = 10_000
 
@@ -53,8 +53,8 @@ _CHANGES: dict[str, Callable[[int | None], dict[str, Any]]] = {
     "s": lambda number: {"style": number},
     "outlinelevel": lambda number: {"level": number + 1 if number is not None and number < BODY_LEVEL - 1 else 0},
     "intbl": lambda number: {"in_table": number != 0},
-    "super": lambda number: {"script": superscript if number != 0 else None},
-    "sub": lambda number: {"script": subscript if number != 0 else None},
+    "super": lambda number: {"script": raised if number != 0 else None},
+    "sub": lambda number: {"script": lowered if number != 0 else None},
     "nosupersub": lambda _: {"script": None},
 }
 # What stands before a part of an equation, in parentheses because its length is not known yet.
@@ -170,6 +170,7 @@ class _Reader:
     def _close(self) -> None:
         ended, self._skip = self._state, 0
         if ended.closes:
+            self._text.align(None)
             self._text.add(ended.closes)
         if self._stack:
             self._state = self._stack.pop()
@@ -198,11 +199,8 @@ class _Reader:
         self._skip -= passed
         self._ignorable = False
         if passed < len(data) and self._shown:
-            plain = data[passed:].decode("ascii", "replace")
-            if self._state.script is not None and self._state.script(plain) != plain:
-                self._text.add(self._state.script(plain))
-            else:
-                self._text.add_bytes(data[passed:], self._encodings())
+            self._text.align(self._state.script)
+            self._text.add_bytes(data[passed:], self._encodings())
 
     def _encodings(self) -> tuple[str, ...]:
         own = self._tables.fonts.get(self._state.font if self._state.font is not None else -1)
@@ -224,9 +222,11 @@ class _Reader:
             self._unicode(number)
         elif word in _CHARACTERS:
             if self._shown:
+                self._text.align(self._state.script)
                 self._text.add(_CHARACTERS[word])
         elif word in _PARTS:
             if self._shown:
+                self._text.align(None)
                 self._text.add(_PARTS[word])
                 self._state = replace(self._state, closes=")")
         elif word in ("par", "sect", "page", "cell", "row"):
@@ -273,6 +273,7 @@ class _Reader:
     def _unicode(self, number: int) -> None:
         self._skip = self._state.fallback
         if self._shown:
+            self._text.align(self._state.script)
             self._text.add_unit(number % 0x10000)
 
     def _end(self, word: str) -> None:
@@ -282,6 +283,7 @@ class _Reader:
         elif word == "row":
             self._text.end_row()
         elif self._state.in_table:
+            self._text.align(None)
             self._text.add("\n")
         else:
             self._text.end_table()

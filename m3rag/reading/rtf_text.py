@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from m3rag.reading.layout import Layout
 from m3rag.reading.rtf_tables import SYMBOL
+from m3rag.reading.scripts import settled
 
 # Bullets of the fonts Symbol and Wingdings; their other pictures have no meaning as text.
 _PICTURES = {0xB7: "\u2022", 0xA7: "\u2022", 0x20: " "}
@@ -22,11 +23,22 @@ class TextBuilder:
         self._asides: list[str] = []
         self._bytes = bytearray()
         self._encodings: tuple[str, ...] = ()
+        self._aligned: Callable[[str], str] | None = None
+        self._begun = 0  # the first piece that is aligned so
 
     def add(self, text: str) -> None:
         """Add characters; a line feed ends a line."""
         self._decode()
         self._pieces.append(text)
+
+    def align(self, how: Callable[[str], str] | None) -> None:
+        """What is added from now on stands raised or lowered, or neither."""
+        if how is self._aligned:
+            return
+        self._decode()
+        if self._aligned is not None:
+            self._pieces[self._begun :] = [self._aligned("".join(self._pieces[self._begun :]))]
+        self._aligned, self._begun = how, len(self._pieces)
 
     def add_unit(self, unit: int) -> None:
         """Add a UTF-16 unit; a pair of surrogates becomes one character when its paragraph ends."""
@@ -96,8 +108,9 @@ class TextBuilder:
             self.layout.end_block(2)
 
     def _taken(self) -> str:
+        self.align(None)
         self._decode()
-        text, self._pieces = "".join(self._pieces), []
+        text, self._pieces = settled("".join(self._pieces)), []
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _decode(self) -> None:

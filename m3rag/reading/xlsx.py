@@ -70,6 +70,7 @@ class _Reader:
         self._archive = archive
         self._book = book
         self._left = MAX_CELLS
+        self._over: set[str] = set()  # the drawings, remarks and charts so far
         self._uncomputed = self._comments = self._described = 0
 
     @property
@@ -86,7 +87,7 @@ class _Reader:
                 f"sheet {sheet.name}: {self._uncomputed} formulas without a stored value read as empty; "
                 "open and save the file in a spreadsheet program"
             )
-        over = read_overlay(self._archive, sheet.part)
+        over = read_overlay(self._archive, sheet.part, self._over)
         self._comments += over.comments
         self._described += over.described
         body = "\n\n".join(filter(str.strip, (body, "\n".join(over.lines))))

@@ -40,8 +40,9 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     """The rows of a sheet as lines.
 
     A header is the first row with several cells, if all of them are words, or years in order, and differ.
-    One of two cells may be the first line of a form instead (`Name | Ann`, `City | Rome`): above words it
-    is a header if it is formatted otherwise than they are. The rows below a header are
+    One of two cells is the first line of a form instead (`Name | Ann`, `City | Rome`, `Salary | 500`) if most
+    labels end in a colon, or if it is formatted as the words below and its second cell is an e-mail address
+    or a number, or that of fewer than 20 other rows is now words, now a number. The rows below a header are
     `name: value | name: value`, others `value | value`. After an empty row another
     table may begin: its header is a row of words above one with numbers or dates.
 
@@ -121,15 +122,33 @@ def _is_header(row: Row, below: Sequence[Row]) -> bool:
     series = periods([cell.text for cell in row], [[cell.text for cell in r] for r in below])
     if not all(cell.words or at in series for at, cell in named):
         return False
-    return bool(series) or len(named) > 2 or not _is_form(*named[1], below)
+    return bool(series) or len(named) > 2 or not _is_form(row, below)
 
 
-def _is_form(at: int, second: Cell, below: Sequence[Row]) -> bool:
+def _is_form(row: Row, below: Sequence[Row]) -> bool:
     """Whether two cells are a name and its value, as in the rows below, rather than two names."""
-    words = [row[at] for row in below if at < len(row) and row[at].text and row[at].words]
-    if any(cell.text for row in below for cell in row[at + 1 :]):
+    name, at = (place for place, cell in enumerate(row) if cell.text)
+    if any(cell.text for under in below for cell in under[at + 1 :]):
         return False
-    return bool(words) and words[0].style == second.style
+    colons = sum(1 for under in below if name < len(under) and under[name].text.endswith(":"))
+    if row[name].text.endswith(":") and 2 * colons >= len(below):
+        return True
+    values = [under[at] for under in below if at < len(under) and under[at].text]
+    words = [cell for cell in values if cell.words]
+    if not words or words[0].style != row[at].style:
+        return False
+    if _is_value(row[at].text):
+        return True
+    # Fewer words than numbers are what a list of prices says where it has none.
+    mixed = len(values) / 2 <= len(words) < len(values) and any(map(str.isalpha, "".join(cell.text for cell in words)))
+    return mixed and len(below) < AHEAD
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text can hardly be the name of a column: it is an e-mail address or a number."""
+    return ("@" in text.strip("@") and " " not in text) or (
+        any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+    )
 
 
 def _record(row: Row, header: Sequence[str]) -> str:

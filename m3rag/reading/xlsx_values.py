@@ -23,7 +23,7 @@ _QUOTED = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNO
 _DURATION = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 # What leaves a number as it is, in capitals too and as Japanese programs call it.
 _GENERAL = re.compile(r"general|standard|G/\w+", re.IGNORECASE)
-_ZEROS = re.compile(r"0{2,}")
+_ZEROS = re.compile(r"0{2,30}")  # a number of more is of a file that wants to grow
 _LETTERS = re.compile(r"[dmhysg]", re.IGNORECASE)
 _EPOCH, _EPOCH_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)
 FIRST_OF_MARCH_1900 = 60  # Excel counts a day before it that never was

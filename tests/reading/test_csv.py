@@ -138,3 +138,41 @@ def test_the_suffix_says_that_tabs_delimit():
 def test_years_may_be_names_of_columns():
     assert text_of("Region,2019,2020\nNorth,5,7\n") == "Region | 2019 | 2020\nRegion: North | 2019: 5 | 2020: 7"
     assert ": " not in text_of("Ann,1961,2001\nBob,1958,2003\n")
+    assert ": " not in text_of("Widget,1990,2050\nGadget,150,99\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "rows"),
+    [
+        ("id,x,t\n1,2,1;2\n2,4,2;3\n", "id | x | t\nid: 1 | x: 2 | t: 1;2\nid: 2 | x: 4 | t: 2;3"),
+        ("id,2019,2020\n1,100,200;a\n", "id | 2019 | 2020\nid: 1 | 2019: 100 | 2020: 200;a"),
+        ("1,2,3,1|2\n4,5,6,2|3\n", "1 | 2 | 3 | 1|2\n4 | 5 | 6 | 2|3"),
+        ("a,b\n1,2;3\n4,5;6\n", "a | b\na: 1 | b: 2;3\na: 4 | b: 5;6"),
+        ("Name;Preis\nApfel;1,50\nBirne;2,00\n", "Name | Preis\nName: Apfel | Preis: 1,50\nName: Birne | Preis: 2,00"),
+        ("Meier, Ann;3,5\nKunz, Bob;4,0\n", "Meier, Ann | 3,5\nKunz, Bob | 4,0"),
+        ("x;1,5-2,5\ny;von 1,5 bis 3 kg\nSumme 7,5\n", "x | 1,5-2,5\ny | von 1,5 bis 3 kg\nSumme 7,5"),
+        ("a, net;b, net\n1,5;2,5\n3,5;4,5\n", "a, net | b, net\na, net: 1,5 | b, net: 2,5\na, net: 3,5 | b, net: 4,5"),
+    ],
+)  # fmt: skip
+def test_commas_of_numbers_and_commas_between_numbers(source, rows):
+    assert text_of(source) == rows
+
+
+@pytest.mark.parametrize("row", ['x"\t"""y\n', 'x"\t"""y\n\nz\n', '"a" \t"""y\n'])
+def test_rows_that_run_to_the_end_take_linear_time(row):
+    for read, source in ((read_tsv, row), (read_csv, row.replace("\t", ","))):
+        begun = time.perf_counter()
+        content = read((source * 50_000).encode())
+        assert time.perf_counter() - begun < 20
+        assert content.text.count("y") == 50_000
+
+
+def test_a_value_of_several_lines_beside_an_irregular_mark():
+    content = read_csv(b'name, note\n"A" , "one\ntwo" \n"B" , "three"\n"C" , "four\n"D" , "five"\n')
+    assert content.text == (
+        'name | note\nname: A | note: one two\nname: B | note: three\nname: "C" | note: "four\nname: D | note: five'
+    )
+    assert content.warnings[0].startswith("line 5: ")
+    content = read_csv(b'a,b,c\n1,"5" screen","one\ntwo"\n2,"6" screen","three"\n')
+    assert content.text.startswith('a | b | c\na: 1 | b: 5 screen" | c: one two\na: 2')
+    assert not content.warnings

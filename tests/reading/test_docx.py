@@ -7,7 +7,7 @@ from docx.enum.section import WD_SECTION
 from m3rag.errors import ReadError
 from m3rag.reading.docx import read_docx
 
-from .packages import WORD, chart, docx, p, spans_hold, zipped
+from .packages import WORD, chart, docx, p, rels, spans_hold, zipped
 
 
 def saved(document):
@@ -308,3 +308,35 @@ def test_charts_follow_their_paragraph_and_descriptions_of_pictures_are_told():
     content = read_docx(docx(body, **options))
     assert content.text == "Before\n\nSales\nNorth | Revenue: 5\n\nafter"
     assert content.warnings == ("the description of 1 picture left out",)
+
+
+def test_raised_runs_beside_each_other_are_one():
+    def up(*texts):
+        return "".join(raised(text, "superscript") for text in texts)
+
+    word = "<w:r><w:t>{}</w:t></w:r>"
+    body = f"<w:p>{word.format('July 2')}{up('n', 'd')}{word.format(', fact')}{up('[', '1', ']')}"
+    body += f"{word.format(', 10')}{up('1', '2')}{raised(3, 'subscript')}{word.format(' 1')}{up('1/2')}</w:p>"
+    assert text_of(body) == "July 2nd, fact[1], 10¹²₃ 1 1/2"
+
+
+def test_a_cell_that_goes_on_keeps_a_text_of_its_own():
+    rows = cell("North", "restart") + cell("a"), cell("own", "goes on") + cell("b"), cell("", "goes on") + cell("c")
+    assert text_of(table(*rows)) == "North | a\nown | b\nNorth | c"
+
+
+def test_a_span_without_end_is_none():
+    assert text_of(table(cell("a", span="9" * 5_000) + cell("b"))) == "a | b"
+
+
+def test_a_chart_named_many_times_is_read_once():
+    body = "<w:p><w:r><w:drawing><c:chart r:id='rId1'/></w:drawing></w:r></w:p>" * 9
+    parts = {
+        "word/chart.xml": chart("Sales", Revenue={"North": 5}),
+        "word/header.xml": part("hdr", body),
+        "word/_rels/header.xml.rels": rels(("chart", "chart.xml")),
+    }
+    options = {"parts": parts, "targets": [("chart", "chart.xml"), ("header", "header.xml")]}
+    assert text_of(body, **options) == "Sales\nNorth | Revenue: 5"
+    section = "<w:p><w:pPr><w:sectPr><w:headerReference r:id='rId2'/></w:sectPr></w:pPr></w:p>"
+    assert text_of(section * 2 + body, **options) == "Sales\nNorth | Revenue: 5"

@@ -153,7 +153,17 @@ def test_notes_and_a_title_are_no_frame_of_the_page():
     page = "<header><h1>Report</h1><p>Ann</p></header>Text<aside role=doc-footnote>[1] a</aside>"
     page += "<aside class='admonition x'>b</aside>"
     assert text_of(page) == "Report\n\nAnn\n\nText\n\n[1] a\n\nb"
-    assert text_of("<main>a<aside>Key fact</aside></main><aside>menu</aside>") == "a\n\nKey fact"
+    assert text_of("<article>a<aside>Key fact</aside></article><aside>menu</aside>") == "a\n\nKey fact"
+
+
+def test_an_aside_of_the_site_is_no_text_wherever_it_stands():
+    assert text_of("<main><article>a</article><aside class='sidebar'>News</aside></main>") == "a"
+    assert text_of("<main><section>a</section><aside>News</aside></main>") == "a"
+    assert (
+        text_of("<article>a<aside class='note'>b</aside><aside class='related-posts'>News</aside></article>")
+        == "a\n\nb"
+    )
+    assert text_of("<main>a<header>b</header><footer>c</footer></main>") == "a\n\nb\n\nc"
 
 
 def test_what_stood_beside_the_text_is_told():
@@ -197,3 +207,15 @@ def test_equations_in_a_line():
     assert math(f"<msqrt>{power}</msqrt>") == "2√(x^(k+1))5"
     total = "<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>m</mi></munderover><mi>i</mi>"
     assert math(total) == "2∑_(i=1)^mi5"
+
+
+def test_raised_text_is_what_a_person_sees():
+    assert text_of("10<sup>6<span hidden>ab</span></sup>") == "10⁶"
+    assert text_of("1<sup>1/2</sup>cups, 1 <sup>3/4</sup>") == "1 1/2 cups, 1 3/4"
+    assert text_of("Call<sub>044 123 45 67</sub>") == "Call044 123 45 67"
+
+
+def test_a_fraction_is_apart_in_its_own_line_only():
+    half = "<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>"
+    assert text_of(f"<div>{half}</div><pre>code</pre>") == "1/2\n\ncode"
+    assert text_of(f"<div>2</div>{half}<div>5</div>") == "2\n1/2\n5"

@@ -80,7 +80,15 @@ def test_comments_go_where_they_are_hidden_and_stay_in_code():
 
 
 @pytest.mark.parametrize(
-    "hostile", ["<!--" * 250_000, "`" * 1_000_000, "a\n" * 500_000, "[" * 1_000_000, "---\na:\n" * 90_000]
+    "hostile",
+    [
+        "<!--" * 250_000,
+        "`" * 1_000_000,
+        "a\n" * 500_000,
+        "[" * 1_000_000,
+        "---\na:\n" * 90_000,
+        f"---{' ' * 100_000}x\n===\n",
+    ],
 )
 def test_hostile_text_takes_linear_time(hostile):
     begun = time.perf_counter()
@@ -152,3 +160,8 @@ def test_an_underlined_heading_may_begin_with_emphasis():
     text = "**Overview**\n============\n\n*Em* head\n---\n\n- item\n---\n\n***\n---\n\n* * *\n===\n\n+1 more\n---\n"
     content = read_markdown(text.encode())
     assert [(h.text, h.level) for h in content.headings] == [("Overview", 1), ("*Em* head", 2), ("+1 more", 2)]
+
+
+@pytest.mark.parametrize("rule", ["---", "* * *", " _ _ _ \t", "***", "- - -\t"])
+def test_a_rule_is_no_paragraph(rule):
+    assert not found(f"a\n\n{rule}\n===\n")[1]

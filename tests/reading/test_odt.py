@@ -184,6 +184,8 @@ def test_raised_and_lowered_digits_are_no_part_of_the_number_beside_them():
     )
     body = "<text:p>10<text:span text:style-name='T1'>6</text:span> CO<text:span text:style-name='T2'>2</text:span> "
     assert read(body + "<text:span text:style-name='T3'>5</text:span></text:p>", automatic=styles).text == "10⁶ CO₂ 5"
+    mark = "".join(f"<text:span text:style-name='T1'>{sign}</text:span>" for sign in "[1]")
+    assert read(f"<text:p>a{mark}</text:p>", automatic=styles).text == "a[1]"
 
 
 def test_what_is_no_text_is_told():

@@ -24,3 +24,8 @@ def test_numbers_are_as_their_format_shows_them():
 
 def test_a_chart_without_anything_has_no_lines():
     assert lines(chart("")) == []
+
+
+def test_series_with_labels_of_their_own_stand_by_themselves():
+    part = chart("", A={"1": "10", "2": "20"}, B={"5": "50", "2": "60"}, C={"1": "70"}).replace("c:cat>", "c:xVal>")
+    assert lines(part) == ["1 | A: 10 | C: 70", "2 | A: 20", "5 | B: 50", "2 | B: 60"]

@@ -50,3 +50,10 @@ def test_what_is_deleted_in_an_equation_is_out():
     assert (
         read_docx(docx(f"<w:p><m:oMath>{over(r(1) + deleted, r(25))}</m:oMath></w:p>" + p("end"))).text == "1/25\n\nend"
     )
+
+
+def test_an_equation_too_deep_to_read_is_its_texts():
+    equation = r(1)
+    for _ in range(1_000):
+        equation = over(equation, r(2))
+    assert read_docx(docx(f"<w:p><m:oMath>{equation}</m:oMath></w:p>")).text == "1" + "2" * 1_000

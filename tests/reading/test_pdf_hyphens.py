@@ -37,6 +37,11 @@ def test_a_conjunction_is_not_glued_to_what_it_completes(text, read):
         ("edit~or", "editor", "the editor"),
         ("un momen~to", "un momento", "la terra"),
         ("one~to threefold", "one- to threefold", "the land"),
+        ("mid~to large ones", "mid- to large ones", "the mid 1990s"),
+        ("the hotel in~to the", "the hotel into the", "in"),
+        ("the pho~to of it", "the photo of it", ""),
+        ("a famili~a", "a familia", "una familia"),
+        ("a famili~a", "a famili- a", ""),
         ("a pho~to", "a photo", "the photo"),
     ],
 )
@@ -49,6 +54,10 @@ def test_conjunctions_that_end_words_too_are_told_by_the_file(text, read, elsewh
     [
         ("by full~upgrade", "a full-upgrade", "by full-upgrade"),
         ("by full~upgrade", "", "by fullupgrade"),
+        ("self~ish, well~ness", "Selfish wellness", "selfish, wellness"),
+        ("self~made", "selfmade, self-made", "self-made"),
+        ("an e~mail", "email", "an email"),
+        ("Schwarz~Weiss", "schwarzweiss", "Schwarz-Weiss"),
         ("re~creation", "re-creation, recreation", "recreation"),
         ("up-to~date", "Up-to-date", "up-to-date"),
         ("full~upgrade", "full\ufffeupgrade", "fullupgrade"),

@@ -66,6 +66,36 @@ def test_running_heads_go_with_the_number_of_the_page(head):
 
 
 @pytest.mark.parametrize(
+    "line", ["Confidential - {}", "ACME GmbH – {}", "{} - ACME", "Rev. B / {}", "Report 2024 — {}"]
+)
+def test_a_dash_or_slash_between_blanks_sets_the_number_of_the_page_apart(line):
+    for height in (0.95, 0.05):
+        pages = [[Line(line.format(n), height), Line(f"Text {n * n}", 0.5)] for n in range(1, 6)]
+        assert left(pages) == [[], *([line.format(n)] for n in range(2, 6))]
+
+
+@pytest.mark.parametrize("heading", ["Invoice - 10{:02}", "{} / 05 / 2024 ACME", "Order no.: - {}"])
+def test_a_dash_or_slash_in_a_date_or_before_any_other_number_does_not(heading):
+    assert left([page(n, head=heading.format(n), foot="") for n in range(1, 6)]) == [[]] * 5
+
+
+@pytest.mark.parametrize("foot", ["Annual Report {}", "ISO 9001 {}", "{} ACME Ltd", "ACME Ltd 9001 {}", "A-{}"])
+def test_a_foot_goes_with_the_number_of_the_page_where_a_heading_stays(foot):
+    pages = [page(n, head="", foot=foot) for n in range(1, 6)]
+    assert left(pages) == [[], *([foot.format(n)] for n in range(2, 6))]
+    assert left([page(n, head=foot.format(n), foot="") for n in range(1, 6)]) == [[]] * 5
+
+
+@pytest.mark.parametrize(
+    "foot", ["Plate {}", "Annual Report 10{}", "Purchase order no. {}", "Our order #{}", "{} de mayo de 2024", "{} May"]
+)
+def test_captions_and_other_numbers_at_the_foot_stay(foot):
+    assert left([page(n, head="", foot=foot) for n in range(1, 6)]) == [[]] * 5
+    above = [[*page(n), Line(f"Supplementary figure {n}", 0.1)] for n in range(1, 6)]
+    assert all(not any("figure" in line for line in lines) for lines in left(above))
+
+
+@pytest.mark.parametrize(
     "foot",
     ["Page {} of 6", "{}/6", "– {} –", "{} | 6", "S. {}", "стр. {}", "第 {} 页 共 6 页", "{}ページ", "- {} av 6 -"],
 )

@@ -151,3 +151,16 @@ def test_charts_equations_and_raised_digits():
     content = read(deck)
     assert content.text == "Sales\nNorth | Revenue: 19.2\nSouth | Revenue: 21.4\n\n10⁶ CO₂ 1/25"
     assert content.warnings == ("the description of 1 picture left out",)
+
+
+def test_raised_runs_beside_each_other_are_one_and_a_chart_is_read_once():
+    def run(text, baseline=""):
+        return f"<a:r><a:rPr baseline='{baseline}'/><a:t>{text}</a:t></a:r>"
+
+    runs = run("July 2") + run("n", "30000") + run("d", "30000") + run(", a") + run("[", "3") + run("1", "3")
+    runs += run("]", "3")
+    frame = '<p:graphicFrame><a:graphic><a:graphicData><c:chart xmlns:c="c" r:id="rId1"/></a:graphicData></a:graphic>'
+    slide = f"<p:sp><p:txBody><a:p>{runs}</a:p></p:txBody></p:sp>" + f"{frame}</p:graphicFrame>" * 9
+    parts = package(slide, targets=[("chart", "../charts/c.xml")])
+    parts["ppt/charts/c.xml"] = "<c><title><t>Sales</t></title></c>"
+    assert read_pptx(zipped(parts)).text == "July 2nd, a[1]\n\nSales"

@@ -167,3 +167,8 @@ def test_raised_and_lowered_digits_and_fractions_are_no_part_of_the_number_besid
     assert text_of(rb"10{\super 6} CO{\sub 2} m\super 2\nosupersub , 2{\super nd}") == "10⁶ CO₂ m², 2nd"
     over = rb"{\*\moMath{\mf{\mnum{\mr 1}}{\mden{\mr 25}}}} {\*\moMath{\msSup{\me{\mr 10}}{\msup{\mr 6}}}}"
     assert text_of(over) == "(1)/(25) 10^(6)"
+
+
+def test_raised_runs_beside_each_other_are_one():
+    body = rb"July 2{\super n}{\super d}, a{\super [}{\super 1}{\super ]}, 10{\super 1}{\super 2}{\sub 3}"
+    assert text_of(body + rb"{\super 2}\endash 5 {\super\'bd} 1{\super 1/2}") == "July 2nd, a[1], 10¹²₃²–5 ½ 1 1/2"

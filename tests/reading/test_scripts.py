@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from m3rag.reading.scripts import fraction, index, power, settled, subscript, superscript
+from m3rag.reading.scripts import fraction, index, lowered, power, raised, settled, subscript, superscript
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from m3rag.reading.scripts import fraction, index, power, settled, subscript, su
         ("nd", "nd"),
         ("[1]", "[1]"),
         ("a", "a"),
+        ("044 123 45 67", "044 123 45 67"),
+        ("1, 2", "¹, ²"),
         ("", ""),
     ],
 )
@@ -38,8 +40,15 @@ def test_a_fraction_is_no_part_of_the_number_beside_it():
     assert settled(f"({fraction('a+b', fraction('1', '2'))})") == "((a+b)/(1/2))"
 
 
+def test_neighbours_of_one_alignment_are_one_text():
+    assert settled(f"2{raised('n')}{raised('d')} x{raised('1')}{lowered('2')}") == "2nd x¹₂"
+    assert settled(f"a{raised('1' + raised('2'))} 1{raised('1/2')}") == "a1² 1 1/2"
+
+
 def test_long_texts_take_no_time():
     begun = time.perf_counter()
     superscript("1 " * 500_000 + "x")
     settled("\x1d" * 1_000_000)
+    settled("\x1e1\x1c" * 300_000 + "\x1e" * 300_000)
+    superscript("1" + " " * 1_000_000)
     assert time.perf_counter() - begun < 5

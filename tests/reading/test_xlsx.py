@@ -237,6 +237,36 @@ def test_what_lies_over_a_sheet_is_read_or_told():
     )
 
 
+def drawn(anchors, *others):
+    """A sheet with a value and a drawing, which is named once more by each of the others."""
+    archive = Archive(saved(book_of(["x"])))
+    drawing = f"<g xmlns:xdr='x' xmlns:a='a' xmlns:mc='m' xmlns:c='c' xmlns:r='r'>{anchors}</g>"
+    names = [("drawing", "../drawings/d.xml"), *(("drawing", f"../drawings/{other}") for other in others)]
+    parts = {"xl/drawings/d.xml": drawing, "xl/worksheets/_rels/sheet1.xml.rels": rels(*names)}
+    return read_xlsx(zipped({**{n: archive.read(n) for n in archive.names}, **parts}))
+
+
+def box(text, properties=""):
+    inner = f"<a:p><a:r><a:t>{text}</a:t></a:r></a:p>" if text else ""
+    return f"<xdr:sp><xdr:nvSpPr><xdr:cNvPr {properties}/></xdr:nvSpPr><xdr:txBody>{inner}</xdr:txBody></xdr:sp>"
+
+
+def test_of_alternatives_over_a_sheet_the_first_is_read():
+    def either(new, old):
+        return (
+            f"<mc:AlternateContent><mc:Choice>{new}</mc:Choice><mc:Fallback>{old}</mc:Fallback></mc:AlternateContent>"
+        )
+
+    slicer = either(box(""), box("This shape represents a slicer."))
+    content = drawn(slicer + either(box("Seen", "descr='a'"), box("Seen", "descr='a'")) + box("Not seen", "hidden='1'"))
+    assert content.text == "Sheet\n\nx\n\nSeen"
+    assert content.warnings == ("the description of 1 picture left out",)
+
+
+def test_a_drawing_named_many_times_is_read_once():
+    assert drawn(box("Seen"), *["d.xml"] * 9).text == "Sheet\n\nx\n\nSeen"
+
+
 def test_a_sheet_that_is_a_form_has_no_header():
     form = [["Name", "Ann"], ["City", "Rome"], ["Salary", 50000]]
     assert read(book_of(*form)).text == "Sheet\n\nName | Ann\nCity | Rome\nSalary | 50000"

@@ -71,3 +71,23 @@ def test_years_may_be_names_of_columns():
     assert of(("Region", 2019, 2020), ("North", 5, 7)) == ["Region | 2019 | 2020", "Region: North | 2019: 5 | 2020: 7"]
     assert of((None, 2020, 2019), ("North", 5, 7))[1] == "North | 2020: 5 | 2019: 7"
     assert of(("Ann", 1961, 2001), ("Bob", 1958, 2003)) == ["Ann | 1961 | 2001", "Bob | 1958 | 2003"]
+
+
+def test_a_table_of_two_columns_of_words_has_a_header():
+    glossary = [("Term", "Meaning"), *((f"word {n}", f"sense {n}") for n in range(40))]
+    assert of(*glossary)[1] == "Term: word 0 | Meaning: sense 0"
+    phones = of(("Name", "Phone"), ("Ann", "+49 30 1"), ("Bob", 4930), ("Cy", "+49 30 2"))
+    assert phones[1:3] == ["Name: Ann | Phone: +49 30 1", "Name: Bob | Phone: 4930"]
+    assert of(("Question", "Answer"), ("Why?", "So."))[1] == "Question: Why? | Answer: So."
+    assert of(("Item", "Price"), ("Pen", 5), ("Ink", "free"), ("Nib", 2))[1] == "Item: Pen | Price: 5"
+    long = of(("Setting", "Value"), *((f"s{n}", n if n % 2 else f"v{n}") for n in range(20)))
+    assert long[1] == "Setting: s0 | Value: v0"
+
+
+def test_what_tells_a_form_of_words():
+    for form in (
+        (("Name:", "Ann"), ("City:", "Rome"), ("Job", "cook")),
+        (("E-mail", "ann@x.org"), ("City", "Rome")),
+        (("Phone", "+49 30 12"), ("City", "Rome")),
+    ):
+        assert of(*form) == [" | ".join(line) for line in form]

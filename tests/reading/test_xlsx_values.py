@@ -51,7 +51,7 @@ def test_days_may_be_counted_from_1904():
 
 
 def test_a_format_of_zeros_fills_a_number_up():
-    assert [digits(code) for code in ("00000", "0", "0.00", "")] == [5, 0, 0, 0]
+    assert [digits(code) for code in ("00000", "0", "0.00", "", "0" * 31)] == [5, 0, 0, 0, 0]
     assert [shown(n, Meaning.NUMBER, from_1904=False, digits=5) for n in ("1234", "123456", "-1")] == [
         "01234",
         "123456",
