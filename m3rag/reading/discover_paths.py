@@ -11,7 +11,7 @@ import sys
 import unicodedata
 from pathlib import Path, PurePath
 
-from m3rag.errors import InputError
+from m3rag.errors import InputError, ReadError
 
 # Names that Windows takes for devices whatever their suffix, also with the digits ¹²³.
 DEVICES = frozenset({"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}) | {
@@ -80,6 +80,13 @@ def is_gone(path: str | Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def unreadable(path: Path, error: OSError) -> ReadError:
+    """What to say of a file that was found and cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return ReadError(f"{path}: was removed or renamed before it was read; ingest again")
+    return ReadError(f"{path}: could not be read ({error.strerror}); check its permissions")
 
 
 def is_hidden(entry: os.DirEntry[str]) -> bool:

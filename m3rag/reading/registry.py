@@ -10,7 +10,7 @@ from pathlib import Path
 from m3rag.errors import InputError, ReadError
 from m3rag.reading.content import Content
 from m3rag.reading.detect import KINDS, container_of, text_kind
-from m3rag.reading.discover_paths import document_id
+from m3rag.reading.discover_paths import document_id, unreadable
 from m3rag.reading.formats import FORMATS, SUPPORTED_SUFFIXES, Format, formats_known
 from m3rag.reading.hygiene import clean
 from m3rag.reading.hygiene_edits import Edited
@@ -119,10 +119,8 @@ def _bytes(path: Path, max_bytes: int | None) -> bytes:
         if max_bytes is not None and size > max_bytes:
             raise ReadError(f"{path}: has {size:,} bytes, the limit is {max_bytes:,}; split it or raise max_bytes")
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ReadError(f"{path}: was removed or renamed before it was read; ingest again") from error
     except OSError as error:
-        raise ReadError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def _format_of(suffix: str, data: bytes, formats: Sequence[Format]) -> Format:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from m3rag.errors import InputError, ReadError
 from m3rag.reading import Found
-from m3rag.reading.discover_paths import document_id, is_gone
+from m3rag.reading.discover_paths import document_id, is_gone, unreadable
 from m3rag.store.protocol import DocumentRecord, Store
 from m3rag.sync.hashes import FileHashes
 
@@ -177,10 +177,8 @@ class Plan:
                     f"{path}: has {size:,} bytes, the limit is {self.max_bytes:,}; split it or raise max_bytes"
                 )
             return self.hashes.of(path)
-        except FileNotFoundError as error:
-            raise ReadError(f"{path}: was removed or renamed before it was read; ingest again") from error
         except OSError as error:
-            raise ReadError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
+            raise unreadable(path, error) from error
 
     def _find_gone(self) -> dict[str, DocumentRecord]:
         records = self.records or {}

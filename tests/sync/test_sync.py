@@ -15,6 +15,7 @@ import pytest
 from m3rag.errors import InputError
 from m3rag.ingest import FileResult, IngestReport
 from m3rag.knowledge_base import HASHES_FILE, KnowledgeBase
+from m3rag.sync.hashes import FileHashes
 
 
 def statuses(report: IngestReport) -> dict[str, str]:
@@ -476,6 +477,20 @@ def test_a_dry_run_knows_that_an_empty_file_is_not_read(kb, folder) -> None:
     (folder / "empty.md").touch()
     failed = [result for result in kb.sync(folder, dry_run=True).results if result.status == "failed"]
     assert [(result.path.name, result.message) for result in failed] == [("empty.md", "is empty (0 bytes)")]
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_told_as_such(kb, folder, monkeypatch) -> None:
+    real = FileHashes.of
+
+    def of(self, path: Path) -> str:
+        if path.name == "long.md":
+            path.unlink()
+        return real(self, path)
+
+    monkeypatch.setattr(FileHashes, "of", of)
+    failed = [result for result in kb.ingest(folder).results if result.status == "failed"]
+    told = [(result.path.name, result.message) for result in failed]
+    assert told == [("long.md", "was removed or renamed before it was read; ingest again")]
 
 
 @pytest.mark.parametrize("sync", [False, True])
