@@ -50,13 +50,16 @@ async def _scores(engine: Engine, body: RerankBody, texts: list[str]) -> list[fl
     if mode.needs_bm25:
         raise ConfigurationError("BM25 ranks what is in an index, not texts that are given: choose another mode")
     weights = Weights.parse(body.weights or engine.kb.settings.weights, legs=mode.legs)
-    query, passages = await asyncio.gather(engine.encode([body.query], query=True), engine.encode(texts))
+    # The same text once: products of whole matrices differ in their last bits from column to column.
+    unique = list(dict.fromkeys(texts))
+    query, passages = await asyncio.gather(engine.encode([body.query], query=True), engine.encode(unique))
 
-    def fused() -> list[float]:
+    def fused() -> dict[str, float]:
         scores = {leg: LEG_SCORES[leg](query, passages)[0] for leg in mode.model_legs}
-        return [float(score) for score in np.asarray(fuse(scores, weights))]
+        return dict(zip(unique, np.asarray(fuse(scores, weights)).tolist(), strict=True))
 
-    return await asyncio.to_thread(fused)
+    of = await asyncio.to_thread(fused)
+    return [of[text] for text in texts]
 
 
 def _texts(body: RerankBody) -> list[str]:
