@@ -43,8 +43,8 @@ class QdrantEdgeStore:
     """Chunks in a folder, on Qdrant Edge: dense, lexical and ColBERT in one engine.
 
     One process at a time may have an index open. Writers take turns; readers see a document's old
-    version until the new one is complete. Up to 20,000 chunks and documents together are searched in memory, see
-    `EdgeView`.
+    version until the new one is complete. Dense vectors and lexical weights that fit into 1 GiB are searched in memory,
+    see `EdgeView`.
 
     A change interrupted at any moment is undone or finished by the next open, see `EdgeChanges`.
 
@@ -217,9 +217,10 @@ class QdrantEdgeStore:
     def candidates(self, query: M3Output, leg: Leg, *, k: int, filter: Filter | None = None) -> list[tuple[str, float]]:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
 
-        `dense` is exact up to 20,000 chunks and documents together, then approximate in which chunks it
-        finds. `lexical` gives only chunks that share a token with the query, `colbert` only chunks with
-        tokens (and nothing for a query without any).
+        `dense` is exact up to 20,000 chunks and documents together, and beyond them once they are in
+        memory; else, and with a filter, a graph finds nearly the same chunks. `lexical` gives only chunks
+        that share a token with the query, `colbert` only chunks with tokens (and nothing for a query
+        without any).
 
         Raises:
             InputError: If `k` is below 1 or the query is not the output of one text of this model.
@@ -344,7 +345,10 @@ class QdrantEdgeStore:
         """Put everything on disk and release the index. Closing twice is not an error."""
         with self._changes.writing:
             self._closed = True
-            self._engine.close()
+            try:
+                self._view.close()
+            finally:
+                self._engine.close()
 
     def __enter__(self) -> QdrantEdgeStore:
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,16 +16,20 @@ from scipy.sparse import csc_array, vstack
 
 from m3rag.output import M3Output
 from m3rag.scoring import order_of
+from m3rag.store.dense_codes import DenseCodes, Floats
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 FirstStage = Literal["dense", "lexical"]
 """The legs that bring candidates, which need little memory a chunk."""
 
+BY_CODES_FROM = 4_000
+"""Chunks of a segment from which its dense vectors are scanned by their codes: fewer are as fast by themselves."""
+
 SLACK = 1e-5  # float32 sums of other orders differ by less; what is that near to the k-th is scored exactly
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Chunks that came in together, in the order of their rows.
 
@@ -47,6 +52,22 @@ class Segment:
         """A segment of chunks whose rows ascend."""
         ids = tuple(ids)
         return cls(rows, ids, dense, lexical, {id_: place for place, id_ in enumerate(ids)})
+
+    @cached_property
+    def codes(self) -> DenseCodes | None:
+        """By what the dense vectors are scanned; None for the vectors themselves."""
+        codes = DenseCodes.of(self.dense) if len(self.ids) >= BY_CODES_FROM else None
+        return codes if codes is not None and codes.hold_for(self.dense) else None
+
+    def estimates(self, query: npt.NDArray[np.float32], places: Positions) -> tuple[Floats, Floats]:
+        """Dense scores `(n,)` at some ascending places, near enough to choose by, and how far off each may be."""
+        if 4 * len(places) < len(self.ids):  # copying a few rows is cheaper than reading all
+            return self.dense[places] @ query, np.full(len(places), SLACK, np.float32)
+        if self.codes is None:
+            scores, doubts = self.dense @ query, np.full(len(self.ids), SLACK, np.float32)
+        else:
+            scores, doubts = self.codes.estimates(query)
+        return scores[places], doubts[places]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -95,6 +116,15 @@ class View:
             segments, parts = _merged(segments, parts)
         return View.of(segments, np.concatenate([np.zeros(0, bool), *parts]))
 
+    def merged_by(self, added: int) -> int:
+        """How many chunks `changed` would copy to join so many with those of like number."""
+        merged = added
+        for segment in reversed(self.segments):
+            if 2 * merged <= len(segment.ids):
+                break
+            merged += len(segment.ids)
+        return merged
+
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """The positions of the ids that are stored, in the order given, each once."""
         found: dict[str, int] = {}
@@ -130,12 +160,12 @@ class View:
     def best_dense(self, query: M3Output, positions: Positions, k: int) -> Positions:
         """At least the best `k` by dense score among some ascending positions, ties included, ascending."""
         vector = np.ascontiguousarray(query.dense[0], np.float32)
-        scores = []
-        for segment, places in self._by_segment(positions):
-            # Copying a few rows is cheaper than reading all.
-            few = 4 * len(places) < len(segment.ids)
-            scores.append(segment.dense[places] @ vector if few else (segment.dense @ vector)[places])
-        return positions[near_best(np.concatenate([np.zeros(0, np.float32), *scores]), k)]
+        found = [segment.estimates(vector, places) for segment, places in self._by_segment(positions)]
+        scores = np.concatenate([np.zeros(0, np.float32), *(scores for scores, _ in found)])
+        doubts = np.concatenate(
+            [np.zeros(0, np.float32), *(np.full(len(one), doubt, np.float32) for one, doubt in found)]
+        )
+        return positions[near_best(scores, k, doubts)]
 
     def lexical_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
         """The exact lexical scores at some ascending positions."""
@@ -183,12 +213,12 @@ def by_id(found: Mapping[str, int], positions: Positions, scores: npt.NDArray[np
     return {id_: at[position] for id_, position in found.items()}
 
 
-def near_best(scores: npt.NDArray[np.floating], k: int) -> Positions:
-    """Where the best `k` scores stand, and all that are as good within rounding; ascending."""
+def near_best(scores: npt.NDArray[np.floating], k: int, doubts: npt.NDArray[np.floating] | float = SLACK) -> Positions:
+    """Where the best `k` scores stand, and all that may be as good, by how far off each may be; ascending."""
     if len(scores) <= k:
         return np.arange(len(scores))
-    least = np.partition(scores, len(scores) - k)[len(scores) - k]
-    return np.flatnonzero(scores >= least - SLACK)
+    least = np.partition(scores - doubts, len(scores) - k)[len(scores) - k]
+    return np.flatnonzero(scores + doubts >= least)
 
 
 def _merged(segments: Sequence[Segment], alive: Sequence[Mask]) -> tuple[list[Segment], list[Mask]]:

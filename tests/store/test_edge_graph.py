@@ -34,8 +34,9 @@ def oracle(content: tuple[list[Chunk], M3Output]) -> MemoryStore:
 def store(
     tmp_path: Path, content: tuple[list[Chunk], M3Output], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QdrantEdgeStore]:
-    for module in (edge_engine, edge_points, edge_view, qdrant_edge):
+    for module in (edge_engine, edge_points, qdrant_edge):
         monkeypatch.setattr(module, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(edge_view, "IN_MEMORY", 0)
     with QdrantEdgeStore.create(tmp_path / "index", MODEL) as store:
         store.put_document(DocumentRecord("d", "", "1", CHUNKS), [content])
         with store._engine.shard() as shard:

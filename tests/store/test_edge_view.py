@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,10 @@ def store(tmp_path: Path) -> Iterator[QdrantEdgeStore]:
 
 
 def in_memory(store: QdrantEdgeStore) -> View | None:
+    """What is held once nothing more is being read: neither everything nor what changed meanwhile."""
+    for _ in range(2):
+        store._in_memory()
+        store._view.wait()
     return store._in_memory()
 
 
@@ -57,19 +64,214 @@ def same(store: QdrantEdgeStore, oracle: MemoryStore, rng: np.random.Generator) 
         assert store.score(query, leg, []) == {}
 
 
-def test_only_the_second_search_reads_the_index_into_memory(
-    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a few chunks are read while the engine answers, a few at a time."""
     monkeypatch.setattr("m3rag.store.edge_view.AT_ONCE", 4)
-    put(random_document(rng, "a.md", chunks=5), store)
+    monkeypatch.setattr("m3rag.store.edge_view.PAGE", 2)
+
+
+@pytest.fixture
+def held_up(large: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A reading that stops after its first page, until the event is set."""
+    go_on = threading.Event()
+    read = EdgeEngine.records
+
+    def slowly(self: EdgeEngine, **how: Any) -> Iterator[list[Any]]:
+        pages = read(self, **how)
+        yield next(pages)
+        assert go_on.wait(60)
+        yield from pages
+
+    monkeypatch.setattr(EdgeEngine, "records", slowly)
+    yield go_on
+    go_on.set()
+
+
+@pytest.mark.usefixtures("large")
+def test_only_the_second_search_reads_the_index_into_memory(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    put(random_document(rng, "a.md", chunks=9), store)
     query = random_query(rng)
     first = store.candidates(query, "dense", k=5)
     assert in_memory(store) is None
     second = store.candidates(query, "dense", k=5)
     view = in_memory(store)
     assert view is not None
-    assert len(view) == 5
-    assert [id_ for id_, _ in first] == [id_ for id_, _ in second]
+    assert len(view) == 9
+    third = store.candidates(query, "dense", k=5)
+    assert [id_ for id_, _ in first] == [id_ for id_, _ in second] == [id_ for id_, _ in third]
+
+
+def test_the_engine_answers_while_an_index_is_read(
+    store: QdrantEdgeStore, rng: np.random.Generator, held_up: threading.Event
+) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    put(random_document(rng, "b.md", chunks=9), store, oracle)
+    warm(store, rng)
+    same(store, oracle, rng)
+    assert store._in_memory() is None
+    # What changes meanwhile, seen by the reading or not, is in what is held after it.
+    for one in (store, oracle):
+        one.delete_documents(["a.md"])
+    put(random_document(rng, "b.md", chunks=3, version="v2"), store, oracle)
+    put(random_document(rng, "c.md", chunks=40), store, oracle)
+    same(store, oracle, rng)
+    held_up.set()
+    view = in_memory(store)
+    assert view is not None
+    assert len(view) == 43
+    same(store, oracle, rng)
+
+
+@pytest.mark.usefixtures("large")
+def test_many_changes_are_read_while_the_engine_answers(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    warm(store, rng)
+    assert in_memory(store) is not None
+    for one in (store, oracle):
+        one.delete_documents(["a.md"])
+    put(random_document(rng, "b.md", chunks=30), store, oracle)
+    assert store._in_memory() is None
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+    same(store, oracle, rng)
+
+
+@pytest.mark.usefixtures("large")
+def test_what_has_changed_is_never_left_out(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    query = random_query(rng)
+    put(random_document(rng, "a.md", chunks=3), store, oracle)
+    store.candidates(query, "lexical", k=5)  # holds what is few, without a search by dense vectors
+    for one in (store, oracle):
+        one.delete_documents(["a.md"])
+    put(random_document(rng, "b.md", chunks=30), store, oracle)
+    for leg in ("lexical", "dense"):
+        found, right = (dict(one.candidates(query, leg, k=50)) for one in (store, oracle))
+        assert found == pytest.approx(right, abs=1e-6)
+    same(store, oracle, rng)
+
+
+@pytest.mark.usefixtures("large")
+def test_large_merges_are_made_while_the_engine_answers(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=5), store, oracle)
+    warm(store, rng)
+    assert in_memory(store) is not None
+    monkeypatch.setattr("m3rag.store.edge_view.MERGED_AT_ONCE", 7)
+    put(random_document(rng, "b.md", chunks=3), store, oracle)
+    assert store._in_memory() is None
+    same(store, oracle, rng)
+    assert in_memory(store) is not None
+    same(store, oracle, rng)
+
+
+@pytest.mark.usefixtures("large")
+def test_without_a_thread_the_engine_answers_on(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        warm(store, rng)
+    same(store, oracle, rng)
+    assert in_memory(store) is None
+
+
+def test_closing_does_not_wait_for_a_lock_of_its_own(
+    tmp_path: Path, rng: np.random.Generator, held_up: threading.Event
+) -> None:
+    store = QdrantEdgeStore.create(tmp_path / "docs.index", MODEL)
+    put(random_document(rng, "a.md", chunks=900), store)
+    warm(store, rng)
+    with store._engine.lock:  # as in a signal's handler, in the midst of a search
+        held_up.set()
+        store.close()
+
+
+def test_a_reading_that_nobody_waits_for_ends(
+    store: QdrantEdgeStore, rng: np.random.Generator, held_up: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    warm(store, rng)
+    first = store._view._reader
+    assert first is not None
+    monkeypatch.setattr("m3rag.store.edge_engine.EXACT_UP_TO", 20)
+    put(random_document(rng, "b.md", chunks=40), store, oracle)  # more than is followed
+    assert store._in_memory() is None
+    assert store._view._reader is not first
+    held_up.set()
+    first.join(60)
+    assert not first.is_alive()
+    view = in_memory(store)
+    assert view is not None
+    assert len(view) == 49
+    same(store, oracle, rng)
+
+
+def test_closing_ends_a_reading(tmp_path: Path, rng: np.random.Generator, held_up: threading.Event) -> None:
+    store = QdrantEdgeStore.create(tmp_path / "docs.index", MODEL)
+    put(random_document(rng, "a.md", chunks=900), store)
+    warm(store, rng)
+    reader = store._view._reader
+    assert reader is not None
+    held_up.set()
+    store.close()
+    reader.join(60)
+    assert not reader.is_alive()
+    assert store._view._held is None
+    QdrantEdgeStore.open(tmp_path / "docs.index", MODEL).close()
+
+
+@pytest.mark.usefixtures("large")
+def test_where_reading_fails_the_engine_answers_on(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    monkeypatch.setattr("m3rag.store.edge_view.output_of", fails)
+    warm(store, rng)
+    assert in_memory(store) is None
+    assert store._view._reader is None
+    same(store, oracle, rng)
+
+
+def test_a_process_ends_while_it_reads(tmp_path: Path, rng: np.random.Generator) -> None:
+    with QdrantEdgeStore.create(tmp_path / "docs.index", MODEL) as store:
+        put(random_document(rng, "a.md", chunks=900), store)
+    script = """
+import sys
+import numpy as np
+from m3rag.store import QdrantEdgeStore, edge_view
+from m3rag.testing.data import MODEL, random_query
+edge_view.AT_ONCE, edge_view.PAGE = 4, 1
+edge_view.time.sleep = lambda _, wait=edge_view.time.sleep: wait(0.5)  # so that all takes minutes
+store = QdrantEdgeStore.open(sys.argv[1], MODEL)
+for _ in range(2):
+    store.candidates(random_query(np.random.default_rng(1)), "dense", k=1)
+assert store._view._reader.is_alive()
+print("reading")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "docs.index")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "reading\n", "")
 
 
 def test_every_kind_of_change_is_followed(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
@@ -126,10 +328,10 @@ def test_half_a_document_is_not_found(store: QdrantEdgeStore, rng: np.random.Gen
     same(store, oracle, rng)
 
 
-def test_a_large_index_is_left_to_the_engine(
-    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+def test_an_index_that_would_take_too_much_memory_is_left_to_the_engine(
+    store: QdrantEdgeStore, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr("m3rag.store.edge_view.EXACT_UP_TO", 20)
+    store._view._up_to = 20
     oracle = MemoryStore(MODEL)
     put(random_document(rng, "a.md", chunks=15), store, oracle)
     warm(store, rng)
