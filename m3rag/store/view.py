@@ -160,11 +160,10 @@ class View:
     def best_dense(self, query: M3Output, positions: Positions, k: int) -> Positions:
         """At least the best `k` by dense score among some ascending positions, ties included, ascending."""
         vector = np.ascontiguousarray(query.dense[0], np.float32)
+        if not len(positions):
+            return positions
         found = [segment.estimates(vector, places) for segment, places in self._by_segment(positions)]
-        scores = np.concatenate([np.zeros(0, np.float32), *(scores for scores, _ in found)])
-        doubts = np.concatenate(
-            [np.zeros(0, np.float32), *(np.full(len(one), doubt, np.float32) for one, doubt in found)]
-        )
+        scores, doubts = (np.concatenate(each) for each in zip(*found, strict=True))
         return positions[near_best(scores, k, doubts)]
 
     def lexical_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
