@@ -194,7 +194,7 @@ class EdgeView:
             output = output_of(vectors, self._model)
             end = len(ids) + len(chunks)
             if end > len(dense):  # some were added since they were counted
-                dense = np.concatenate([dense, np.empty((end // 2, dim), np.float32)])
+                dense = np.concatenate([dense, np.empty((end, dim), np.float32)])
             dense[len(ids) : end] = output.dense
             lexical.append(output.lexical)
             names.update((point.id, payload["id"]) for point, payload in chunks)

@@ -345,10 +345,8 @@ class QdrantEdgeStore:
         """Put everything on disk and release the index. Closing twice is not an error."""
         with self._changes.writing:
             self._closed = True
-            try:
-                self._view.close()
-            finally:
-                self._engine.close()
+            self._view.close()
+            self._engine.close()
 
     def __enter__(self) -> QdrantEdgeStore:
         return self
