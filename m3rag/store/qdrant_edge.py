@@ -281,7 +281,8 @@ class QdrantEdgeStore:
                     found = self._exact(nearest, points[a : a + size])
                     scores |= {ids[_uuid(point)]: point.score / scale for point in found}
             # What the engine does not find shares nothing, or is not stored.
-            return {**dict.fromkeys(self._retrieve([id_ for id_ in ids.values() if id_ not in scores]), 0.0), **scores}
+            others = [id_ for id_ in ids.values() if id_ not in scores]
+            return {**dict.fromkeys(self._retrieve(others) if others else (), 0.0), **scores}
 
     def _exact(self, nearest: qdrant.Query, points: Sequence[Any]) -> list[Any]:
         """Of these points, those that share something with a question, with their scores."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from scipy.sparse import csc_array, vstack
 
 from m3rag.output import M3Output
 from m3rag.scoring import order_of
-from m3rag.store.dense_codes import DenseCodes, Floats
+from m3rag.store.dense_codes import DenseCodes, Floats, exact_dots
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Number = TypeVar("Number", bound=np.generic)
 FirstStage = Literal["dense", "lexical"]
 """The legs that bring candidates, which need little memory a chunk."""
 
@@ -67,7 +68,7 @@ class Segment:
             scores, doubts = self.dense @ query, np.full(len(self.ids), SLACK, np.float32)
         else:
             scores, doubts = self.codes.estimates(query)
-        return scores[places], doubts[places]
+        return _at(scores, places), _at(doubts, places)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -116,9 +117,11 @@ class View:
             segments, parts = _merged(segments, parts)
         return View.of(segments, np.concatenate([np.zeros(0, bool), *parts]))
 
-    def merged_by(self, added: int) -> int:
-        """How many chunks `changed` would copy to join so many with those of like number."""
-        merged = added
+    def merged_by(self, changes: int) -> int:
+        """How many chunks `changed` copies at most for so many that are added, replaced or removed."""
+        if 2 * (len(self) - changes) < len(self.rows):
+            return len(self.rows) + changes
+        merged = changes
         for segment in reversed(self.segments):
             if 2 * merged <= len(segment.ids):
                 break
@@ -127,14 +130,14 @@ class View:
 
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """The positions of the ids that are stored, in the order given, each once."""
-        found: dict[str, int] = {}
-        for id_ in ids:
-            for start, segment in zip(reversed(self.starts[:-1]), reversed(self.segments), strict=True):
-                place = segment.places.get(id_)
-                if place is not None and self.alive[start + place]:
-                    found.setdefault(id_, start + place)
-                    break
-        return found
+        names = list(dict.fromkeys(ids))
+        found = np.full(len(names), -1, np.int64)
+        for start, segment in zip(self.starts[:-1], self.segments, strict=True):
+            at = np.fromiter((segment.places.get(id_, -1) for id_ in names), np.int64, len(names))
+            here = np.flatnonzero(at >= 0)
+            here = here[self.alive[start + at[here]]]  # in one segment at most
+            found[here] = start + at[here]
+        return {id_: position for id_, position in zip(names, found.tolist(), strict=True) if position >= 0}
 
     def ids(self, positions: Positions) -> list[str]:
         """The ids at some ascending positions."""
@@ -151,10 +154,8 @@ class View:
 
     def dense_scores(self, query: M3Output, positions: Positions) -> npt.NDArray[np.float64]:
         """The exact dense scores at some ascending positions: the same for the same vector anywhere (BLAS is not)."""
-        vector = query.dense[0].astype(np.float64)
-        scores = [
-            np.einsum("ij,j->i", segment.dense[places], vector) for segment, places in self._by_segment(positions)
-        ]
+        vector = np.ascontiguousarray(query.dense[0], np.float32)
+        scores = [exact_dots(vector, segment.dense[places]) for segment, places in self._by_segment(positions)]
         return np.concatenate([np.zeros(0), *scores])
 
     def best_dense(self, query: M3Output, positions: Positions, k: int) -> Positions:
@@ -170,7 +171,7 @@ class View:
         """The exact lexical scores at some ascending positions."""
         tokens = query.lexical.indices
         weights = query.lexical.data.astype(np.float64)
-        scores = [(segment.lexical[:, tokens] @ weights)[places] for segment, places in self._by_segment(positions)]
+        scores = [_at(segment.lexical[:, tokens] @ weights, places) for segment, places in self._by_segment(positions)]
         return np.concatenate([np.zeros(0), *scores])
 
     def candidates(
@@ -182,7 +183,8 @@ class View:
             near = self.best_dense(query, positions, k)
             return self.best(near, self.dense_scores(query, near), k)
         scores = self.lexical_scores(query, positions)
-        return self.best(positions[scores > 0], scores[scores > 0], k)
+        shared = scores > 0
+        return self.best(positions[shared], scores[shared], k)
 
     def score(self, query: M3Output, leg: FirstStage, chunk_ids: Sequence[str]) -> dict[str, float]:
         """See `Store.score`."""
@@ -210,6 +212,11 @@ def by_id(found: Mapping[str, int], positions: Positions, scores: npt.NDArray[np
     """The scores at some positions, by the ids that were found there."""
     at = dict(zip(positions.tolist(), scores.tolist(), strict=True))
     return {id_: at[position] for id_, position in found.items()}
+
+
+def _at(values: npt.NDArray[Number], places: Positions) -> npt.NDArray[Number]:
+    """Some values at ascending places: not copied where these are all."""
+    return values if len(places) == len(values) else values[places]
 
 
 def near_best(scores: npt.NDArray[np.floating], k: int, doubts: npt.NDArray[np.floating] | float = SLACK) -> Positions:

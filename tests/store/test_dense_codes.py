@@ -8,7 +8,7 @@ import pytest
 from scipy.sparse import csc_array, csr_array
 
 from m3rag.output import M3Output
-from m3rag.store.dense_codes import DenseCodes
+from m3rag.store.dense_codes import DenseCodes, exact_dots
 from m3rag.store.view import BY_CODES_FROM, Segment, View
 
 DIM = 96
@@ -86,3 +86,17 @@ def test_a_query_of_zeros() -> None:
     rng = np.random.default_rng(5)
     estimates, _ = DenseCodes.of(vectors("even", 10, rng)).estimates(np.zeros(DIM, np.float32))
     assert not estimates.any()
+
+
+@pytest.mark.parametrize("dim", [1, 3, 384, 1024])
+def test_an_exact_product_is_the_same_wherever_its_vector_stands(dim: int) -> None:
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((50, dim)).astype(np.float32)
+    query = rng.standard_normal(dim).astype(np.float32)
+
+    found = exact_dots(query, vectors)
+
+    assert found == pytest.approx(vectors.astype(np.float64) @ query.astype(np.float64), rel=1e-12, abs=1e-12)
+    alone = [exact_dots(query, vectors[i : i + 1])[0] for i in range(50)]
+    assert found.tolist() == alone
+    assert exact_dots(query, vectors[::-1].copy()).tolist() == found[::-1].tolist()

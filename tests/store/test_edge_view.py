@@ -170,6 +170,30 @@ def test_large_merges_are_made_while_the_engine_answers(
     same(store, oracle, rng)
 
 
+def test_what_removal_leaves_is_moved_together_while_the_engine_answers(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = MemoryStore(MODEL)
+    first, second = (random_document(rng, name, chunks=20) for name in ("a.md", "b.md"))
+    put(first, store, oracle)
+    put(second, store, oracle)
+    warm(store, rng)
+    monkeypatch.setattr("m3rag.store.edge_view.MERGED_AT_ONCE", 30)
+    for one in (store, oracle):
+        one.delete_chunks([chunk.id for chunk in second.chunks[:12]])
+    view = store._in_memory()
+    assert view is not None
+    assert len(view.rows) == 40  # so few leave the others where they are
+    for one in (store, oracle):
+        one.delete_chunks([chunk.id for chunk in first.chunks[:10]])
+    assert store._in_memory() is None
+    same(store, oracle, rng)
+    view = in_memory(store)
+    assert view is not None
+    assert len(view.rows) == 18
+    same(store, oracle, rng)
+
+
 @pytest.mark.usefixtures("large")
 def test_without_a_thread_the_engine_answers_on(
     store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
