@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary, ref
 
-from m3rag.errors import IndexLockedError
 from m3rag.settings import Settings
-from m3rag.store.manifest import MANIFEST, check_model
+from m3rag.store.manifest import MANIFEST, check_model, forked
 from m3rag.store.place import Place, place_of
 
 if TYPE_CHECKING:
@@ -117,10 +116,7 @@ class _Open:
 
     def require_ours(self) -> None:
         if not self.is_ours:
-            raise IndexLockedError(
-                f"the index in {self._file.parent} is open in the process that this one was forked from: close it "
-                "there before the fork, or start processes by spawn"
-            )
+            raise forked(self._file.parent)
 
     def leave(self, part: _Part) -> None:
         if not self.is_ours:

@@ -171,6 +171,22 @@ def test_a_folder_that_moved_is_the_same_documents(kb: KnowledgeBase, files: Pat
     assert kb.ingest(moved).count("unchanged") == 2
 
 
+@pytest.mark.parametrize("index", ["index", "chroma:index"])
+def test_an_index_stays_where_it_was_named(
+    index: str, tmp_path: Path, files: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with KnowledgeBase(index, encoder=encoder, settings=Settings(answer_threshold=-1)) as kb:
+        kb.ingest(files / "ducks.md")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        kb.ingest(files / "sub")
+        assert [hit.chunk.document_id for hit in kb.search("stripes", mode="bm25")] == ["zebra.txt"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+    with KnowledgeBase(tmp_path / "index" if index == "index" else f"chroma:{tmp_path}/index", encoder=encoder) as kb:
+        assert len(kb.documents()) == 2
+
+
 def test_removing(kb: KnowledgeBase, files: Path) -> None:
     kb.ingest(files)
     with pytest.raises(InputError, match=r"nothing\.md.*m3rag list"):
@@ -248,6 +264,8 @@ def test_bad_input_is_named(kb: KnowledgeBase, files: Path, tmp_path: Path) -> N
         kb.search("ducks")
     with pytest.raises(InputError, match="nothing to ingest"):
         kb.ingest()
+    with pytest.raises(InputError, match="a path is empty"):
+        kb.ingest(files, "")
     with pytest.raises(InputError, match="no such file"):
         kb.ingest(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

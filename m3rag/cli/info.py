@@ -19,7 +19,7 @@ def info(index: Index = None, as_json: Json = False, debug: Debug = False) -> No
     size = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file()) if folder else None
     model = manifest.model
     shown = {
-        "index": str(folder.resolve()) if folder and str(folder) == str(kb.place) else str(kb.place),
+        "index": str(folder.resolve()) if folder and kb.place.is_folder else str(kb.place),
         "model": model.name,
         "fingerprint": model.fingerprint,
         "dense_dim": model.dense_dim,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -92,5 +91,4 @@ def _is_deleted(collection: Collection) -> bool:
 
 def _key(place: Place, model: str | None) -> _Key:
     # Of Chroma, several collections lie in one folder, which the name tells apart.
-    is_folder = place.folder is not None and Path(place.name) == place.folder
-    return (os.path.abspath(place.name) if is_folder else place.name, model)
+    return (os.path.abspath(place.folder) if place.folder and place.is_folder else place.name, model)

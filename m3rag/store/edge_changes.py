@@ -45,11 +45,17 @@ class EdgeChanges:
     """
 
     def __init__(self, engine: EdgeEngine, model: ModelInfo) -> None:
-        self.writing = threading.RLock()  # held by a writer over a whole change
+        self._writing = threading.RLock()
         self._engine = engine
         self._model = model
         self._hidden: dict[str, str] = {}  # document id -> the revision being written
         self.settle([payload["document_id"] for payload in engine.payloads(of_kind("pending"))])
+
+    @property
+    def writing(self) -> threading.RLock:
+        """What a writer holds over a whole change."""
+        self._engine.require_ours()
+        return self._writing
 
     @property
     def hidden(self) -> set[str]:

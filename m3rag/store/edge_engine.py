@@ -15,6 +15,7 @@ import qdrant_edge as qdrant
 from m3rag.errors import M3RagError, StoreError
 from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log
 from m3rag.store.edge_points import EXACT_UP_TO
+from m3rag.store.manifest import forked
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
@@ -34,13 +35,38 @@ class EdgeEngine:
     """
 
     def __init__(self, path: Path) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
         self._path = path
         self._unflushed = 0
         self.changed: set[uuid.UUID] | None = None  # points written or removed since this was set; None: nobody follows
         self._shard: qdrant.EdgeShard | None
         self._shard, revision = load_shard(path)
         self.revision = revision or uuid.uuid4().hex  # another after every change
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What every call holds.
+
+        Raises:
+            IndexLockedError: In a process that was forked from the one that opened the index.
+        """
+        self.require_ours()
+        return self._lock
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was opened in this process: in one forked from it, a thread of the parent may hold the lock."""
+        return self._process == os.getpid()
+
+    def require_ours(self) -> None:
+        """Refuse a process that was forked from the one that opened the index: it would wait for ever.
+
+        Raises:
+            IndexLockedError: If this is one.
+        """
+        if not self.is_ours:
+            raise forked(self._path)
 
     @contextmanager
     def shard(self) -> Iterator[qdrant.EdgeShard]:

@@ -50,6 +50,21 @@ ROOM_BYTES = 128 << 20
 """What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
 
 
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder that a path names, whatever becomes of the working directory.
+
+    Raises:
+        InputError: If no folder can have such a name.
+    """
+    try:
+        folder = Path(path).absolute()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            folder.stat()
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path!r:.80} cannot be the folder of an index ({error}): give another") from error
+    return folder
+
+
 def is_index(folder: Path) -> bool:
     """Whether a folder holds an index, perhaps a damaged one.
 

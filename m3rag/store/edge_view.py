@@ -189,7 +189,7 @@ class EdgeView:
         lexical = [M3Output.empty(dense_dim=dim, vocab_size=self._model.vocab_size, colbert_dim=0).lexical]
         dense = np.empty((expected, dim), np.float32)  # one array: joined from pages, all would be there twice
         for page in pages:
-            chunks = [(point, point.payload or {}) for point in page if (point.payload or {})["kind"] == "chunk"]
+            chunks = [(point, point.payload or {}) for point in page if (point.payload or {}).get("kind") == "chunk"]
             vectors: list[Any] = [point.vector for point, _ in chunks]
             output = output_of(vectors, self._model)
             end = len(ids) + len(chunks)

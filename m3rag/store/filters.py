@@ -350,5 +350,10 @@ def _is_writable(value: Scalar) -> bool:
 
 
 def _same(element: object, value: Scalar) -> bool:
-    # In Python True == 1, which a filter on a count of 1 must not find.
-    return isinstance(element, bool) == isinstance(value, bool) and element == value
+    # In Python True == 1, which a filter on a count of 1 must not find; and one of numpy's numbers is compared with
+    # every element of a list.
+    return (
+        not isinstance(element, list)
+        and isinstance(element, bool) == isinstance(value, bool)
+        and bool(element == value)
+    )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from m3rag._shell import quoted
-from m3rag.errors import IndexMismatchError, IndexMissingError, StoreError
+from m3rag.errors import IndexLockedError, IndexMismatchError, IndexMissingError, StoreError
 from m3rag.store.codec import CODECS
 from m3rag.store.protocol import FORMAT, Manifest
 from m3rag.types import ModelInfo
@@ -80,6 +80,14 @@ def check_model(folder: Path, manifest: Manifest, model: ModelInfo) -> None:
         f"the index at {folder} was made by model {made_by.name!r} ({made_by.fingerprint:.12}), "
         f"not by {model.name!r} ({model.fingerprint:.12}): search it with --model {quoted(made_by.name)}, or encode "
         f"it anew: m3rag rebuild --index {quoted(folder)} --model {quoted(model.name)}"
+    )
+
+
+def forked(folder: Path) -> IndexLockedError:
+    """The error of a process that was forked from the one that has an index open."""
+    return IndexLockedError(
+        f"the index in {folder} is open in the process that this one was forked from: close it there before the fork, "
+        "or start processes by spawn"
     )
 
 

@@ -185,7 +185,7 @@ class MemoryStore:
             InputError: If `limit` is below 1, or the cursor is not one that `scan` gave.
         """
         check_limit(limit)
-        if cursor is not None and not cursor.startswith(CURSOR):
+        if cursor is not None and not (isinstance(cursor, str) and cursor.startswith(CURSOR)):
             raise InputError(f"scan: {cursor!r:.80} is not a cursor: give back what the page before gave")
         last = None if cursor is None else cursor.removeprefix(CURSOR)
         condition = parse_filter(filter)

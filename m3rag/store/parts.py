@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -105,23 +106,30 @@ def check_query(query: M3Output, leg: Leg, model: ModelInfo) -> None:
 
 
 def check_k(k: int) -> None:
-    """Refuse a number of results below 1.
+    """Refuse what is no number of results.
 
     Raises:
-        InputError: If `k` is not positive.
+        InputError: If `k` is not a whole number above 0.
     """
-    if k < 1:
-        raise InputError(f"k must be at least 1, got {k}")
+    _require_positive("k", k)
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a page of less than one chunk.
+    """Refuse what is no length of a page.
 
     Raises:
-        InputError: If `limit` is not positive.
+        InputError: If `limit` is not a whole number above 0.
     """
-    if limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}")
+    _require_positive("limit", limit)
+
+
+def _require_positive(name: str, number: object) -> None:
+    try:
+        positive = operator.index(number) >= 1  # type: ignore[arg-type]  # also one of numpy's
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {number!r}") from None
+    if not positive:
+        raise InputError(f"{name} must be at least 1, got {number}")
 
 
 def parse_deletion(filter: Filter, *, of: Manifest | None = None) -> Condition:

@@ -54,6 +54,11 @@ class Place:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder and nothing else: not one of several collections in one."""
+        return self.folder is not None and not self._options
+
     def shares_server(self, other: Place) -> bool:
         """Whether two indexes lie on one server, so that the key of one may be shown to the other."""
         return self.folder is None and self._where == other._where
@@ -64,7 +69,7 @@ class Place:
         Raises:
             StoreError: If a server cannot be asked.
         """
-        return self._load().exists(self._at, **self._options, **self._secrets)
+        return self._load().exists(self._where, **self._options, **self._secrets)
 
     def open(self, model: ModelInfo | None = None) -> Store:
         """Open the index; with a model, only if it made it.
@@ -75,7 +80,7 @@ class Place:
             IndexMismatchError: If another model made it.
         """
         try:
-            return self._load().open(self._at, model, **self._options, **self._secrets)
+            return self._load().open(self._where, model, **self._options, **self._secrets)
         except IndexMissingError as error:
             if not self._options:
                 raise
@@ -84,12 +89,7 @@ class Place:
 
     def open_or_create(self, model: ModelInfo) -> Store:
         """Open the index, made first if there is none. Raises as `open` does."""
-        return self._load().open_or_create(self._at, model, **self._options, **self._secrets, **self._making)
-
-    @property
-    def _at(self) -> str | Path:
-        """Where it is opened: a relative path follows the working directory until then, and no longer."""
-        return self._where.absolute() if isinstance(self._where, Path) else self._where
+        return self._load().open_or_create(self._where, model, **self._options, **self._secrets, **self._making)
 
 
 def place_of(index: str | os.PathLike[str] | Place, *, api_key: str | None = None, codec: str | None = None) -> Place:
@@ -130,7 +130,7 @@ def _place_of(text: str, api_key: str | None) -> Place:
         if not folder:
             raise ConfigurationError(f"the index {text!r} names no folder: write chroma:FOLDER")
         options = _options_of(query, text, allowed=("collection",))
-        path = Path(folder).expanduser()
+        path = _fixed(folder)
         return Place(text, path, _chroma, path, {"collection": DEFAULT_COLLECTION, **options}, {})
     if text.startswith(("http://", "https://", "chroma+http://", "chroma+https://")):
         return _server(text, api_key)
@@ -139,8 +139,13 @@ def _place_of(text: str, api_key: str | None) -> Place:
             f"the index {text!r} is of no kind that m3rag knows: give a folder, http://HOST:6333/COLLECTION (Qdrant), "
             "chroma:FOLDER or chroma+http://HOST:8000/COLLECTION?side=FOLDER"
         )
-    path = Path(text).expanduser()
-    return Place(str(path), path, _qdrant_edge, path, {}, {})
+    path = _fixed(text)
+    return Place(str(Path(text).expanduser()), path, _qdrant_edge, path, {}, {})
+
+
+def _fixed(folder: str) -> Path:
+    """A folder that stays where it was when it was named, whatever becomes of the working directory."""
+    return Path(folder).expanduser().absolute()
 
 
 def _server(text: str, api_key: str | None) -> Place:
@@ -161,7 +166,7 @@ def _server(text: str, api_key: str | None) -> Place:
     options = _options_of(parts.query, text, allowed=("side",))
     if "side" not in options:
         raise ConfigurationError(f"the index {text!r} needs a folder for what Chroma cannot hold: add ?side=FOLDER")
-    side = Path(options["side"]).expanduser()
+    side = _fixed(options["side"])
     return Place(text, None, _chroma, server, {"collection": collection, "side": side}, {})
 
 

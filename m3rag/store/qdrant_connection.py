@@ -259,5 +259,5 @@ def is_cursor(text: str) -> bool:
     """Whether a text can be the id of a point."""
     try:
         return str(uuid.UUID(text)) == text
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):  # the last two of what is no text
         return False

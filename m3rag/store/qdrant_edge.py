@@ -18,7 +18,7 @@ from m3rag.store.codec import DEFAULT_CODEC
 from m3rag.store.edge_changes import EdgeChanges
 from m3rag.store.edge_engine import EdgeEngine
 from m3rag.store.edge_filters import any_of, of_kind, ranges_in
-from m3rag.store.edge_folder import check_folder, create_folder, is_index
+from m3rag.store.edge_folder import check_folder, create_folder, folder_of, is_index
 from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
 from m3rag.store.edge_view import EdgeView
 from m3rag.store.filters import DOCUMENT_ID, EVERYTHING, parse_filter
@@ -54,10 +54,10 @@ class QdrantEdgeStore:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Not for callers: use `create`, `open` or `open_or_create`."""
-        self._path = path
+        self._path = path.absolute()  # it stays where it is when the working directory changes
         self._manifest = manifest
         self._closed = False
-        self._engine = EdgeEngine(path)
+        self._engine = EdgeEngine(self._path)
         try:
             self._changes = EdgeChanges(self._engine, manifest.model)
             self._view = EdgeView(self._engine, manifest.model)
@@ -78,7 +78,8 @@ class QdrantEdgeStore:
             InputError: If the path is a file, a folder with foreign files, or an index already.
             ConfigurationError: If there is no such codec.
         """
-        return cls(Path(path), create_folder(Path(path), model, codec=codec))
+        folder = folder_of(path)
+        return cls(folder, create_folder(folder, model, codec=codec))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], model: ModelInfo | None = None) -> QdrantEdgeStore:
@@ -94,7 +95,8 @@ class QdrantEdgeStore:
             IndexLockedError: If another process has it open.
             StoreError: If it is damaged.
         """
-        return cls(Path(path), check_folder(Path(path), model))
+        folder = folder_of(path)
+        return cls(folder, check_folder(folder, model))
 
     @classmethod
     def open_or_create(
@@ -115,7 +117,7 @@ class QdrantEdgeStore:
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
         """Whether a folder holds an index, perhaps a damaged one."""
-        return is_index(Path(path))
+        return is_index(folder_of(path))
 
     @property
     def path(self) -> Path:
@@ -204,9 +206,10 @@ class QdrantEdgeStore:
             InputError: If `limit` is below 1, or the cursor is not one that `scan` gave.
         """
         check_limit(limit)
+        following = _offset(cursor)
         with self._engine.lock:
             visible = self._visible(filter)
-            payloads, following = self._engine.page(visible, limit=limit, offset=_offset(cursor))
+            payloads, following = self._engine.page(visible, limit=limit, offset=following)
         return [chunk_from_payload(payload) for payload in payloads], None if following is None else str(following)
 
     def count(self, *, filter: Filter | None = None) -> int:
@@ -250,9 +253,9 @@ class QdrantEdgeStore:
                     # Twice as many get exact scores as are wanted: bytes alone would leave some of the best behind.
                     quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=EF_PER_CHUNK),
                 )
-                return shard.query(
-                    qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])
-                )
+                asked = qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])
+                # What damage has left without its payload is no chunk any more.
+                return [point for point in shard.query(asked) if point.payload]
 
             found = best_points(search, max(1, min(k, points)))
         scale = score_scale(query, leg)
@@ -343,7 +346,12 @@ class QdrantEdgeStore:
             self._engine.make_durable(1)
 
     def close(self) -> None:
-        """Put everything on disk and release the index. Closing twice is not an error."""
+        """Put everything on disk and release the index. Closing twice is not an error.
+
+        In a process that was forked from the one that opened it, nothing happens: the index is still the parent's.
+        """
+        if not self._engine.is_ours:
+            return
         with self._changes.writing:
             self._closed = True
             self._view.close()
@@ -385,7 +393,7 @@ class QdrantEdgeStore:
 def _offset(cursor: str | None) -> uuid.UUID | None:
     try:
         return None if cursor is None else uuid.UUID(cursor)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         raise InputError(f"scan: {cursor!r:.80} is not a cursor: give back what the page before gave") from None
 
 

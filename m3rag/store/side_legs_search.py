@@ -96,7 +96,7 @@ class SideReader:
             InputError: If `limit` is below 1, or the cursor is none that this store gives.
         """
         check_limit(limit)
-        found = None if cursor is None else CURSOR.fullmatch(cursor)
+        found = CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
         if cursor is not None and found is None:
             raise InputError(f"cursor {cursor!r:.80}: give the one that the page before came with")
         condition = parse_filter(filter, of=self.manifest)

@@ -230,14 +230,14 @@ class StoreChunkTests(StoreFixtures):
             assert stay <= set(seen)
 
     def test_cursors_of_nobody_are_refused(self, filled: Store) -> None:
-        for cursor in ("zzz", "", "-1", "1.5", "9" * 5000, "\udcff", "a.md@v1#0"):
+        for cursor in ("zzz", "", "-1", "1.5", "9" * 5000, "\udcff", "a.md@v1#0", 5, b"x"):
             with pytest.raises(InputError, match="cursor"):
-                filled.scan(cursor=cursor)
+                filled.scan(cursor=cursor)  # type: ignore[arg-type]
 
     def test_pages_of_less_than_one_chunk_are_refused(self, filled: Store) -> None:
-        for limit in (0, -1):
+        for limit in (0, -1, 1.5, "2", None):
             with pytest.raises(InputError, match="limit must be"):
-                filled.scan(limit=limit)
+                filled.scan(limit=limit)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="lang"):
             filled.scan(filter={"lang": None})
 

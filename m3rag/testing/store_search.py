@@ -95,9 +95,10 @@ class StoreSearchTests(StoreFixtures):
     def test_bad_queries_are_refused(self, filled: Store, rng: np.random.Generator) -> None:
         query = random_query(rng)
         other = random_query(rng, model=replace(MODEL, colbert_dim=9))
-        for k in (0, -1):
-            with pytest.raises(InputError, match="k must be"):
-                filled.candidates(query, "dense", k=k)
+        for k in (0, -1, 1.5, 2.0, "3", None):
+            for leg in LEGS:
+                with pytest.raises(InputError, match="k must be"):
+                    filled.candidates(query, leg, k=k)  # type: ignore[arg-type]
         refused: list[tuple[M3Output, Any]] = [(query, "sparse"), (random_output(rng, 2), "dense"), (other, "colbert")]
         for bad, leg in refused:
             with pytest.raises(InputError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge as qdrant
 
 from m3rag.output import M3Output
 from m3rag.store import MemoryStore, QdrantEdgeStore
@@ -279,7 +281,7 @@ def test_a_process_ends_while_it_reads(tmp_path: Path, rng: np.random.Generator)
 import sys
 import numpy as np
 from m3rag.store import QdrantEdgeStore, edge_view
-from m3rag.testing.data import MODEL, random_query
+from m3rag.testing.data import MODEL, random_query, random_output
 edge_view.AT_ONCE, edge_view.PAGE = 4, 1
 edge_view.time.sleep = lambda _, wait=edge_view.time.sleep: wait(0.5)  # so that all takes minutes
 store = QdrantEdgeStore.open(sys.argv[1], MODEL)
@@ -400,6 +402,22 @@ def test_a_reading_that_fails_leaves_nothing_half_read(
             in_memory(store)
     same(store, oracle, rng)
     assert in_memory(store) is not None
+
+
+def test_what_damage_left_without_payload_is_no_chunk(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    oracle = MemoryStore(MODEL)
+    put(random_document(rng, "a.md", chunks=15), store, oracle)
+    left = random_output(rng, 1)
+    vectors = {"dense": left.dense[0].tolist(), "colbert": left.colbert.tolist()}
+    store._engine.upsert([qdrant.Point(uuid.uuid4(), vectors, {})])
+    same(store, oracle, rng)
+    warm(store, rng)
+    assert in_memory(store) is not None
+    same(store, oracle, rng)
+    query = random_query(rng)
+    assert (
+        dict(store.candidates(query, "colbert", k=30)).keys() == dict(oracle.candidates(query, "colbert", k=30)).keys()
+    )
 
 
 def test_a_model_of_one_leg(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,10 @@ MEANING: list[tuple[Any, Any, bool]] = [
     ([1, 9], {"$gt": 3, "$lt": 6}, False),
     ([1, 5, "x"], {"$gt": 3, "$lt": 6}, True),
     ({"a": 1}, 1, False),
+    # numbers of numpy, which they compare with each element of a list
+    (["a", 1], np.float64(1), True),
+    ([[1]], np.float64(1), False),
+    ([[1, 2]], {"$ne": np.float64(1)}, True),
     # ranges of numbers
     (5, {"$gt": 5}, False),
     (5, {"$gte": 5}, True),

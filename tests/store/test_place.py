@@ -66,7 +66,7 @@ def test_what_an_address_names() -> None:
 def test_a_folder_may_have_any_name() -> None:
     for name in ("m3rag-index", "C:\\Users\\me\\index", "a b/ü", "http", "chroma"):
         place = place_of(name)
-        assert (place.folder, place.name) == (Path(name), name)
+        assert (place.folder, place.name) == (Path(name).absolute(), name)
     assert place_of("~/index").folder == Path("~/index").expanduser()
 
 

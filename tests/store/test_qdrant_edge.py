@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,84 @@ def test_readers_wait_for_no_encoder(path: Path, rng: np.random.Generator) -> No
 
 
 # The folder
+
+
+FORKING = """
+import os, signal, sys
+import numpy as np
+from m3rag.errors import IndexLockedError
+from m3rag.store import QdrantEdgeStore
+from m3rag.testing.data import MODEL, random_document, random_query
+
+rng = np.random.default_rng(3)
+store = QdrantEdgeStore.create(sys.argv[1], MODEL)
+made = random_document(rng, "a.md", chunks=2000)
+store.put_document(made.record, made.parts(500))
+query = random_query(rng)
+for _ in range(2):
+    store.candidates(query, "dense", k=3)
+assert store._view._reader is not None  # whose thread holds the engine's lock most of the time
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    for ask in (
+        lambda: store.candidates(query, "dense", k=3),
+        lambda: store.count(),
+        lambda: store.delete_documents(["a.md"]),
+    ):
+        try:
+            ask()
+        except IndexLockedError as error:
+            print(error, flush=True)
+    store.close()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+print(store.count())
+store.close()
+with QdrantEdgeStore.open(sys.argv[1]) as again:
+    print(again.count())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_is_refused_at_once(path: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    *told, status, ours, kept = done.stdout.splitlines()
+    assert [f"the index in {path} is open in the process that this one was forked from" in one for one in told] == (
+        [True] * 3
+    )
+    assert (status, ours, kept) == ("0", "2000", "2000")
+
+
+def test_an_index_stays_where_it_was_opened(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first, second = random_document(rng, "a.md", chunks=20), random_document(rng, "b.md", chunks=3)
+    with QdrantEdgeStore.create("docs.index", MODEL) as store:
+        store.put_document(first.record, first.parts(20))
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        store.put_document(second.record, second.parts(3))
+        store.delete_documents(["a.md"])
+        store.optimize()
+        assert store.path == tmp_path / "docs.index"
+    assert not list((tmp_path / "elsewhere").iterdir())
+    with QdrantEdgeStore.open(tmp_path / "docs.index") as store:
+        assert [record.id for record in store.documents()] == ["b.md"]
+        assert store.count() == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", b"bytes"], ids=["too long", "with a NUL", "bytes"])
+def test_what_no_folder_can_be_called_is_refused(tmp_path: Path, name: str | bytes) -> None:
+    where = name if isinstance(name, bytes) else str(tmp_path / name)
+    for way in (QdrantEdgeStore.open, QdrantEdgeStore.exists):
+        with pytest.raises(InputError, match="cannot be the folder of an index"):
+            way(where)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="cannot be the folder of an index"):
+        QdrantEdgeStore.create(where, MODEL)  # type: ignore[arg-type]
 
 
 def test_open_needs_an_index(path: Path) -> None:
