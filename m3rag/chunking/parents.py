@@ -6,7 +6,7 @@ of any span can be put together from the chunks a store holds.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -76,10 +76,11 @@ def widened(hits: Iterable[Hit], chunks_of: ChunksOf) -> list[Hit]:
 
     Returns:
         New hits, whose chunk has the id of the chunk found, `start`, `end`, `page` and `text` of the
-        passage, exactly as the document has it, and the headings that all of it stands below.
+        passage, exactly as the document has it, and the headings that all of it stands below. Where chunks
+        of a passage were removed, it is what is left around the chunk found, without a gap.
 
     Raises:
-        InputError: If the document's chunks are no longer those that the hit was found among.
+        InputError: If a chunk found is not stored any more.
     """
     return [
         replace(hit, chunk=_joined(hit.chunk, within)) if within else hit for hit, within in _passages(hits, chunks_of)
@@ -128,15 +129,25 @@ def _passages(hits: Iterable[Hit], chunks_of: ChunksOf) -> Iterator[tuple[Hit, S
 
 
 def _within(chunks: Sequence[Chunk], found: Chunk, span: Span) -> Sequence[Chunk]:
-    first = bisect_right(chunks, span[0], key=lambda c: c.start) - 1
-    last = bisect_right(chunks, span[1] - 1, key=lambda c: c.start)
-    within = chunks[max(first, 0) : last]
-    sound = bool(within) and (within[0].start, within[-1].end) == span and all(GAP in c.metadata for c in within)
-    if not sound or found.id not in {chunk.id for chunk in within}:
+    """The chunks of a passage, as far as those around the one found are stored without a gap."""
+    first, last = (bisect_left(chunks, place, key=lambda c: c.start) for place in span)
+    within = [c for c in chunks[first:last] if c.end <= span[1] and GAP in c.metadata]
+    begin = next((i for i, c in enumerate(within) if (c.id, c.start) == (found.id, found.start)), None)
+    if begin is None:
         raise InputError(
             f"the passage around {found.id!r} is not in the index any more: its document has changed; search again"
         )
-    return within
+    stop = begin + 1
+    while begin > 0 and _join(within[begin - 1], within[begin]):
+        begin -= 1
+    while stop < len(within) and _join(within[stop - 1], within[stop]):
+        stop += 1
+    return within[begin:stop]
+
+
+def _join(one: Chunk, two: Chunk) -> bool:
+    """Whether nothing of the document stood between two chunks but the white space that the first remembers."""
+    return one.end + len(one.metadata[GAP]) == two.start
 
 
 def _joined(found: Chunk, within: Sequence[Chunk]) -> Chunk:

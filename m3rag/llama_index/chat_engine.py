@@ -13,6 +13,7 @@ from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine
 from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 
 from m3rag.answering import Turn
+from m3rag.errors import InputError
 from m3rag.llama_index.answers import Answers, metadata_of, nodes_of, on_threads
 from m3rag.llama_index.llm import LlamaIndexLLM
 from m3rag.types import Answer
@@ -62,7 +63,7 @@ def create_chat_engine(
     answers = Answers(knowledge_base, model, options, callback_manager or CallbackManager([]))
     kept = memory if memory is not None else ChatMemoryBuffer.from_defaults()
     if chat_history:  # LlamaIndex's Memory takes no empty list
-        kept.put_messages(list(chat_history))
+        kept.put_messages(_messages(chat_history))
     return M3ChatEngine(answers, kept)
 
 
@@ -100,6 +101,9 @@ class M3ChatEngine(BaseChatEngine):
         Args:
             message: A question, which may lean on those before it.
             chat_history: Takes the place of what was said.
+
+        Raises:
+            InputError: If `chat_history` holds something other than messages.
         """
         with self.callback_manager.as_trace("chat"):
             question, hits = self._found(message, chat_history)
@@ -134,7 +138,7 @@ class M3ChatEngine(BaseChatEngine):
     def _found(self, message: str, chat_history: list[ChatMessage] | None) -> tuple[str, list[Hit]]:
         """The question that stands by itself, and the passages for it."""
         if chat_history is not None:
-            self._memory.set(chat_history)
+            self._memory.set(_messages(chat_history))
         question = self._answers.standalone(message, turns_of(self._memory.get(input=message)))
         return question, self._answers.retrieve(question)
 
@@ -172,6 +176,16 @@ def turns_of(messages: Sequence[ChatMessage]) -> list[Turn]:
                 turns[-1] = Turn(turns[-1].question, f"{turns[-1].answer}\n{text}")
             question = None
     return turns
+
+
+def _messages(given: Sequence[ChatMessage]) -> list[ChatMessage]:
+    strange = [message for message in given if not isinstance(message, ChatMessage)]
+    if strange:
+        raise InputError(
+            f"chat_history holds a {type(strange[0]).__name__}, must be a list of ChatMessage: "
+            'ChatMessage(role="user", content=...)'
+        )
+    return list(given)
 
 
 def _streamed(hits: Sequence[Hit], metadata: dict[str, Any], **stream: Any) -> M3StreamingChatResponse:

@@ -10,6 +10,8 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from m3rag.llama_index.encoder_fields import EncoderFields
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from m3rag.encoder.inputs import Role
 
 
@@ -41,7 +43,8 @@ class M3Embedding(EncoderFields, BaseEmbedding):
     The model is loaded when the object is made. Vectors are unit length lists of Python floats.
     Asynchronous calls run on threads. A pickle holds the settings, not the weights, which load
     again on first use. A `CachedEncoder` or an encoder of other models may be shared too;
-    what cannot be loaded again by its name alone is not pickled.
+    what cannot be loaded again by its name alone is not pickled. LlamaIndex's `embeddings_cache`
+    holds passages alone; a `CachedEncoder` keeps questions as well.
 
     Attributes:
         model_name: `mini`, a hub id, or a checkpoint folder.
@@ -63,6 +66,23 @@ class M3Embedding(EncoderFields, BaseEmbedding):
     def class_name(cls) -> str:
         """The name in serialised form."""
         return "M3Embedding"
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """The vector of a question."""
+        found: list[float] = super(M3Embedding, self._uncached()).get_query_embedding(query)
+        return found
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """As `get_query_embedding`, on a thread."""
+        found: list[float] = await super(M3Embedding, self._uncached()).aget_query_embedding(query)
+        return found
+
+    def _uncached(self) -> Self:
+        # The base class keeps vectors by their text alone, and would give a passage's to the question of that text.
+        if self.embeddings_cache is None:
+            return self
+        self._loaded()  # or each copy would
+        return self.model_copy(update={"embeddings_cache": None})
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._embed([query], "query")[0]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -17,7 +18,6 @@ from llama_index.core.schema import (
     Document,
     MetadataMode,
     NodeRelationship,
-    RelatedNodeInfo,
     TextNode,
 )
 from llama_index.core.utils import get_tqdm_iterable
@@ -27,9 +27,9 @@ from m3rag.chunking import Chunker, Semantic
 from m3rag.chunking.chunker import SpanSource
 from m3rag.chunking.counting import require_span_source, tokenizer_of
 from m3rag.chunking.names import strategy_of
-from m3rag.chunking.parents import GAP, PARENT
+from m3rag.chunking.parents import GAP, PARENT, without_reserved
 from m3rag.errors import InputError
-from m3rag.llama_index.nodes import span_of
+from m3rag.llama_index.nodes import place_of
 from m3rag.types import Document as M3Document
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ class M3NodeParser(NodeParser):
     A node's `start_char_idx` and `end_char_idx` are exact: `node.text == document.text[start:end]`, also where
     the text repeats itself. Its SOURCE is the document (or what the document names as its own), PREVIOUS and NEXT
     are its neighbours within the document. Nodes may be split again: what comes of one that says where it stands in
-    its SOURCE stands there too. A node's id is `<document id>#<version>-<number>`, the same for the same text
-    and settings, unless `id_func` says otherwise. Asynchronous calls run on threads. A pickle holds the settings; what
-    counts tokens is loaded again on first use, and a parser that was given an encoder is not pickled.
+    its SOURCE stands there too; of one that does not, no place is known (None), nor a larger passage to answer from.
+    A node's id is `<document id>#<version>-<number>`, the same for the same text and settings, unless `id_func` says
+    otherwise. Asynchronous calls run on threads. A pickle holds the settings; what counts tokens is loaded again on
+    first use, and a parser that was given an encoder is not pickled.
 
     Attributes:
         model_name: `mini`, a hub id or a checkpoint folder. Of an encoder that was given its name, with its
@@ -147,26 +148,33 @@ class M3NodeParser(NodeParser):
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **_: Any) -> list[BaseNode]:
         spans, chunker = self._counter(), self._chunker()
         listed = get_tqdm_iterable(nodes, show_progress, "Parsing nodes")
-        return [node for source in listed for node in self._split(source, chunker, spans)]
+        found: list[BaseNode] = [node for source in listed for node in self._split(source, chunker, spans)]
+        if self.include_prev_next_rel:
+            _join(found)
+        return found
 
     def _split(self, source: BaseNode, chunker: Chunker, spans: SpanSource) -> list[TextNode]:
         text = source.get_content(metadata_mode=MetadataMode.NONE)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         # What was split before keeps its document: the nodes of a node are of the document that it is of.
         origin = source.source_node or source.as_related_node_info()
-        offset = span_of(source, text)[0] if source.source_node else 0
+        place = place_of(source, text) if source.source_node else (0, len(text))
         # Of the parts of a small chunk it is not true what stands behind them.
         inherited = {key: value for key, value in source.metadata.items() if key not in (PARENT, GAP)}
         found = []
         for i, chunk in enumerate(chunker.split(M3Document(source.node_id, text, digest), spans)):
-            ours = dict(chunk.metadata)
-            if PARENT in ours:
-                ours[PARENT] = [place + offset for place in ours[PARENT]]
+            ours, start, end = dict(chunk.metadata), None, None
+            if place is None:
+                ours = without_reserved(ours)
+            else:
+                start, end = chunk.start + place[0], chunk.end + place[0]
+                if PARENT in ours:
+                    ours[PARENT] = [at + place[0] for at in ours[PARENT]]
             node = TextNode(
                 id_=chunk.id if self.id_func is _unset else self.id_func(i, source),
                 text=chunk.text,
-                start_char_idx=chunk.start + offset,
-                end_char_idx=chunk.end + offset,
+                start_char_idx=start,
+                end_char_idx=end,
                 metadata={**(deepcopy(inherited) if self.include_metadata else {}), **ours},
                 excluded_embed_metadata_keys=[*source.excluded_embed_metadata_keys, *ours],
                 excluded_llm_metadata_keys=[*source.excluded_llm_metadata_keys, *ours],
@@ -177,8 +185,6 @@ class M3NodeParser(NodeParser):
                 relationships={NodeRelationship.SOURCE: origin},
             )
             found.append(node)
-        if self.include_prev_next_rel:
-            _join(found)
         return found
 
     def _chunker(self) -> Chunker:
@@ -224,11 +230,9 @@ def _unset(i: int, doc: BaseNode) -> str:
     raise NotImplementedError("M3NodeParser names nodes itself")
 
 
-def _join(nodes: Sequence[TextNode]) -> None:
-    """PREVIOUS and NEXT of the nodes of one document."""
-    infos: list[RelatedNodeInfo] = [node.as_related_node_info() for node in nodes]
-    for i, node in enumerate(nodes):
-        if i > 0:
-            node.relationships[NodeRelationship.PREVIOUS] = infos[i - 1]
-        if i + 1 < len(nodes):
-            node.relationships[NodeRelationship.NEXT] = infos[i + 1]
+def _join(nodes: Sequence[BaseNode]) -> None:
+    """PREVIOUS and NEXT of nodes that follow each other in one document."""
+    for one, two in pairwise(nodes):
+        if one.ref_doc_id == two.ref_doc_id:
+            one.relationships[NodeRelationship.NEXT] = two.as_related_node_info()
+            two.relationships[NodeRelationship.PREVIOUS] = one.as_related_node_info()

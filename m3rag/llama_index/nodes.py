@@ -62,13 +62,14 @@ def to_chunk(node: BaseNode) -> Chunk:
 
     Its document is the node's `ref_doc_id`, else the node itself. Its span is the node's where that fits the
     text, else the whole text. `page` (a number, or the `page_label` that LlamaIndex's PDF readers give) and
-    `headings` are taken from the metadata, which stay as they are.
+    `headings` are taken from the metadata, which stay as they are, but for a passage that `M3NodeParser` wrote and
+    the node does not say that it stands in: another splitter copied it to its parts.
 
     Args:
         node: Stays as it is. Its embedding is left out.
 
     Raises:
-        InputError: If its metadata are not JSON, or use a reserved key.
+        InputError: If its metadata, or an IndexNode's `obj`, are not JSON, or the metadata use a reserved key.
     """
     owner = f"node {node.node_id!r}"
     try:
@@ -76,14 +77,20 @@ def to_chunk(node: BaseNode) -> Chunk:
         json.dumps(node.metadata, allow_nan=False, default=lambda value: None)
         whole = node.model_dump(mode="json", exclude={"embedding"})
     except (PydanticSerializationError, TypeError, ValueError) as error:
-        raise InputError(f"{owner} cannot be written as JSON ({error}): leave that out of its metadata") from error
+        remedy = "leave that out of its metadata"
+        if getattr(node, "obj", None) is not None:
+            remedy += ", or its obj out of the node, and give that to M3Retriever(object_map={index_id: obj})"
+        raise InputError(f"{owner} cannot be written as JSON ({error}): {remedy}") from error
     metadata: dict[str, Any] = whole["metadata"]
     # What m3rag's own node parser writes is the one thing of ours that a node may bring along.
     taken = sorted(key for key in metadata if key.startswith(RESERVED) and key not in (PARENT, GAP))
     if taken:
         raise InputError(f"{owner}: the metadata key {taken[0]!r} is reserved: rename it, or leave it out")
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    start, end = span_of(node, text)
+    place = place_of(node, text)
+    if not _stands_in_its_passage(metadata, place):
+        metadata = without_reserved(metadata)
+    start, end = place or (0, len(text))
     return Chunk(
         id=node.node_id,
         document_id=node.ref_doc_id or node.node_id,
@@ -118,7 +125,7 @@ def to_passages(nodes: Sequence[BaseNode]) -> list[Chunk]:
 def _passage(node: BaseNode) -> Chunk:
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     document_id = node.ref_doc_id or node.node_id
-    start, end = span_of(node, text)
+    start, end = place_of(node, text) or (0, len(text))
     page, headings = _page(node.metadata), _headings(node.metadata)
     return Chunk(node.node_id, document_id, text, start, end, page=page, headings=headings)
 
@@ -233,12 +240,19 @@ def _restored(chunk: Chunk, rest: Mapping[str, Any]) -> BaseNode:
     return metadata_dict_to_node({"_node_content": json.dumps(fields), "_node_type": rest["class_name"]})
 
 
-def span_of(node: BaseNode, text: str) -> tuple[int, int]:
-    """Where a node's text stands in its document: what the node says if that fits, else the whole text."""
+def place_of(node: BaseNode, text: str) -> tuple[int, int] | None:
+    """Where a node says that its text stands in its document; None where it says nothing, or what does not fit."""
     start, end = getattr(node, "start_char_idx", None), getattr(node, "end_char_idx", None)
     if isinstance(start, int) and isinstance(end, int) and start >= 0 and end - start == len(text):
         return start, end
-    return 0, len(text)
+    return None
+
+
+def _stands_in_its_passage(metadata: Mapping[str, Any], place: tuple[int, int] | None) -> bool:
+    match metadata.get(PARENT), metadata.get(GAP), place:
+        case [int(begin), int(stop)], str(), (start, end):
+            return begin <= start and end <= stop
+    return False
 
 
 def _page(metadata: Mapping[str, Any]) -> int | None:

@@ -47,6 +47,8 @@ def options_of(query: VectorStoreQuery, given: Mapping[str, Any], *, legs: Seque
     elif query.mode == VectorStoreQueryMode.TEXT_SEARCH:
         options["mode"] = Mode.BM25 if "lexical" not in legs or _has_bm25() else Mode.LEXICAL
     elif query.mode == VectorStoreQueryMode.HYBRID:
+        if (query.sparse_top_k or 1) < 1:
+            raise InputError(f"sparse_top_k must be at least 1, got {query.sparse_top_k}")
         options |= {"k": query.hybrid_top_k or query.similarity_top_k, "mode": _hybrid(query.alpha, legs)}
         options["alpha"] = query.alpha
     elif query.mode == VectorStoreQueryMode.MMR:

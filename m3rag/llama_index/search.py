@@ -66,8 +66,8 @@ class Search:
         """The hits, best first.
 
         Raises:
-            InputError: If the question is empty, there is neither text nor embedding, or the latter is of
-                another dimension than the collection's.
+            InputError: If the question is empty, there is neither text nor embedding, the mode or a reranker needs
+                the text and there is none, or the embedding is of another dimension than the collection's.
             ConfigurationError: If the mode needs what the model does not give.
         """
         if self.plain:
@@ -85,6 +85,8 @@ class Search:
             raise InputError("there is nothing to search for: give query_str, or query_embedding")
         mode = Mode.parse(options.get("mode") or Mode.ALL)
         mode.check(retriever.encoder.info)
+        if self.embedding is not None and not self.text:
+            _require_no_text(mode, options)
         if self.embedding is None or "dense" not in mode.legs:
             return retriever.search(self.text or "", **options)
         question = self._encoded(retriever, mode, self.embedding)
@@ -110,12 +112,7 @@ class Search:
         dense = unit([embedding], retriever.store.manifest.model)
         if mode.model_legs == ("dense",):
             return _dense_alone(dense, retriever.store.manifest.model)
-        if not self.text:
-            raise InputError(
-                f"mode {mode.value!r} reads the question itself: give query_str beside query_embedding, or choose "
-                "the query mode 'default'"
-            )
-        return replace(retriever.encoder.encode_queries([self.text]), dense=dense)
+        return replace(retriever.encoder.encode_queries([self.text or ""]), dense=dense)
 
 
 def unit(embeddings: Sequence[Sequence[float]], model: ModelInfo) -> npt.NDArray[np.float32]:
@@ -165,6 +162,16 @@ def chunks_where(store: Store, condition: Condition, ids: Sequence[str] | None =
         yield from (chunk for chunk in chunks if condition.exact or condition.test(chunk))
         if cursor is None:
             return
+
+
+def _require_no_text(mode: Mode, options: SearchOptions) -> None:
+    if mode is not Mode.DENSE:
+        raise InputError(
+            f"mode {mode.value!r} reads the question itself: give query_str beside query_embedding, or choose "
+            "the query mode 'default'"
+        )
+    if options.get("reranker") is not None:
+        raise InputError("the reranker reads the question itself: give query_str beside query_embedding")
 
 
 def _dense_alone(dense: npt.NDArray[np.float32], model: ModelInfo) -> M3Output:

@@ -94,6 +94,34 @@ def test_a_passage_has_the_page_it_begins_on_and_the_headings_of_all_of_it():
 def test_a_document_that_changed_is_told(chunks):
     with pytest.raises(InputError, match="its document has changed; search again"):
         widened([Hit(chunks[0], 1.0)], lambda _: chunks[3:])
+    moved = [replace(chunk, start=chunk.start + 7, end=chunk.end + 7) for chunk in chunks]
+    with pytest.raises(InputError, match="its document has changed; search again"):
+        widened([Hit(chunks[0], 1.0)], lambda _: moved)
+
+
+def test_of_a_passage_that_lost_chunks_the_rest_around_the_one_found_is_given(chunks):
+    numbers = range(len(chunks))
+    for gone in numbers:
+        stored = [chunk for chunk in chunks if chunk is not chunks[gone]]
+        for number in set(numbers) - {gone}:
+            (passage,) = widened([Hit(chunks[number], 1.0)], lambda _, stored=stored: stored)
+            start, end = parent_of(chunks[number])
+            # The oracle: the whole passage, cut off at the chunk that is gone.
+            if number < gone:
+                end = min(end, chunks[gone - 1].end)
+            else:
+                start = max(start, chunks[gone + 1].start)
+            assert (passage.chunk.start, passage.chunk.end) == (start, end)
+            assert passage.chunk.text == TEXT[start:end]
+            parts = siblings([Hit(chunks[number], 1.0)], lambda _, stored=stored: stored)
+            assert (parts[0].chunk.start, parts[-1].chunk.end) == (start, end)
+
+
+def test_chunks_that_are_stored_twice_are_not_joined_into_one_passage(chunks):
+    twice = [copy for chunk in chunks for copy in (chunk, replace(chunk, id=f"{chunk.id} again"))]
+    for chunk in twice:
+        (passage,) = widened([Hit(chunk, 1.0)], lambda _: twice)
+        assert passage.chunk.text == TEXT[passage.chunk.start : passage.chunk.end]
 
 
 def test_a_document_cannot_set_what_is_ours():

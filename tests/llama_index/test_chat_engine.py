@@ -10,6 +10,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from m3rag import KnowledgeBase
 from m3rag.answering import Turn
 from m3rag.answering.protocol import NO_ANSWER_TEXT
+from m3rag.errors import InputError
 from m3rag.llama_index import M3ChatEngine, create_chat_engine
 from m3rag.llama_index.chat_engine import turns_of
 from m3rag.settings import Settings
@@ -121,6 +122,16 @@ def test_a_history_or_a_memory_may_be_given(kb: KnowledgeBase, scripted: Callabl
     engine.chat("Where do ducks swim?", chat_history=[])
     assert len(llm.prompts) == 1  # no history any more
     assert len(engine.chat_history) == 2
+
+
+def test_what_is_no_history_is_refused_and_changes_nothing(kb: KnowledgeBase) -> None:
+    with pytest.raises(InputError, match="chat_history holds a str, must be a list of ChatMessage"):
+        create_chat_engine(kb, chat_history="hello")  # type: ignore[arg-type]
+    before = [ChatMessage(role=MessageRole.USER, content="ducks?")]
+    engine = create_chat_engine(kb, chat_history=before)
+    with pytest.raises(InputError, match="chat_history holds a dict, must be a list of ChatMessage"):
+        engine.chat("And trains?", chat_history=[{"role": "user", "content": "x"}])  # type: ignore[list-item]
+    assert engine.chat_history == before
 
 
 def test_a_memory_that_takes_no_empty_list_will_do(kb: KnowledgeBase, scripted: Callable[..., Any]) -> None:

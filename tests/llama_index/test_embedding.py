@@ -14,6 +14,7 @@ import pytest
 import torch
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.schema import TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
 
 import m3rag.llama_index
 from m3rag.encoder.encoder import M3Encoder
@@ -44,6 +45,19 @@ def test_the_vectors_are_those_of_the_encoder(embedding: M3Embedding) -> None:
     assert query == mini().encode_dense([TEXTS[0]], role="query")[0].tolist()
     assert not np.allclose(query, expected[0], atol=1e-3)  # mini has a prefix for each role
     assert embedding.get_text_embedding_batch([]) == []
+
+
+async def test_a_cache_of_passages_gives_no_question_a_passages_vector() -> None:
+    plain, kept = M3Embedding(encoder=mini()), SimpleKVStore()
+    embedding = M3Embedding(encoder=mini(), embeddings_cache=kept)
+    query, passage = plain.get_query_embedding("ducks"), plain.get_text_embedding("ducks")
+    for _ in range(2):
+        assert embedding.get_query_embedding("ducks") == await embedding.aget_query_embedding("ducks") == query
+        assert embedding.get_text_embedding("ducks") == await embedding.aget_text_embedding("ducks") == passage
+    assert [list(one.values()) for one in kept.get_all("embeddings").values()] == [[passage]]
+    restored = pickle.loads(pickle.dumps(embedding))  # noqa: S301
+    assert restored.get_query_embedding("ducks") == query
+    assert restored._encoder is not None  # loaded once, not for each question
 
 
 def test_nodes_are_embedded_with_their_metadata(embedding: M3Embedding) -> None:

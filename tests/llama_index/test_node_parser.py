@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
 from dataclasses import replace
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.ingestion.pipeline import get_transformation_hash
+from llama_index.core.node_parser import JSONNodeParser, MarkdownNodeParser
 from llama_index.core.schema import Document, MetadataMode, NodeRelationship, TextNode
 
+from m3rag import KnowledgeBase
 from m3rag.chunking.parents import PARENT
 from m3rag.encoder import CachedEncoder, M3Encoder, MemoryCache
 from m3rag.errors import ConfigurationError, InputError, ModelError
-from m3rag.llama_index import M3NodeParser
+from m3rag.llama_index import M3NodeParser, M3VectorStore, create_query_engine
+from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 
 REPEATED = "The same sentence stands here again. " * 60
@@ -117,13 +121,38 @@ def test_nodes_of_nodes_have_their_place_in_the_document(strategy):
             assert start <= node.start_char_idx < node.end_char_idx <= end
 
 
-@pytest.mark.parametrize("place", [(None, None), (7, 9), (-3, 27)])
-def test_nodes_of_a_node_whose_place_is_not_known_have_theirs_in_the_node(place):
-    source = Document(id_="D", text="").as_related_node_info()
-    node = TextNode(text="Ducks swim. Trains run on rails."[:30], start_char_idx=place[0], end_char_idx=place[1])
-    node.relationships[NodeRelationship.SOURCE] = source
-    (one,) = parser()([node])
-    assert (one.start_char_idx, one.end_char_idx) == (0, 30)
+@pytest.mark.parametrize("strategy", ["structure", "small-to-big"])
+@pytest.mark.parametrize("place", [(None, None), (7, 9), (-3, len(REPEATED) - 3)])
+def test_nodes_of_a_node_whose_place_in_its_document_is_not_known_have_none(place, strategy):
+    node = TextNode(text=REPEATED, start_char_idx=place[0], end_char_idx=place[1])
+    node.relationships[NodeRelationship.SOURCE] = Document(id_="D", text="").as_related_node_info()
+    nodes = parser(strategy=strategy)([node])
+    assert len(nodes) > 10
+    assert {(one.ref_doc_id, one.start_char_idx, one.end_char_idx) for one in nodes} == {("D", None, None)}
+    assert not any(key.startswith("m3rag:") for one in nodes for key in one.metadata)
+
+
+def test_nodes_of_a_node_whose_place_is_not_known_are_found_and_answered_from(scripted):
+    text = json.dumps([{"name": bird, "text": f"The {bird} eats {bird} weed. " * 20} for bird in ("duck", "goose")])
+    records = JSONNodeParser().get_nodes_from_documents([Document(id_="birds", text=text)])
+    assert [(one.ref_doc_id, one.start_char_idx) for one in records] == [("birds", None)] * 2
+    with KnowledgeBase(":memory:", encoder=HashEncoder(), settings=Settings()) as kb:
+        M3VectorStore(kb).add(parser(strategy="small-to-big")(records))
+        for llm in (scripted("Goose weed [1]."), None):
+            found = create_query_engine(kb, llm, k=2).query("What does the goose eat?").source_nodes
+            assert found[0].text in records[1].text
+            assert {(one.node.start_char_idx, one.node.end_char_idx) for one in found} == {(None, None)}
+
+
+def test_nodes_of_nodes_are_neighbours_within_their_document():
+    sections = MarkdownNodeParser().get_nodes_from_documents(
+        [Document(id_=name, text="# A\n\nDucks swim.\n\n# B\n\nGeese honk.\n\n# C\n\nSwans sing.") for name in "de"]
+    )
+    nodes = parser()(sections)
+    assert [node.ref_doc_id for node in nodes] == ["d"] * 3 + ["e"] * 3
+    ids = [node.node_id for node in nodes]
+    assert [node.next_node and node.next_node.node_id for node in nodes] == [*ids[1:3], None, *ids[4:], None]
+    assert [node.prev_node and node.prev_node.node_id for node in nodes] == [None, *ids[:2], None, *ids[3:5]]
 
 
 def test_a_node_with_a_place_but_no_document_is_itself_the_source():

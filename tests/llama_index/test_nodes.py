@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 import pytest
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import (
     Document,
     ImageNode,
@@ -18,10 +20,12 @@ from llama_index.core.schema import (
     TextNode,
 )
 
-from m3rag.chunking.parents import PARENT
+from m3rag import KnowledgeBase
+from m3rag.chunking.parents import GAP, PARENT
 from m3rag.errors import InputError
-from m3rag.llama_index import M3NodeParser
+from m3rag.llama_index import M3NodeParser, M3VectorStore, create_query_engine
 from m3rag.llama_index.nodes import NODE, to_chunk, to_node, to_scored_node
+from m3rag.settings import Settings
 from m3rag.store.memory import MemoryStore
 from m3rag.testing import HashEncoder
 from m3rag.types import Chunk, Hit, LegScores
@@ -132,6 +136,8 @@ def test_what_is_not_json_or_reserved_is_named() -> None:
         to_chunk(TextNode(id_="n", text="x", metadata={"f": object()}))
     with pytest.raises(InputError, match=r"node 'n' cannot be written as JSON .*Out of range"):
         to_chunk(TextNode(id_="n", text="x", metadata={"deep": [{"f": float("nan")}]}))
+    with pytest.raises(InputError, match=r"or its obj out of the node, and give that to M3Retriever\(object_map="):
+        to_chunk(IndexNode(id_="n", text="x", index_id="i", obj=object()))
     with pytest.raises(InputError, match="node 'n': the metadata key 'm3rag:node' is reserved"):
         to_chunk(TextNode(id_="n", text="x", metadata={NODE: {}}))
     assert to_chunk(TextNode(text="x", metadata={"day": date(2024, 5, 1)})).metadata["day"] == "2024-05-01"
@@ -144,6 +150,41 @@ def test_what_the_node_parser_says_of_parents_is_kept() -> None:
     assert PARENT in nodes[0].metadata
     assert to_chunk(nodes[0]).metadata[PARENT] == nodes[0].metadata[PARENT]
     assert to_node(to_chunk(nodes[0])) == nodes[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "ours"),
+    [
+        ((None, None), {}),  # as other splitters leave it
+        ((0, 11), {}),
+        ((95, 106), {}),
+        ((20, 30), {}),  # does not fit the text
+        ((20, 31), {PARENT: "all"}),
+        ((20, 31), {PARENT: [10]}),
+        ((20, 31), {GAP: None}),
+    ],
+)
+def test_a_passage_that_the_node_does_not_stand_in_is_left_out(place: tuple[Any, Any], ours: dict[str, Any]) -> None:
+    metadata = {"k": 1, PARENT: [10, 100], GAP: " ", **ours}
+    node = TextNode(text="Ducks swim.", start_char_idx=place[0], end_char_idx=place[1], metadata=metadata)
+    assert to_chunk(node).metadata.keys() == {"k", NODE}
+    assert node.metadata == metadata
+
+
+@pytest.mark.parametrize("chunk_size", [60, 90])
+def test_what_another_splitter_made_of_small_chunks_is_found_and_answered_from(
+    chunk_size: int, scripted: Callable[..., Any]
+) -> None:
+    text = " ".join(f"Topic {i} says ducks like pond {i}." for i in range(40))
+    small = M3NodeParser(model_name="mini", strategy="small-to-big", chunk_tokens=256)([Document(id_="D", text=text)])
+    parts = SentenceSplitter(chunk_size=chunk_size, chunk_overlap=0).get_nodes_from_documents(small)
+    assert all(PARENT in node.metadata for node in parts)
+    with KnowledgeBase(":memory:", encoder=HashEncoder(), settings=Settings()) as kb:
+        M3VectorStore(kb).add(parts)
+        for llm in (scripted("Ducks do [1]."), None):
+            found = create_query_engine(kb, llm, k=5).query("What says topic 7?").source_nodes
+            assert found
+            assert all(one.text in text for one in found)
 
 
 def test_a_chunk_of_another_origin_is_a_sensible_node() -> None:

@@ -23,6 +23,7 @@ from m3rag import KnowledgeBase
 from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.llama_index import M3Embedding, M3VectorStore
+from m3rag.reranking import ColbertReranker
 from m3rag.settings import Settings
 from m3rag.testing import HashEncoder
 
@@ -213,6 +214,9 @@ def test_each_mode_has_its_top_k(store: M3VectorStore) -> None:
     assert (count(mode="sparse"), count(mode="sparse", sparse_top_k=3)) == (1, 3)
     assert (count(mode="hybrid"), count(mode="hybrid", hybrid_top_k=3)) == (1, 3)
     assert count(mode="hybrid", sparse_top_k=1000) == 1
+    for mode in ("sparse", "hybrid"):
+        with pytest.raises(InputError, match="must be at least 1, got -1"):
+            count(mode=mode, sparse_top_k=-1)
 
 
 def test_an_embedding_alone_is_enough_for_the_dense_modes(store: M3VectorStore) -> None:
@@ -224,8 +228,12 @@ def test_an_embedding_alone_is_enough_for_the_dense_modes(store: M3VectorStore) 
         blank = VectorStoreQuery(query_embedding=scaled, query_str="", similarity_top_k=3, mode=mode)
         assert by_vector.ids == by_text.ids == store.query(blank).ids
         assert by_vector.similarities == pytest.approx(by_text.similarities, abs=1e-6)
-    with pytest.raises(InputError, match="mode 'all' reads the question itself: give query_str beside"):
-        store.query(VectorStoreQuery(query_embedding=vector.tolist(), mode="hybrid"))
+    for mode, name in (("hybrid", "all"), ("sparse", "lexical"), ("text_search", "bm25")):
+        for text in (None, ""):
+            with pytest.raises(InputError, match=f"mode '{name}' reads the question itself: give query_str beside"):
+                store.query(VectorStoreQuery(query_embedding=vector.tolist(), query_str=text, mode=mode))
+    with pytest.raises(InputError, match="the reranker reads the question itself: give query_str beside"):
+        store.query(VectorStoreQuery(query_embedding=vector.tolist()), reranker=ColbertReranker(HashEncoder()))
     with pytest.raises(InputError, match="an embedding has 3 dimensions, but the index those of hash, 32"):
         store.query(VectorStoreQuery(query_embedding=[1.0, 0.0, 0.0]))
     with pytest.raises(InputError, match="give query_str, or query_embedding"):
