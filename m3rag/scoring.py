@@ -6,9 +6,10 @@ scores on their own engines; these are the reference they are tested against.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from m3rag.types import LEGS, SEARCH_LEGS, SearchLeg
 
 ScoreMatrix = npt.NDArray[np.float32]
 FusedLeg = TypeVar("FusedLeg", bound=SearchLeg)
+
+LARGEST = sys.float_info.max
 
 
 def dense_scores(queries: M3Output, passages: M3Output) -> ScoreMatrix:
@@ -83,9 +86,9 @@ class Weights:
     bm25: float | None = None
 
     def __post_init__(self) -> None:
-        each = [self.of(leg) for leg in SEARCH_LEGS]
-        if not (math.isfinite(sum(each)) and min(each) >= 0 and any(each)):
-            raise ConfigurationError(f"weights must be finite, as their sum, >= 0 and not all 0, got {self}")
+        each = [self.dense, self.lexical, self.colbert, self.of("bm25")]
+        if not (all(isinstance(one, Real) and 0 <= one <= LARGEST for one in each) and 0 < sum(each) <= LARGEST):
+            raise ConfigurationError(f"weights must be finite, as their sum, numbers >= 0 and not all 0, got {self}")
 
     def of(self, leg: SearchLeg) -> float:
         """The weight of one leg."""
@@ -121,7 +124,7 @@ class Weights:
             return (PRESETS if "colbert" in legs else TWO_LEG_PRESETS)[value]
         try:
             dense, lexical, colbert = (float(part) for part in value.split("/"))
-        except (AttributeError, ValueError):  # three numbers in a list are no text
+        except (AttributeError, TypeError, ValueError):  # three numbers in a list are no text
             raise ConfigurationError(
                 f"unknown weights {value!r}: give dense/lexical/colbert such as 1/0.3/1, or one of {', '.join(PRESETS)}"
             ) from None

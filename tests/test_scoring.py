@@ -143,10 +143,17 @@ def test_bad_weights_are_refused(text: str) -> None:
         Weights.parse(text)
 
 
-@pytest.mark.parametrize("value", [[1.0, 0.3, 1.0], {"dense": 1.0}, 1])
+@pytest.mark.parametrize("value", [[1.0, 0.3, 1.0], {"dense": 1.0}, 1, b"1/0.3/1"])
 def test_weights_that_are_no_text_are_told_how_to_be_written(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"unknown weights .*such as 1/0.3/1"):
         Weights.parse(value)
+
+
+@pytest.mark.parametrize("value", ["1", None, 1 + 2j, 10**400])
+def test_weights_that_are_no_numbers_are_refused(value: Any) -> None:
+    for leg in ("dense", "colbert"):
+        with pytest.raises(ConfigurationError, match="weights must be finite"):
+            Weights(**{leg: value})
 
 
 legs = st.sets(st.sampled_from(LEGS), min_size=1)

@@ -6,6 +6,7 @@ checksum. No connection is kept open, so that processes may share the file, fork
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 import zlib
@@ -24,6 +25,9 @@ FORMAT = 2
 
 HEAD = b"SQLite format 3\x00"
 
+LIBRARY = re.compile(r" (?:unicode|bm25s)-[\d.]+")
+"""Of a tokenizer's name what an upgrade of Python or of bm25s changes: its user has chosen no other tokenizer."""
+
 SCHEMA = f"""
     CREATE TABLE about (tokenizer TEXT NOT NULL, generation TEXT NOT NULL, revision TEXT, chunks INTEGER NOT NULL);
     CREATE TABLE vocabulary (id INTEGER PRIMARY KEY, token TEXT NOT NULL, crc INTEGER NOT NULL);
@@ -40,7 +44,7 @@ SCHEMA = f"""
 
 
 class DamagedFileError(StoreError):
-    """The file cannot be read; all that it held can be had from the store again."""
+    """The file cannot be used; all that it held can be had from the store again."""
 
 
 class BM25File:
@@ -68,7 +72,7 @@ class BM25File:
         Raises:
             InputError: If it is a file of something else.
             IndexMismatchError: If it holds the tokens of another tokenizer, or of a newer m3rag.
-            DamagedFileError: If it cannot be read.
+            DamagedFileError: If it cannot be read, or is of its tokenizer under another Python or bm25s.
         """
         with self._session() as connection:
             connection.execute("BEGIN")  # one moment for all tables
@@ -161,6 +165,8 @@ class BM25File:
             raise self._damaged(f"{len(rows)} descriptions of itself")
         tokenizer, generation, revision = rows[0]
         if tokenizer != self._tokenizer:
+            if LIBRARY.sub("", tokenizer) == LIBRARY.sub("", self._tokenizer):
+                raise DamagedFileError(f"the BM25 file {self.path} was made with {tokenizer}, not {self._tokenizer}")
             raise IndexMismatchError(
                 f"the BM25 file {self.path} holds the tokens of the tokenizer {tokenizer!r}, not of "
                 f"{self._tokenizer!r}: give that tokenizer, or delete the file, it is made again from the store"

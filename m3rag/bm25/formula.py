@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
@@ -50,10 +51,10 @@ class Formula:
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise ConfigurationError(f"method {self.method!r} is unknown: choose one of {', '.join(get_args(Method))}")
-        if not (math.isfinite(self.k1) and self.k1 > 0):
-            raise ConfigurationError(f"k1 must be above 0, got {self.k1}: 1.5 is usual")
-        if not 0 <= self.b <= 1:
-            raise ConfigurationError(f"b must be 0 to 1, got {self.b}: 0.75 is usual")
+        if not (isinstance(self.k1, Real) and 0 < self.k1 < math.inf):
+            raise ConfigurationError(f"k1 must be above 0, got {self.k1!r}: 1.5 is usual")
+        if not (isinstance(self.b, Real) and 0 <= self.b <= 1):
+            raise ConfigurationError(f"b must be 0 to 1, got {self.b!r}: 0.75 is usual")
 
     def idf(self, frequencies: npt.NDArray[np.int64], texts: int) -> Floats:
         """The idf of each token.

@@ -9,6 +9,7 @@ from m3rag.bm25.formula import Formula, Method
 from m3rag.bm25.postings import Postings, bag_of, best
 from m3rag.bm25.tokenizers import Tokenize, english_tokenizer
 from m3rag.errors import InputError
+from m3rag.store.parts import check_k
 
 
 class BM25Index:
@@ -68,12 +69,11 @@ class BM25Index:
         Best first, ties by position; texts that share no token with the query are not returned.
 
         Raises:
-            InputError: If nothing was indexed yet, or `k` is not positive.
+            InputError: If nothing was indexed yet, or `k` is no whole number above 0.
         """
         if self._postings is None or self._scorer is None:
             raise InputError("the BM25 index is empty: call fit(texts) before search")
-        if k <= 0:
-            raise InputError(f"k must be at least 1, got {k}")
+        check_k(k)
         return [self._search_one(query, k, self._postings, self._scorer) for query in queries]
 
     def _search_one(self, query: str, k: int, postings: Postings, by: Scorer) -> list[tuple[int, float]]:

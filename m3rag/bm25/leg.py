@@ -17,6 +17,7 @@ from m3rag.bm25.searchable import Searchable
 from m3rag.bm25.tokenizers import Tokenize, Tokenizer, word_tokenizer
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.store.filters import parse_filter
+from m3rag.store.parts import check_k
 from m3rag.store.protocol import Filter, Store
 from m3rag.types import Chunk
 
@@ -33,9 +34,9 @@ class BM25Leg:
     them are found, not what they score, as in the other legs.
 
     Everything needed is in memory (about 2.5 KB for a chunk of 180 words). The file beside it saves
-    tokenising anew: its content is derived from the store, so it may be deleted at any time, and a
-    damaged one is replaced with a warning in the log. Usable from several threads; several processes
-    may share a file, each calls `sync`.
+    tokenising anew: its content is derived from the store, so it may be deleted at any time, and one
+    that is damaged, or of a Python or bm25s whose tokens may differ, is replaced with a warning in the
+    log. Usable from several threads; several processes may share a file, each calls `sync`.
 
     Example:
         >>> from m3rag.store.memory import MemoryStore
@@ -119,10 +120,9 @@ class BM25Leg:
         the filter.
 
         Raises:
-            InputError: If `k` is below 1, the filter makes no sense, or `sync` was never called.
+            InputError: If `k` is no whole number above 0, the filter makes no sense, or `sync` was never called.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
+        check_k(k)
         condition = parse_filter(filter)
         found = self._current()
         tokens = found.tokens(self._tokenize(text))

@@ -11,7 +11,7 @@ from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
 from m3rag.cli.eval_data import PAPER_CANDIDATES, PAPER_DEPTH, Data
 from m3rag.cli.options import Debug, Index, Json, Model, Quiet
 from m3rag.cli.stages import StageProgress, of_stage
-from m3rag.types import MOST
+from m3rag.types import MOST, ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,13 @@ def evaluate(
         bool, typer.Option("--answers", help="Also answer the questions, and judge the answers.")
     ] = False,
     candidates: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Chunks from each leg.", show_default="1000")
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST,
+            help="Chunks from each leg, whatever the metrics' cut-offs.",
+            show_default="ten times the deepest cut-off, at least 1000; 1000 with --preset paper",
+        ),
     ] = None,
     rerank_depth: Annotated[
         int | None,
@@ -79,7 +85,7 @@ def evaluate(
             min=1,
             max=MOST,
             help="Chunks that get a ColBERT score in mode all, whatever the metrics' cut-offs.",
-            show_default="1000; 200 with --preset paper",
+            show_default="as --candidates; 200 with --preset paper",
         ),
     ] = None,
     chunk_tokens: Annotated[
@@ -103,9 +109,18 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure retrieval and answers on labelled questions."""
-    from m3rag.cli.eval_data import load_data, opened, retriever_of
+    from m3rag.cli.eval_data import (
+        load_data,
+        modes_of,
+        opened,
+        paper_systems,
+        retriever_of,
+        systems_of,
+        with_vectors,
+    )
     from m3rag.cli.stages import stage_bars
     from m3rag.evaluation.comparing import Threshold, require_same_data
+    from m3rag.evaluation.corpus import take_corpus
     from m3rag.evaluation.metrics import parse_metric
     from m3rag.evaluation.report import load_report, require_writable
     from m3rag.settings import load_settings
@@ -114,6 +129,7 @@ def evaluate(
     metrics = tuple(metric or (("ndcg@10", "recall@100") if preset else DEFAULT_METRICS))
     for name in metrics:
         parse_metric(name)
+    chosen = None if modes is None else modes_of(modes)
     thresholds = [Threshold.parse(text) for text in fail_under or []]
     before = None if baseline is None else load_report(baseline)
     _check_options(data, corpus, preset, modes, reranker)
@@ -122,7 +138,7 @@ def evaluate(
         if folder is not None:
             require_writable(folder.expanduser())
     found = load_data(data, corpus=corpus, split=split or "test", sample=sample, seed=seed, skip_missing=skip_missing)
-    _require_labels(found, thresholds)
+    _require_labels(found, thresholds, answers=answers)
     if before is not None:
         require_same_data(found.hash, before)
     settings = load_settings(index=index, model=model, weights=weights)
@@ -130,12 +146,16 @@ def evaluate(
         candidates, rerank_depth = candidates or PAPER_CANDIDATES, rerank_depth or PAPER_DEPTH
     with (
         stage_bars(quiet=quiet, as_json=as_json) as progress,
-        opened(found, settings, cache=cache, chunk_tokens=chunk_tokens, progress=progress) as kb,
+        opened(found, settings, cache=cache, chunk_tokens=chunk_tokens) as kb,
     ):
+        systems = paper_systems(settings.weights) if preset else systems_of(kb, chosen, reranker)
+        _require_usable(systems, kb.encoder.info)
+        _require_figures(thresholds, systems, metrics, answers=answers)
+        if found.corpus is not None:
+            take_corpus(kb, found.corpus, chunk_tokens=chunk_tokens, progress=of_stage(progress, "corpus"))
+        systems = [with_vectors(system, kb) for system in systems]
         retriever = retriever_of(kb, candidates=candidates, rerank_depth=rerank_depth)
         measuring = _Measuring(found, kb, retriever, metrics, out, progress, skip_missing=skip_missing)
-        systems = _systems(kb, preset, modes, reranker)
-        _require_figures(thresholds, systems, metrics, answers=answers)
         report = measuring.run(systems, answers=answers, preset=preset, seed=seed, chunk_tokens=chunk_tokens)
     try:
         _show(report, before, seed=seed, as_json=as_json)
@@ -182,22 +202,33 @@ def _refuse_unused(
         raise InputError("--index has no part where passages come with the questions: leave it out")
 
 
-def _require_labels(data: Data, thresholds: Sequence[Threshold]) -> None:
-    """Refuse a threshold on what is found where no question says what should be, before anything is loaded."""
+def _require_labels(data: Data, thresholds: Sequence[Threshold], *, answers: bool) -> None:
+    """Refuse to measure what no question says anything of, before anything is loaded."""
     from m3rag.errors import InputError
 
+    labelled = any(question.relevant for question in data.questions)
     wanted = next((threshold.metric for threshold in thresholds if threshold.system != "answers"), None)
-    if wanted is not None and not any(question.relevant for question in data.questions):
+    if wanted is not None and not labelled:
         raise InputError(
             f"--fail-under {wanted}: {data.path} says of no question what should be found ('relevant' or 'gold_ids'): "
             "name it, or hold a threshold against the answers, such as answers:refusal_f1=0.8"
         )
+    if answers and not any(question.answers is not None for question in data.questions):
+        raise InputError(f"{data.path} says of no question what a right answer is ('answers'): leave out --answers")
+    if not answers and not labelled:
+        raise InputError(
+            f"{data.path} says of no question what should be found ('relevant' or 'gold_ids'): name it, or "
+            "measure answers alone (--answers)"
+        )
 
 
-def _systems(kb: KnowledgeBase, preset: str | None, modes: str | None, reranker: str | None) -> list[System]:
-    from m3rag.cli.eval_data import paper_systems, systems_of
+def _require_usable(systems: Sequence[System], model: ModelInfo) -> None:
+    """What a search would refuse is said before hours of encoding."""
+    from m3rag.retrieval.options import require_usable
 
-    return paper_systems(kb.settings.weights) if preset else systems_of(kb, modes, reranker)
+    for system in systems:
+        system.mode.check(model)
+        require_usable({"mode": system.mode, "weights": system.weights})
 
 
 def _require_figures(
@@ -225,9 +256,11 @@ class _Measuring:
         *,
         skip_missing: bool,
     ) -> None:
-        from m3rag.evaluation.searching import SearchRun
+        from m3rag.evaluation.metrics import parse_metric
+        from m3rag.evaluation.searching import DEPTH, SearchRun
 
         self._data, self._kb, self._retriever = data, kb, retriever
+        self._depth = max(DEPTH, *(parse_metric(name)[1] for name in metrics))
         self._metrics, self._out, self._progress, self._skip_missing = metrics, out, progress, skip_missing
         self._run: SearchRun = SearchRun()
         self._judged: list[JudgedAnswer] | None = None
@@ -250,29 +283,23 @@ class _Measuring:
     def _measure(self, systems: list[System]) -> None:
         from m3rag.errors import InputError
         from m3rag.evaluation.judging import judge_all
-        from m3rag.evaluation.metrics import parse_metric
-        from m3rag.evaluation.searching import DEPTH, search_all
+        from m3rag.evaluation.searching import search_all
 
         questions, store = self._data.questions, self._kb.store
-        if self._judged is not None and not any(question.answers is not None for question in questions):
-            raise InputError(
-                f"{self._data.path} says of no question what a right answer is ('answers'): leave out --answers"
-            )
-        if self._judged is None and not any(question.relevant for question in questions):
-            raise InputError(
-                f"{self._data.path} says of no question what should be found ('relevant' or 'gold_ids'): name it, or "
-                "measure answers alone (--answers)"
-            )
-        depth = max(DEPTH, *(parse_metric(name)[1] for name in self._metrics))
         search_all(
             self._retriever,
             questions,
             systems,
-            depth=depth,
+            depth=self._depth,
             skip_missing=self._skip_missing,
             into=self._run,
             progress=of_stage(self._progress, "search"),
         )
+        if self._judged is None and not self._run.qrels:
+            raise InputError(
+                f"no question of {self._data.path} was left to search for, since nothing relevant to them is in the "
+                "index: `m3rag list` names the documents; mend the labels"
+            )
         if self._judged is not None:
             judge_all(self._kb.ask, questions, store, into=self._judged, progress=of_stage(self._progress, "answers"))
 
@@ -280,7 +307,7 @@ class _Measuring:
         from m3rag.cli.eval_data import context_of
         from m3rag.evaluation.report import Report
 
-        context = context_of(self._data, self._kb, self._retriever, **options)
+        context = context_of(self._data, self._kb, self._retriever, self._depth, **options)
         context["skipped"] = self._run.skipped
         report = Report.of(
             self._run, self._judged, self._data.questions, metrics=self._metrics, context=context, complete=complete

@@ -7,18 +7,17 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3rag.cli.console import note
-from m3rag.cli.stages import StageProgress, of_stage
 
 if TYPE_CHECKING:
     from m3rag.evaluation.questions import EvalQuestion
     from m3rag.evaluation.searching import System
     from m3rag.knowledge_base import KnowledgeBase
-    from m3rag.retrieval import HybridRetriever
+    from m3rag.retrieval import HybridRetriever, Mode
     from m3rag.settings import Settings
 
 DEFAULT_MODES = ("dense", "lexical", "colbert", "dense+lexical", "all", "bm25")
@@ -79,12 +78,10 @@ def load_data(
 
 
 @contextmanager
-def opened(
-    data: Data, settings: Settings, *, cache: Path | None, chunk_tokens: int | None, progress: StageProgress | None
-) -> Iterator[KnowledgeBase]:
-    """The index of the settings; where the data have a corpus, one of that corpus, made now or found in the cache."""
+def opened(data: Data, settings: Settings, *, cache: Path | None, chunk_tokens: int | None) -> Iterator[KnowledgeBase]:
+    """The index of the settings; where the data have a corpus, one that `take_corpus` is to fill, or the cache's."""
     from m3rag.collection import Collection
-    from m3rag.evaluation.corpus import corpus_name, take_corpus
+    from m3rag.evaluation.corpus import corpus_name
     from m3rag.knowledge_base import KnowledgeBase
 
     if data.corpus is None:
@@ -99,7 +96,6 @@ def opened(
         place = (cache.expanduser() if cache is not None else Path(temporary)) / name
         place.parent.mkdir(parents=True, exist_ok=True)
         with KnowledgeBase(place, settings=settings, encoder=encoder) as kb:
-            take_corpus(kb, data.corpus, chunk_tokens=chunk_tokens, progress=of_stage(progress, "corpus"))
             yield kb
 
 
@@ -124,34 +120,56 @@ def retriever_of(kb: KnowledgeBase, *, candidates: int | None, rerank_depth: int
     )
 
 
-def systems_of(kb: KnowledgeBase, modes: str | None, reranker: str | None) -> list[System]:
+def modes_of(modes: str) -> list[Mode]:
+    """The modes named, each once.
+
+    Raises:
+        ConfigurationError: If one is unknown.
+        ImportError: If one needs the extra `bm25`, which is not installed.
+    """
+    from m3rag.retrieval import Mode
+
+    chosen = list(dict.fromkeys(Mode.parse(name.strip()) for name in modes.split(",")))
+    if any(mode.needs_bm25 for mode in chosen):
+        from m3rag.bm25.backends import require_backend
+
+        require_backend("bm25s")
+    return chosen
+
+
+def systems_of(kb: KnowledgeBase, chosen: Sequence[Mode] | None, reranker: str | None) -> list[System]:
     """The rows of the table: the modes, and the last of the model's own with the reranker.
 
     Raises:
-        ConfigurationError: If a mode is unknown, or the index's model does not have it.
         ModelError: If the reranker cannot be had.
+        ConfigurationError: If it is `colbert`, and the model has no token vectors.
     """
     from m3rag.evaluation.searching import System
     from m3rag.reranking.named import reranker_named
     from m3rag.retrieval import Mode
 
-    model = kb.store.manifest.model
-    if modes is None:
-        chosen = [Mode(name) for name in DEFAULT_MODES if set(Mode(name).model_legs) <= set(model.legs)]
+    if chosen is None:
+        legs = kb.encoder.info.legs
+        chosen = [Mode(name) for name in DEFAULT_MODES if set(Mode(name).model_legs) <= set(legs)]
         if not has_bm25():
             note('the baseline BM25 is left out: pip install "m3rag[bm25]"')
             chosen = [mode for mode in chosen if not mode.needs_bm25]
-    else:
-        chosen = list(dict.fromkeys(Mode.parse(name.strip()) for name in modes.split(",")))
-        for mode in chosen:
-            mode.check(model)
     systems = [System(name=mode.value, mode=mode, weights=_weights(kb, mode)) for mode in chosen]
-    found = reranker_named(reranker, kb.encoder, kb.store)
+    found = reranker_named(reranker, kb.encoder)  # a corpus may not be in its store yet: see `with_vectors`
     if found is not None:
         mode = next((mode for mode in reversed(chosen) if not mode.needs_bm25), chosen[-1])
         name = f"{mode.value}, reranked"
         systems.append(System(name=name, mode=mode, weights=_weights(kb, mode), reranker=found))
     return systems
+
+
+def with_vectors(system: System, kb: KnowledgeBase) -> System:
+    """The row; where it is reranked by token vectors, by those of the index, which else were computed again."""
+    from m3rag.reranking.colbert import ColbertReranker
+
+    if not isinstance(system.reranker, ColbertReranker):
+        return system
+    return replace(system, reranker=ColbertReranker(kb.encoder, kb.store))
 
 
 def paper_systems(weights: str) -> list[System]:
@@ -177,11 +195,12 @@ def has_bm25() -> bool:
     return importlib.util.find_spec("bm25s") is not None
 
 
-def context_of(data: Data, kb: KnowledgeBase, retriever: HybridRetriever, **options: Any) -> dict[str, Any]:
+def context_of(data: Data, kb: KnowledgeBase, retriever: HybridRetriever, depth: int, **options: Any) -> dict[str, Any]:
     """What stands in a report beside its figures."""
     from m3rag.evaluation.report import versions
 
     model = retriever.store.manifest.model
+    candidates, rerank_depth = retriever.depths(depth)
     return {
         "versions": versions(),
         "model": {"name": model.name, "fingerprint": model.fingerprint},
@@ -189,8 +208,8 @@ def context_of(data: Data, kb: KnowledgeBase, retriever: HybridRetriever, **opti
         "chunks": retriever.store.count(),
         "data": {"path": data.path, "hash": data.hash, "questions": len(data.questions)},
         "settings": {
-            "candidates": retriever.candidates,
-            "rerank_depth": retriever.rerank_depth,
+            "candidates": candidates,
+            "rerank_depth": rerank_depth,
             "answer_passages": kb.settings.answer_passages,
             "llm": kb.settings.llm.model,
             **options,
@@ -198,8 +217,10 @@ def context_of(data: Data, kb: KnowledgeBase, retriever: HybridRetriever, **opti
     }
 
 
-def _weights(kb: KnowledgeBase, mode: Any) -> str:
+def _weights(kb: KnowledgeBase, mode: Mode) -> str | None:
+    if len(mode.legs) == 1:  # that leg, whatever its weight
+        return None
     # As a search of the index has it: what a person set, else what was learned, which is for mode all alone.
-    if "weights" in kb.settings.model_fields_set or mode.value != "all":
+    if "weights" in kb.settings.model_fields_set or mode.value != "all" or not kb.exists:
         return kb.settings.weights
     return str(kb.store.settings.get("weights", kb.settings.weights))

@@ -80,7 +80,7 @@ def tune(
         with stage_bars(quiet=quiet, as_json=as_json) as progress:
             result = _learn(kb, labelled, reranker, progress, metric=metric, folds=folds, seed=seed, skip=skip_missing)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        found = result.settings(date=now, force=force, reranker=reranker or "")
+        found = result.settings(date=now, force=force, reranker=_from_anywhere(reranker or ""))
         before = kb.store.settings
         if found and not dry_run:
             kb.store.update_settings(found)
@@ -112,6 +112,14 @@ def _learn(
     retriever = HybridRetriever(kb.encoder, store)
     reranker = reranker_named(model, kb.encoder, store)
     return learn(retriever, labelled, reranker=reranker, skip_missing=skip, progress=progress, **options)
+
+
+def _from_anywhere(reranker: str) -> str:
+    """A reranker's name as the index is to keep it: searches are made from other folders."""
+    from m3rag.reranking.named import COLBERT
+
+    folder = Path(reranker).expanduser()
+    return str(folder.resolve()) if reranker and reranker != COLBERT and folder.is_dir() else reranker
 
 
 def _forget(kb: KnowledgeBase, *, as_json: bool) -> None:

@@ -33,13 +33,16 @@ def require_texts(texts: Sequence[str]) -> None:
             raise InputError(f"text {i} is a {type(text).__name__}, must be a string")
 
 
-def require_whole(name: str, value: object, *, least: int | None = None) -> None:
+def require_whole(name: str, value: object, *, least: int | None = None) -> int:
     """Refuse what is no whole number, or too small.
 
     Args:
         name: Of the option.
         value: Given for it.
         least: The smallest that is allowed; None where another check says it.
+
+    Returns:
+        The value as Python's own int, which can be put into JSON; NumPy's cannot.
 
     Raises:
         ConfigurationError: It names the option.
@@ -48,6 +51,7 @@ def require_whole(name: str, value: object, *, least: int | None = None) -> None
         raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
     if least is not None and value < least:
         raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 def require_role(role: Role) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from m3rag.answering.citations import without_marks
-from m3rag.evaluation.answers import CJK, exact_match, f1, tokens
+from m3rag.bm25.tokenizers import UNSPACED
+from m3rag.evaluation.answers import exact_match, f1, tokens
 from m3rag.evaluation.labelled import judgements, unit_of
 from m3rag.evaluation.metrics import mean
 from m3rag.evaluation.questions import EvalQuestion
@@ -30,6 +31,8 @@ FIGURES = (
     "citation_recall",
 )
 """The shares of a `summary`."""
+
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
 GoldSpan = tuple[str, int, int]
 """Document id, first character and one past the last, in the document's text."""
@@ -115,6 +118,7 @@ def judge(question: EvalQuestion, answer: Answer, store: Store, *, seconds: floa
 def gold_spans(question: EvalQuestion, store: Store) -> list[GoldSpan]:
     """Wherever a right answer stands in what is relevant to the question, case, white space and normal form apart.
 
+    As whole words; where it stands nowhere so, at the start or end of one. Scripts without spaces have no such ends.
     Empty if the question is unanswerable, has no labels, or its answers do not stand there in these words.
     """
     if not question.answers or not question.relevant:
@@ -184,11 +188,13 @@ def _stands_at(answer: str, text: str) -> list[tuple[int, int]]:
     words = answer.split()
     if not words:
         return []
-    inner = r"\s+".join(re.escape(word) for word in words)
-    # "1" is not found within "2013"; languages that join words, or write none apart, are searched without edges.
-    left = "" if CJK.match(words[0][0]) else r"(?<!\w)"
-    right = "" if CJK.match(words[-1][-1]) else r"(?!\w)"
-    for pattern in (left + inner + right, inner):
+    first, last, inner = words[0][0], words[-1][-1], r"\s+".join(re.escape(word) for word in words)
+    left = "" if UNSPACED_CHARACTER.match(first) else r"(?<!\w)"
+    right = "" if UNSPACED_CHARACTER.match(last) else r"(?!\w)"
+    # Many languages join words, so one end may lie within one ("Ente" in "Entenjagd"), but "US" is not found
+    # within "houses", nor "13" within "2013".
+    open_left, open_right = r"(?<!\d)" if first.isdigit() else "", r"(?!\d)" if last.isdigit() else ""
+    for pattern in (left + inner + right, f"{left}{inner}{open_right}|{open_left}{inner}{right}"):
         found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
         if found:
             return found

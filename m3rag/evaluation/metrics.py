@@ -149,7 +149,7 @@ def parse_metric(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
     Raises:
         InputError: If the metric is unknown, or has no cut-off of 1 to 999,999.
     """
-    metric, _, cut = name.partition("@")
+    metric, _, cut = str(name).partition("@")
     if metric not in METRICS or not re.fullmatch("0*[1-9][0-9]{0,5}", cut):
         raise InputError(
             f"unknown metric {name!r:.60}: give one of {', '.join(METRICS)} with a cut-off, such as ndcg@10, "

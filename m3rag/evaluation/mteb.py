@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from m3rag.collection import Collection
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.protocol import Encoder
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation.corpus import corpus_name, take_corpus
 from m3rag.evaluation.metrics import as_ranked
 from m3rag.retrieval import HybridRetriever, Mode
+from m3rag.retrieval.options import plan
 from m3rag.scoring import Weights
 from m3rag.settings import Settings
 
@@ -96,7 +98,8 @@ class MTEBSearch:
 
     Raises:
         ImportError: If mteb is not installed.
-        ConfigurationError: If the mode is unknown, needs BM25, or a leg that the model lacks.
+        ConfigurationError: If the mode is unknown, needs BM25, or a leg that the model lacks; or if the weights
+            are unknown or leave none of the mode's legs, or a depth is no whole number or not positive.
     """
 
     def __init__(
@@ -114,6 +117,10 @@ class MTEBSearch:
         if self.mode.needs_bm25:
             raise ConfigurationError(f"mode {self.mode.value!r} is not of the model alone: choose one without BM25")
         self.mode.check(encoder.info)
+        plan(default_weights=weights, default_fusion=None, mode=self.mode)
+        for name, depth in (("candidates", candidates), ("rerank_depth", rerank_depth)):
+            if depth is not None:
+                require_whole(name, depth, least=1)
         self._options: dict[str, Any] = {
             "weights": weights,
             "candidates": candidates,

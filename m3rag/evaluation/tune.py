@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
+from m3rag.encoder.inputs import require_whole
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.evaluation.labelled import LabelledQuestion, distinct
 from m3rag.evaluation.metrics import per_query
@@ -23,6 +25,7 @@ from m3rag.evaluation.tune_rerank import reranked
 from m3rag.evaluation.tune_search import Fold, Table, as_rows
 from m3rag.reranking.protocol import Reranker
 from m3rag.retrieval import HybridRetriever, Mode
+from m3rag.retrieval.options import require_reranker
 from m3rag.scoring import PRESETS, Weights
 from m3rag.types import LEGS
 
@@ -149,12 +152,13 @@ def tune(
         progress: Called with the stage (`questions`, `reranked`) and the numbers done and of all.
 
     Raises:
-        InputError: If there are too few questions, the metric is unknown, or something relevant is not
-            in the index.
+        InputError: If there are too few questions, the metric is unknown, the reranker is none, or something
+            relevant is not in the index.
         ConfigurationError: If an option is out of range, or the model lacks one of the three legs.
     """
     default, asked = Weights.parse(default), distinct(questions)
-    _check(folds=folds, level=level, rerank_top_n=rerank_top_n)
+    _check(folds=folds, seed=seed, level=level, rerank_top_n=rerank_top_n)
+    require_reranker(reranker)
     per_query({}, {}, [metric])  # says what is wrong with the metric's name
     require_enough(asked)
     Mode.ALL.check(retriever.encoder.info)
@@ -213,13 +217,14 @@ def text_of(weights: Weights) -> str:
     return "/".join(f"{weights.of(leg):.6g}" for leg in LEGS)
 
 
-def _check(*, folds: int, level: float, rerank_top_n: int) -> None:
+def _check(*, folds: int, seed: int, level: float, rerank_top_n: int) -> None:
+    require_whole("folds", folds)
+    require_whole("seed", seed, least=0)
+    require_whole("rerank_top_n", rerank_top_n, least=1)
     if not 2 <= folds <= LEAST_QUESTIONS:
         raise ConfigurationError(f"folds must be 2 to {LEAST_QUESTIONS}, got {folds}")
-    if not 0 < level < 1:
-        raise ConfigurationError(f"level must lie between 0 and 1, such as .95, got {level}")
-    if rerank_top_n < 1:
-        raise ConfigurationError(f"rerank_top_n must be at least 1, got {rerank_top_n}")
+    if not (isinstance(level, Real) and 0 < level < 1):
+        raise ConfigurationError(f"level must lie between 0 and 1, such as .95, got {level!r}")
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.encoder.inputs import require_whole
+from m3rag.errors import InputError
+from m3rag.retrieval.options import count
 from m3rag.types import Hit
 
 
@@ -16,22 +18,21 @@ def require_top_n(top_n: int | None) -> None:
     """Refuse to look at no hit.
 
     Raises:
-        ConfigurationError: If `top_n` is given and below 1.
+        ConfigurationError: If `top_n` is given, and no whole number or below 1.
     """
-    if top_n is not None and top_n < 1:
-        raise ConfigurationError(f"top_n must be at least 1, got {top_n}; leave it out to rerank all hits given")
+    if top_n is not None:
+        require_whole("top_n", top_n, least=1)
 
 
 def require_rerankable(query: str, k: int | None) -> None:
     """Refuse what cannot be reranked.
 
     Raises:
-        InputError: If the query is empty, or `k` is given and below 1.
+        InputError: If the query is empty, or `k` is given, and no whole number or below 1.
     """
     if not query.strip():
         raise InputError("the query is empty: rerank for a question of at least one word")
-    if k is not None and k < 1:
-        raise InputError(f"k must be at least 1, got {k}; leave it out to get all hits back")
+    count("k", k)
 
 
 def reordered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -71,11 +72,12 @@ def rrf(ranks: Mapping[FusedLeg, Mapping[str, int]], weights: Weights, *, k: flo
     """
     if not k >= 0:
         raise ConfigurationError(f"the k of reciprocal rank fusion must be >= 0, got {k}")
-    fused: dict[str, float] = {}
+    parts: dict[str, list[float]] = {}
     for leg, ranked in ranks.items():
         for key, rank in ranked.items():
-            fused[key] = fused.get(key, 0.0) + weights.of(leg) / (k + rank)
-    return fused
+            parts.setdefault(key, []).append(weights.of(leg) / (k + rank))
+    # Rounded once: added leg by leg, the same ranks in other legs would be no tie.
+    return {key: math.fsum(of) for key, of in parts.items()}
 
 
 def minmax(scores: Scores, pool: Scores) -> Scores:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.protocol import AsyncEncoder, Encoder
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
@@ -100,11 +101,9 @@ class HybridRetriever:
     ) -> None:
         depth = RERANK_DEPTH if rerank_depth is None else rerank_depth
         brought = CANDIDATES if candidates is None else candidates
-        if min(brought, depth) < 1 or exhaustive_limit < 0:
-            raise ConfigurationError(
-                f"candidates and rerank_depth must be at least 1 and exhaustive_limit at least 0, "
-                f"got {brought}, {depth} and {exhaustive_limit}"
-            )
+        require_whole("candidates", brought, least=1)
+        require_whole("rerank_depth", depth, least=1)
+        require_whole("exhaustive_limit", exhaustive_limit, least=0)
         made_by = store.manifest.model
         if made_by.fingerprint != encoder.info.fingerprint:
             raise IndexMismatchError(
@@ -232,8 +231,7 @@ class HybridRetriever:
     def _hits(self, question: Question, search: Plan) -> list[Hit]:
         if search.mode.needs_bm25 and self.bm25 is not None:
             self.bm25.sync(self.store)
-        brought = self._reach(self.candidates, search, given=self._given[0])
-        depth = self._reach(self.rerank_depth, search, given=self._given[1])
+        brought, depth = self.depths(search.k, at_least=search.depth)
         stages = Stages(self.store, self.bm25, brought, depth, self.exhaustive_limit)
         found = stages.scored(question, search)
         hits = chosen(self.store, question.text, found, search)
@@ -249,11 +247,20 @@ class HybridRetriever:
                 break
         return hits
 
-    def _reach(self, least: int, search: Plan, *, given: bool) -> int:
-        """How many chunks a stage looks at."""
-        if given:
-            return max(least, search.depth) if self._grows else least
-        return max(least, PER_HIT * search.k, search.depth)
+    def depths(self, k: int, *, at_least: int = 1) -> tuple[int, int]:
+        """How many chunks a search for `k` hits takes from each leg, and how many of those get a ColBERT score.
+
+        Args:
+            k: Hits wanted.
+            at_least: What is looked at for another reason, such as a reranker's; depths that grow reach it.
+        """
+
+        def reach(least: int, *, given: bool) -> int:
+            if given:
+                return max(least, at_least) if self._grows else least
+            return max(least, PER_HIT * k, at_least)
+
+        return reach(self.candidates, given=self._given[0]), reach(self.rerank_depth, given=self._given[1])
 
 
 def _full(hits: Sequence[Hit], search: Plan) -> list[str]:

@@ -93,8 +93,8 @@ class Plan:
         return self.pool if self.diversity > 0 else self.k
 
     def without_threshold(self) -> Plan:
-        """The same search, whatever the scores."""
-        return replace(self, score_threshold=None)
+        """The same search, whatever the scores; a threshold still leaves out what the reranker did not look at."""
+        return replace(self, score_threshold=-math.inf)
 
 
 def require_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -162,11 +162,7 @@ def plan(
     """
     require_named(others)
     _require_numbers(score_threshold=score_threshold, diversity=diversity, rrf_k=rrf_k, alpha=alpha)
-    if reranker is not None and not callable(getattr(reranker, "rerank", None)):
-        raise InputError(
-            f"reranker is {reranker!r}, must be an m3rag.reranking.Reranker such as ColbertReranker(encoder): a name "
-            "goes into the setting reranker"
-        )
+    require_reranker(reranker)
     k = count("k", k)
     group_by_document = count("group_by_document", group_by_document)
     rerank_top = count("rerank_top", rerank_top)
@@ -191,6 +187,19 @@ def plan(
         reranker=reranker,
         rerank_top=50 if rerank_top is None else rerank_top,
     )
+
+
+def require_reranker(reranker: object) -> None:
+    """Refuse what reranks nothing, such as a name; None is no reranker.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if reranker is not None and not callable(getattr(reranker, "rerank", None)):
+        raise InputError(
+            f"reranker is {reranker!r}, must be an m3rag.reranking.Reranker such as ColbertReranker(encoder): a name "
+            "goes into the setting reranker"
+        )
 
 
 def count(name: str, number: object) -> int | None:
@@ -230,6 +239,8 @@ def _weights(mode: Mode, weights: Weights | str | None, alpha: float | None, def
         return Weights.of_alpha(alpha)
     used = Weights.parse(default if weights is None else weights, legs=mode.legs)
     if not any(used.of(leg) for leg in mode.legs):
+        if weights is None and len(mode.legs) == 1:  # defaults are of the fused modes
+            return Weights(1, 1, 1)
         raise ConfigurationError(
             f"mode {mode.value!r} looks only at {' and '.join(mode.legs)}, of weight 0 in {used}: "
             "give a weight above 0 to one of its legs, or choose another mode"

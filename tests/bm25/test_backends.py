@@ -112,6 +112,8 @@ def test_the_best_rows(values: list[int], k: int, data: st.DataObject) -> None:
         ({"method": "bm42"}, "method 'bm42' is unknown: choose one of lucene, okapi"),
         ({"k1": 0}, "k1 must be above 0, got 0"),
         ({"k1": math.nan}, "k1 must be above 0, got nan"),
+        ({"k1": "1"}, "k1 must be above 0, got '1'"),
+        ({"b": "1"}, "b must be 0 to 1, got '1'"),
         ({"b": 1.5}, "b must be 0 to 1, got 1.5"),
         ({"backend": "lucene"}, "backend 'lucene' is unknown: choose one of bm25s, rank-bm25"),
     ],

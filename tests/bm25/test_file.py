@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -73,6 +74,22 @@ def test_another_tokenizer_is_refused(filled: Path) -> None:
             BM25Leg(filled, tokenize=tokenize)
     with pytest.raises(ConfigurationError, match=r"need a name: wrap the function as Tokenizer\("):
         BM25Leg(filled, tokenize=str.split)
+
+
+def test_the_tokenizer_of_another_python_is_no_other_tokenizer(
+    filled: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of("duck", "duck swan", "goose")
+    before = BM25Leg(filled)
+    expected = before.candidates("duck swan", k=5)
+    monkeypatch.setattr(unicodedata, "unidata_version", "99.0.0")
+    leg = BM25Leg(filled)
+    assert "unicode-99.0.0: it is made again from the store" in caplog.text
+    leg.sync(store)
+    assert leg.candidates("duck swan", k=5) == BM25Leg(filled).candidates("duck swan", k=5) == expected
+    before.sync(store_of("duck", "duck swan", "goose", "duck duck"))  # the other Python still has it open
+    assert len(before) == 4
+    assert caplog.text.count("it is made again") == 2
 
 
 def test_a_newer_format_is_refused(filled: Path) -> None:

@@ -44,3 +44,5 @@ def test_use_is_explained() -> None:
         BM25Index().search(["ducks"])
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         BM25Index().fit(TEXTS).search(["ducks"], k=0)
+    with pytest.raises(InputError, match=r"k must be a whole number, got 2\.5"):
+        BM25Index().fit(TEXTS).search(["ducks"], k=2.5)  # type: ignore[arg-type]

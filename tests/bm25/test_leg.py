@@ -292,5 +292,8 @@ def test_use_is_explained() -> None:
     assert leg.candidates("duck", k=1) == []
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         leg.candidates("duck", k=0)
+    for k in ("3", 2.5):
+        with pytest.raises(InputError, match="k must be a whole number"):
+            leg.candidates("duck", k=k)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown operator"):
         leg.candidates("duck", k=1, filter={"$nor": []})

@@ -15,6 +15,7 @@ from m3rag.cli.app import app
 from m3rag.encoder import M3Encoder
 from m3rag.evaluation import report, searching
 from m3rag.knowledge_base import KnowledgeBase
+from m3rag.retrieval.stages import Stages
 
 TEXTS = (
     "Ducks swim in ponds and eat grass.",
@@ -302,6 +303,50 @@ def test_exit_codes(index: Path, arguments: list[str], code: int, message: str) 
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--modes", "dense,foo"], 3, "unknown mode 'foo'"),
+        (["--weights", "0/0/1"], 3, "mode 'dense+lexical' looks only at dense and lexical, of weight 0"),
+        (["--reranker", "nosuch"], 5, "nosuch"),
+        (["--fail-under", "foo@3=1"], 2, "no figure all:foo@3"),
+        (["--answers"], 2, "leave out --answers"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_a_corpus_is_encoded(
+    mini: M3Encoder, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    data = beir()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the corpus is encoded")
+
+    monkeypatch.setattr(mini, "encode_documents", refuse)
+    result = run(data, *arguments)
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
+
+
+def test_weights_that_leave_out_a_leg_leave_its_own_row() -> None:
+    found = run_json(beir(), "--weights", "1/0/1")["systems"]
+    plain = run_json("beir")["systems"]
+    for mode in ("dense", "lexical", "colbert", "bm25"):
+        assert found[mode]["metrics"] == plain[mode]["metrics"]
+    assert found["dense+lexical"]["metrics"] == plain["dense"]["metrics"]
+    assert run("beir", "--preset", "paper", "--weights", "1/0/1").exit_code == 0
+
+
+def test_a_corpus_is_reranked_by_the_vectors_of_its_index(mini: M3Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (beir(), "--cache", "cache", "--modes", "dense", "--reranker")
+    assert run(*command, "none").exit_code == 0
+    for _ in range(2):
+        assert list(run_json(*command, "colbert")["systems"]) == ["dense", "dense, reranked"]
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("the passages are in the index")
+
+        monkeypatch.setattr(mini, "encode_documents", refuse)
+
+
 def test_what_is_missing_may_be_skipped(index: Path) -> None:
     told = [{"query": "Where do ducks swim?", "relevant": ["0.txt"]}, {"query": "q", "relevant": ["gone.txt"]}]
     result = run(lines("some.jsonl", told), "-i", index, "--skip-missing", "--modes", "all")
@@ -309,12 +354,28 @@ def test_what_is_missing_may_be_skipped(index: Path) -> None:
     assert "1 questions were left out" in result.stderr
 
 
-def test_with_nothing_left_a_threshold_says_so(index: Path) -> None:
+@pytest.mark.parametrize("threshold", [(), ("--fail-under", "ndcg@10=0.5")])
+def test_with_nothing_left_there_is_no_figure(index: Path, threshold: tuple[str, ...]) -> None:
     told = [{"query": "q", "relevant": ["gone.txt"]}]
-    command = (lines("gone.jsonl", told), "-i", index, "--skip-missing", "--modes", "all", "--fail-under")
-    result = run(*command, "ndcg@10=0.5")
+    result = run(lines("gone.jsonl", told), "-i", index, "--skip-missing", "--modes", "all", *threshold)
     assert result.exit_code == 2
-    assert "ndcg@10 cannot be held against 0.5: no question was left" in result.stderr
+    assert "no question of gone.jsonl was left to search for" in result.stderr
+
+
+@pytest.mark.parametrize(("metric", "depth"), [("ndcg@10", 1000), ("recall@500", 5000)])
+def test_the_depths_told_are_those_of_the_search(metric: str, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[tuple[int, int]] = []
+    scored = Stages.scored
+
+    def noted(self: Stages, *given: Any) -> Any:
+        looked.append((self.candidates, self.rerank_depth))
+        return scored(self, *given)
+
+    monkeypatch.setattr(Stages, "scored", noted)
+    found = run_json(beir(), "--modes", "all", "--metric", metric)
+    told = found["settings"]["candidates"], found["settings"]["rerank_depth"]
+    assert told == (depth, depth)
+    assert set(looked[1:]) == {told}, "after the search that loads what is loaded on first use"
 
 
 def test_figures_are_shown_and_written_even_where_the_rest_fails(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from m3rag.cli.app import app
 from m3rag.knowledge_base import KnowledgeBase
+from m3rag.types import Hit
 
 TOPICS = (
     ("Ducks swim in ponds and eat grass.", "Wo schwimmen Enten?"),
@@ -104,6 +105,27 @@ def test_what_is_learned_is_written_and_then_searched_with() -> None:
     assert kept() == {}
     assert run_json(*search)["hits"] == before
     assert run_json("tune", "--reset", "-i", "i") == {"schema": "m3rag.tune/1", "index": "i", "forgotten": None}
+
+
+def test_a_reranker_in_a_folder_is_kept_so_that_any_folder_finds_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Same:
+        def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
+            return list(hits)
+
+    def named(name: str, *_: object) -> Same:
+        asked.append(name)
+        return Same()
+
+    monkeypatch.setattr("m3rag.reranking.named.reranker_named", named)
+    (folder / "mine").mkdir()
+    (folder / "colbert").mkdir()
+    for given, name in (("mine", str(folder / "mine")), ("me/on-the-hub", "me/on-the-hub"), ("colbert", "colbert")):
+        written = run_json("tune", misleading(), "-i", "i", "--reranker", given)["written"]["rerank"]
+        assert (asked[-1], written["reranker"], kept()["rerank"]["reranker"]) == (given, name, name)
 
 
 def test_a_dry_run_shows_all_and_writes_nothing() -> None:

@@ -58,10 +58,14 @@ REFUSED = Answer(text="The documents do not answer this question.", citations=()
         (question("duck pond"), [(12, 21)]),  # another case, and a line break for a blank
         (question("DUCK"), [(12, 16)]),  # not within ducks
         (question("池塘"), [(49, 51)]),
-        (question("uck"), [(13, 16), (40, 43)]),  # nowhere as a word: then anywhere
+        (question("uc"), []),  # in the midst of a word
+        (question("uck"), [(13, 16)]),  # nowhere as a word: then at the end of one, as in compounds
+        (question("froz"), [(22, 26)]),  # or at the start
+        (question("在池"), [(48, 50)]),
         (question("goose"), []),
         (question("13", relevant=Relevant("d", page=2)), [(36, 38)]),
-        (question("13", relevant=Relevant("d", page=1)), [(5, 7)]),  # nowhere as a word on that page
+        (question("13", relevant=Relevant("d", page=1)), []),  # 2013 is another number
+        (question("20", relevant=Relevant("d", page=1)), []),
         (question("13", relevant=Relevant("c1")), [(36, 38)]),
         (question("13", "13", " "), [(36, 38)]),
         (question("13", relevant=Relevant("gone")), []),
@@ -71,6 +75,14 @@ REFUSED = Answer(text="The documents do not answer this question.", citations=()
 )
 def test_gold_spans(store: MemoryStore, asked: EvalQuestion, spans: list[tuple[int, int]]) -> None:
     assert gold_spans(asked, store) == [("d", *span) for span in spans]
+
+
+def test_gold_spans_in_scripts_without_spaces() -> None:
+    text, encoder = "เป็ดว่ายน้ำในสระน้ำ", HashEncoder()
+    store = MemoryStore(encoder.info)
+    store.upsert([Chunk("c", "d", text, 0, len(text))], encoder.encode_documents([text]))
+    start = text.index("ใน")
+    assert gold_spans(question("ใน"), store) == [("d", start, start + 2)]
 
 
 @pytest.mark.parametrize("gold", ["München", "Mu\u0308nchen", "ＭÜＮＣＨＥＮ"])

@@ -196,6 +196,14 @@ def test_what_cannot_be_done_is_said() -> None:
         MTEBSearch(HashEncoder(), mode="sparse")
     with pytest.raises(ConfigurationError, match="BM25"):
         MTEBSearch(HashEncoder(), mode="bm25")
+    for options, message in (
+        ({"weights": "heavy"}, "unknown weights 'heavy'"),
+        ({"weights": "0/0/1", "mode": "dense+lexical"}, "of weight 0"),
+        ({"candidates": "400"}, "candidates must be a whole number"),
+        ({"rerank_depth": 0}, "rerank_depth must be at least 1"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            MTEBSearch(HashEncoder(), **options)  # type: ignore[arg-type]
 
 
 def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,12 +130,23 @@ def test_fewer_than_the_least_are_refused_with_the_number() -> None:
         ({"folds": 31}, ConfigurationError, "folds must be 2 to 30"),
         ({"level": 1.0}, ConfigurationError, "level must lie"),
         ({"rerank_top_n": 0}, ConfigurationError, "rerank_top_n"),
+        ({"rerank_top_n": 2.5}, ConfigurationError, "rerank_top_n must be a whole number"),
+        ({"folds": "5"}, ConfigurationError, "folds must be a whole number, got '5'"),
+        ({"seed": -1}, ConfigurationError, "seed must be at least 0"),
+        ({"level": "0.9"}, ConfigurationError, "level must lie between 0 and 1, such as .95, got '0.9'"),
+        ({"metric": None}, InputError, "unknown metric None"),
+        ({"reranker": "colbert"}, InputError, "reranker is 'colbert', must be an m3rag.reranking.Reranker"),
         ({"default": "best"}, ConfigurationError, "unknown weights 'best'"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, object], error: type[Exception], message: str) -> None:
+def test_wrong_options_are_refused(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    encoder = HashEncoder()
+    retriever = retriever_of(encoder)
+    monkeypatch.setattr(encoder, "encode_queries", None)  # said before any question is encoded
     with pytest.raises(error, match=message):
-        tune(retriever_of(HashEncoder()), questions(), **options)  # type: ignore[arg-type]
+        tune(retriever, questions(), **options)  # type: ignore[arg-type]
 
 
 def test_a_model_of_one_leg_has_nothing_to_weigh() -> None:

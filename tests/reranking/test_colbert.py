@@ -106,6 +106,10 @@ def test_a_model_without_token_vectors_is_refused() -> None:
         ColbertReranker(HashEncoder(colbert_dim=0))
     with pytest.raises(ConfigurationError, match="top_n"):
         ColbertReranker(HashEncoder(), top_n=0)
+    with pytest.raises(ConfigurationError, match="top_n must be a whole number, got '2'"):
+        ColbertReranker(HashEncoder(), top_n="2")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"k must be a whole number, got 2\.5"):
+        ColbertReranker(HashEncoder()).rerank(QUERY, hits(), k=2.5)  # type: ignore[arg-type]
 
 
 def test_scores_are_finite_float32() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,13 @@ def test_rrf_by_hand() -> None:
     fused = rrf(ranks, Weights(1.0, 0.5, 2.0), k=60)
     assert fused == pytest.approx({"a": 1 / 61, "b": 1 / 62 + 0.5 / 61, "c": 2 / 63}, abs=1e-15)
     assert rrf(ranks, Weights(0, 1, 0), k=0)["b"] == 1.0
+
+
+def test_the_same_ranks_in_other_legs_are_a_tie() -> None:
+    for places in combinations(range(1, 12), 3):
+        orders = {str(i): order for i, order in enumerate(permutations(places))}
+        ranks = {leg: {key: order[i] for key, order in orders.items()} for i, leg in enumerate(LEGS)}
+        assert len(set(rrf(ranks, Weights(1, 1, 1)).values())) == 1, places
 
 
 def test_rrf_refuses_a_negative_k() -> None:

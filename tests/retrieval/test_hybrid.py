@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError
 from m3rag.output import M3Output
-from m3rag.retrieval import HybridRetriever, Mode
+from m3rag.retrieval import Fusion, HybridRetriever, Mode
 from m3rag.retrieval.fusion import ranks_of
 from m3rag.retrieval.mode import M3_MODES
 from m3rag.scoring import LEG_SCORES, PRESETS, Weights, fuse
@@ -241,6 +241,15 @@ def test_weights_of_one_search(store: MemoryStore) -> None:
     assert mldr.search_output(query, weights=Weights()) == miracl.search_output(query)
 
 
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+def test_default_weights_that_leave_a_leg_out_leave_it_by_itself(store: MemoryStore, fusion: Fusion) -> None:
+    query = random_query(np.random.default_rng(5))
+    for mode, weights in (("dense", "0/1/1"), ("lexical", "1/0/1"), ("colbert", "1/1/0")):
+        found = HybridRetriever(NoEncoder(), store, weights=weights).search_output(query, mode=mode, fusion=fusion)
+        even = HybridRetriever(NoEncoder(), store, weights="1/1/1")
+        assert found == even.search_output(query, mode=mode, fusion=fusion) != []
+
+
 def test_equal_chunks_go_by_id() -> None:
     rng = np.random.default_rng(12)
     example = random_document(rng, "a.md", chunks=12)
@@ -369,7 +378,14 @@ def test_what_cannot_be_searched_is_said_for_outputs_too(store: MemoryStore) -> 
 
 
 def test_the_options_are_checked(store: MemoryStore) -> None:
-    for options in ({"candidates": 0}, {"rerank_depth": 0}, {"exhaustive_limit": -1}, {"weights": "x"}):
+    for options in (
+        {"candidates": 0},
+        {"candidates": "400"},
+        {"candidates": 2.5},
+        {"rerank_depth": 0},
+        {"exhaustive_limit": -1},
+        {"weights": "x"},
+    ):
         with pytest.raises(ConfigurationError):
             HybridRetriever(NoEncoder(), store, **options)  # type: ignore[arg-type]
 

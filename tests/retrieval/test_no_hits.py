@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
+from m3rag.reranking.order import reordered
 from m3rag.retrieval import HybridRetriever
 from m3rag.store.memory import MemoryStore
 from m3rag.store.protocol import DocumentRecord
 from m3rag.testing import HashEncoder
-from m3rag.types import Chunk
+from m3rag.types import Chunk, Hit
 
 from .legs import WordLeg
 
@@ -97,3 +100,18 @@ def test_all_below_the_threshold(mode: str) -> None:
     assert why is not None
     assert (why.reason, why.passing, why.best_score) == ("score threshold", 2, best)
     assert f"{best:.4g}, below the threshold 50" in why.message
+
+
+def test_below_the_threshold_of_a_reranker() -> None:
+    class Unsure:
+        """Gives the first hit a score, lower than what found it, and looks at no other."""
+
+        def rerank(self, query: str, hits: Sequence[Hit], *, k: int | None = None) -> list[Hit]:
+            return reordered(hits, np.array([0.001], np.float32), k=k)
+
+    retriever = filled(["Ducks swim.", "Ducks swim and fly."])
+    assert min(hit.score for hit in retriever.search("ducks", mode="dense")) > 0.05
+    why = retriever.why_empty("ducks", mode="dense", reranker=Unsure(), score_threshold=0.05)
+    assert why is not None
+    assert why.best_score == pytest.approx(0.001)
+    assert "scores 0.001, below the threshold 0.05" in why.message
