@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from m3rag._addresses import is_address, on_this_machine, without_secrets
-from m3rag.errors import M3RagError
+from m3rag.encoder.inputs import require_whole
+from m3rag.errors import ConfigurationError, M3RagError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -33,6 +34,9 @@ class OpenAIConnection:
     Attributes:
         client: The package's client.
         base_url: The server's address, without a password or a query.
+
+    Raises:
+        ConfigurationError: If `timeout` is no number above 0, or `max_retries` no whole number from 0.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class OpenAIConnection:
         owner: str,
         error: type[M3RagError],
     ) -> None:
+        if not (isinstance(timeout, int | float) and timeout > 0):
+            raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+        max_retries = require_whole("max_retries", max_retries, least=0)
         self._package = openai_package(owner)
         self.model = model
         self.timeout = timeout
@@ -89,10 +96,11 @@ class OpenAIConnection:
             begun: Whether the reply had begun.
         """
         status = getattr(error, "status_code", None)
-        said = f" (the server said: {self._redacted(error)})"
+        broken = isinstance(error.__cause__, (*_of_http("RemoteProtocolError"), *_of_http("ReadError")))
+        said = f" (the server said: {self._redacted(error.__cause__ if broken else error)})"
         if isinstance(error, (self._package.APITimeoutError, *_of_http("TimeoutException"))):
             return f"{self.where} sent nothing for {self.timeout:g} s: raise timeout, or use a smaller model"
-        if isinstance(error, self._package.APIConnectionError) and not begun:
+        if isinstance(error, self._package.APIConnectionError) and not (begun or broken):
             return f"{self.where} cannot be reached: start the server, or check base_url (OPENAI_BASE_URL)"
         known = {
             401: "check api_key (OPENAI_API_KEY)",
@@ -109,7 +117,7 @@ class OpenAIConnection:
         """Release the connections."""
         self.client.close()
 
-    def _redacted(self, error: Exception) -> str:
+    def _redacted(self, error: BaseException | None) -> str:
         message = " ".join(str(error).split())
         for secret in {self.client.api_key, urlsplit(str(self.client.base_url)).password} - {None, "", NO_KEY}:
             message = message.replace(str(secret), "***")

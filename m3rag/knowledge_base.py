@@ -91,7 +91,7 @@ class KnowledgeBase(Collection):
                 `limits`, `dry_run`, `on_result`, `on_progress`.
 
         Raises:
-            InputError: If no path is given, one does not exist, or they hold no file to read; or if an
+            InputError: If no path is given, one is empty or does not exist, or they hold no file to read; or if an
                 option is unknown, or of a type that it cannot have.
             ConfigurationError: If the model's texts are too short for the chunks, or it does not give
                 the legs that a search will look at.
@@ -160,7 +160,7 @@ class KnowledgeBase(Collection):
         """The files that `ingest` and `sync` read with the same arguments.
 
         Raises:
-            InputError: If no path is given, or one does not exist; or if an option is unknown, or of a type
+            InputError: If no path is given, or one is empty or does not exist; or if an option is unknown, or of a type
                 that it cannot have.
         """
         if not paths:
@@ -170,6 +170,8 @@ class KnowledgeBase(Collection):
                 raise InputError(
                     f"a path is of type {type(path).__name__}, must be a text or a Path: give several as ingest(*paths)"
                 )
+            if not os.fspath(path):
+                raise InputError("a path is empty: give '.' if the current folder is meant")
         given = checked(options)
         rules = Rules(
             include=tuple(given.get("include") or ()),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote_plus
 
 from platformdirs import user_config_path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -189,8 +190,58 @@ class Settings(BaseSettings):
             ours = {k: v for k, v in dotenv_settings.env_vars.items() if k.startswith("m3rag_")}
             dotenv_settings.env_vars = ours
         found = find_file(Path.cwd())
-        toml = (TomlConfigSettingsSource(settings_cls, found),) if found else ()
+        toml = (_File(settings_cls, found),) if found else ()
         return (init_settings, env_settings, dotenv_settings, *toml)
+
+
+class _File(TomlConfigSettingsSource):
+    """An `m3rag.toml`, which means the same from every folder that it holds in."""
+
+    def __call__(self) -> dict[str, Any]:
+        folder = Path(str(self.toml_file_path)).parent
+        said = super().__call__()
+        return said if folder == Path.cwd() else _placed(said, folder)  # there, paths are shown as they were written
+
+
+def _placed(said: Mapping[str, Any], folder: Path, group: str = "") -> dict[str, Any]:
+    """What a file in a folder says, with its paths from there."""
+    placed = dict(said)
+    for name, value in said.items():
+        if isinstance(value, Mapping):
+            placed[name] = _placed(value, folder, f"{name}.")
+        elif isinstance(value, str) and (group + name) in PATHS:
+            placed[name] = PATHS[group + name](value, folder)
+    return placed
+
+
+def _below(path: str, folder: Path) -> str:
+    return str(folder / path) if path and not path.startswith("~") else path
+
+
+def _index_below(index: str, folder: Path) -> str:
+    # In all forms of `place_of`.
+    if index.startswith("chroma:"):
+        path, mark, options = index.removeprefix("chroma:").partition("?")
+        return f"chroma:{_below(path, folder)}{mark}{options}"
+    if index.startswith("chroma+"):
+        return re.sub("(?<=[?&]side=)[^&#]+", lambda side: quote(_below(unquote_plus(side[0]), folder)), index)
+    return index if index == ":memory:" or "://" in index else _below(index, folder)
+
+
+def _model_below(model: str, folder: Path) -> str:
+    # Names of models look like paths: which it is, only the disk says.
+    named = model in ("mini", "none", "colbert") or not os.path.exists(folder / model)
+    return model if named else _below(model, folder)
+
+
+PATHS: dict[str, Callable[[str, Path], str]] = {
+    "index": _index_below,
+    "model": _model_below,
+    "reranker": _model_below,
+    "llm.model": _model_below,
+    "serve.data": _below,
+}
+"""Settings that are paths, or may be, and what makes them ones from a folder."""
 
 
 def find_file(start: Path) -> Path | None:

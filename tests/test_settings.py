@@ -44,6 +44,51 @@ def test_the_search_for_a_file_ends_at_the_repository(folder: Path) -> None:
     assert load_settings().top_k == 10
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("docs.index", "{folder}/docs.index"),
+        ("../docs.index", "{folder}/../docs.index"),
+        ("/srv/docs.index", "/srv/docs.index"),
+        ("~/docs.index", "~/docs.index"),
+        (":memory:", ":memory:"),
+        ("http://localhost:6333/docs", "http://localhost:6333/docs"),
+        ("chroma:docs?collection=a/b", "chroma:{folder}/docs?collection=a/b"),
+        ("chroma:?collection=a", "chroma:?collection=a"),
+        ("chroma+http://localhost:8000/docs?side=a%26b", "chroma+http://localhost:8000/docs?side={folder}/a%26b"),
+        ("chroma+http://localhost:8000/docs?side=/srv/s", "chroma+http://localhost:8000/docs?side=/srv/s"),
+        ("", ""),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
+def test_a_file_means_the_same_index_from_every_folder(
+    folder: Path, said: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "m3rag.toml").write_text(f"index = {said!r}\n")
+    assert load_settings().index == meant.format(folder=folder)
+    monkeypatch.chdir(folder)
+    assert load_settings().index == said
+    monkeypatch.chdir(folder / "sub")
+    monkeypatch.setenv("M3RAG_INDEX", "here")
+    assert load_settings().index == "here"
+
+
+def test_other_paths_of_a_file_are_meant_from_its_folder(folder: Path) -> None:
+    for name in ("mini", "my-model", "colbert"):
+        (folder / name).mkdir()
+    (folder / "llm.gguf").touch()
+    (folder / "m3rag.toml").write_text(
+        "model = 'my-model'\nreranker = 'colbert'\n[llm]\nmodel = 'llm.gguf'\n[serve]\ndata = 'uploads'\n"
+    )
+    settings = load_settings()
+    assert (settings.model, settings.reranker) == (str(folder / "my-model"), "colbert")
+    assert settings.llm.model == str(folder / "llm.gguf")
+    assert settings.serve.data == folder / "uploads"
+    (folder / "m3rag.toml").write_text("model = 'mini'\nreranker = 'BAAI/bge-m3'\n[llm]\nmodel = 'llama3.2'\n")
+    settings = load_settings()
+    assert (settings.model, settings.reranker, settings.llm.model) == ("mini", "BAAI/bge-m3", "llama3.2")
+
+
 def test_unknown_settings_get_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("m3rag.toml").write_text("chunk_token = 3\n")
     with pytest.raises(

@@ -16,8 +16,10 @@ PageOf = Callable[[str, int], int | None]
 
 # [1], [1, 2], [1-3], [^1], 【1】, ［１］; `\d` knows the digits of every script.
 MARK = re.compile(r"[\[【［〔]\s*(\^?\d{1,3}(?:\s*[,，、;；–—-]\s*\^?\d{1,3})*)\s*[\]】］〕]")
-CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
-IDENTIFIER = re.compile(r"[A-Za-z0-9_)]")
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`(?!``)", re.DOTALL)
+IDENTIFIER = re.compile(r"[A-Za-z0-9_)]\Z")
+CODE_NAME = re.compile(r"(?:(?<!\w)[A-Za-z]|[^\W_]_[^\W_]\w*|\w\([^\s()。，]*\))\Z")  # a, max_size, f(x)
+LONGEST_NAME = 60
 DANGLING = ("", *"\n.,:;!?)。，、；：！？）")  # no blank stands before these
 
 # \w leaves out the vowel signs of Indic and South-East Asian scripts and Arabic, Hebrew points.
@@ -45,8 +47,8 @@ def cite(text: str, passages: Sequence[Chunk], *, page_of: PageOf | None = None)
     """Check the marks of an answer against its passages.
 
     A bracketed number that names a passage is a mark. One that names none is dropped where it looks
-    like a mark: one or two digits, not behind an identifier character. So `a[0]` and `[2024]` stay,
-    and so does everything in Markdown code. Marks are renumbered from 1 in order of appearance;
+    like a mark: one or two digits, not behind what looks like a name in code. So `a[0]`, `max_size[7]`, `f(x)[7]` and
+    `[2024]` stay, and so does everything in Markdown code. Marks are renumbered from 1 in order of appearance;
     a passage that is cited for two different quotes gets two numbers, so that each opens its own.
 
     Args:
@@ -142,7 +144,11 @@ def best_quote(claim: str, passage: str) -> Span:
 
 
 def find_marks(text: str, passages: int) -> Iterator[Mark]:
-    """All marks outside code, those that name no passage included."""
+    """All marks outside code, those that name no passage included.
+
+    Without passages the text is a source's own, where any word before brackets may be the name of an array.
+    """
+    name = CODE_NAME if passages else IDENTIFIER
     code = [m.span() for m in CODE.finditer(text)]
     for match in MARK.finditer(text):
         if any(start <= match.start() < end for start, end in code):
@@ -150,7 +156,7 @@ def find_marks(text: str, passages: int) -> Iterator[Mark]:
         numbers = _numbers(match[1], passages)
         if numbers:
             yield Mark(match.start(), match.end(), tuple(n - 1 for n in numbers))
-        elif not IDENTIFIER.match(text[match.start() - 1 : match.start()]) and all(
+        elif not name.search(text, max(0, match.start() - LONGEST_NAME), match.start()) and all(
             len(digits) <= 2 for digits in re.findall(r"\d+", match[1])
         ):
             yield Mark(match.start(), match.end(), ())

@@ -114,7 +114,9 @@ class Generative:
         if is_refusal(reply):
             return refusal(hits)
         text, citations = cite(reply, passages, page_of=self.page_of)
-        if not text:
+        if not any(map(str.isalnum, text)):
+            if reply.strip():  # nothing but marks of no passage
+                return refusal(hits)
             raise LLMError(
                 f"{self.llm.name} replied with nothing: ask again, raise max_tokens (a model that thinks first may "
                 "have used them up), or choose another model"

@@ -38,6 +38,7 @@ class OpenAIChat:
     Raises:
         ImportError: If the `openai` package is not installed.
         LLMError: If there is neither a key nor an address.
+        ConfigurationError: If `timeout` is no number above 0, or `max_retries` no whole number from 0.
 
     Use as a context manager, or call `close()`, to release its connections.
     """

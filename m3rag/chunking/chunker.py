@@ -19,6 +19,7 @@ from m3rag.chunking.parents import require_unreserved, with_parents
 from m3rag.chunking.sections import Section, context_path, sections_of
 from m3rag.chunking.strategy import Material, Strategy
 from m3rag.chunking.units import Units
+from m3rag.encoder.inputs import require_whole
 from m3rag.errors import ConfigurationError, InputError
 from m3rag.reading.content import READING_VERSION
 from m3rag.types import Chunk, Document
@@ -55,7 +56,7 @@ class Chunker:
         late: Encode chunks as a part of their document, see `late_parts`.
 
     Raises:
-        ConfigurationError: A number is out of range, the overlap is half a chunk or more, or there is no
+        ConfigurationError: A number is not whole or out of range, the overlap is half a chunk or more, or there is no
             such strategy.
     """
 
@@ -65,10 +66,8 @@ class Chunker:
     late: bool = False
 
     def __post_init__(self) -> None:
-        if self.chunk_tokens < 1:
-            raise ConfigurationError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, such as 256")
-        if self.overlap_tokens < 0:
-            raise ConfigurationError(f"overlap_tokens is {self.overlap_tokens}; it must be 0 or more, such as 32")
+        for name, least in (("chunk_tokens", 1), ("overlap_tokens", 0)):
+            object.__setattr__(self, name, require_whole(name, getattr(self, name), least=least))
         if self.overlap_tokens and 2 * self.overlap_tokens >= self.chunk_tokens:
             raise ConfigurationError(
                 f"overlap_tokens is {self.overlap_tokens}, which must be less than half of chunk_tokens "

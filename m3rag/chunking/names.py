@@ -36,6 +36,11 @@ def strategy_of(strategy: str | Strategy) -> Strategy:
         ConfigurationError: If there is no such strategy or option, or a value is out of range.
     """
     if not isinstance(strategy, str):
+        if not hasattr(strategy, "cuts"):
+            raise ConfigurationError(
+                f"strategy is a {type(strategy).__name__}, must be a Strategy or the name of one: "
+                + ", ".join(STRATEGIES)
+            )
         return strategy
     name, _, listed = strategy.partition(":")
     if name not in STRATEGIES:

@@ -18,6 +18,12 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:  # of typer's own output, such as --help; commands see to theirs
+        if "--debug" in sys.argv:
+            raise
+        from m3rag.cli.console import tell_error
+
+        sys.exit(tell_error(error))
 
 
 def _open_closed_streams() -> None:

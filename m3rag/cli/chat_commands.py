@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3rag.cli.answers import numbered, where
-from m3rag.cli.console import counted, one_line, place, say
+from m3rag.cli.console import counted, one_line, place
 from m3rag.cli.options import parse_filters
 from m3rag.cli.search import leg_score, top_words
 
@@ -42,7 +42,7 @@ def obey(session: Session, line: str) -> bool:
 
     name, _, rest = line[1:].partition(" ")
     commands: dict[str, Callable[[Session, str], None]] = {
-        "help": lambda _session, _rest: say(HELP),
+        "help": lambda session, _rest: session.tell(HELP),
         "sources": _sources,
         "why": _why,
         "mode": _mode,
@@ -65,10 +65,10 @@ def _sources(session: Session, _rest: str) -> None:
     cited = len(answer.citations)
     for number, hit in enumerate(numbered(answer), 1):
         mark = where(answer.citations[number - 1]) if number <= cited else place(hit.chunk.document_id, hit.chunk.page)
-        say(f"[{number}] {mark}" + ("" if number <= cited else "  (not cited)"))
-        say(f"    {one_line(hit.chunk.text, 110)}")
+        session.tell(f"[{number}] {mark}" + ("" if number <= cited else "  (not cited)"))
+        session.tell(f"    {one_line(hit.chunk.text, 110)}")
     if not answer.hits:
-        say("no passage was found")
+        session.tell("no passage was found")
 
 
 def _why(session: Session, rest: str) -> None:
@@ -78,10 +78,10 @@ def _why(session: Session, rest: str) -> None:
     if not rest.isdecimal() or not 1 <= int(rest) <= len(hits):
         raise InputError(f"/why takes the number of a passage, 1 to {len(hits)}: /sources shows them")
     hit = hits[int(rest) - 1]
-    say(f"[{int(rest)}] {place(hit.chunk.document_id, hit.chunk.page)}  score {hit.score:.3f}")
-    say(f"    dense    {leg_score(hit, 'dense')}")
-    say(f"    lexical  {leg_score(hit, 'lexical')}  {_matched(session, hit)}".rstrip())
-    say(f"    colbert  {leg_score(hit, 'colbert')}  {_aligned(session, hit)}".rstrip())
+    session.tell(f"[{int(rest)}] {place(hit.chunk.document_id, hit.chunk.page)}  score {hit.score:.3f}")
+    session.tell(f"    dense    {leg_score(hit, 'dense')}")
+    session.tell(f"    lexical  {leg_score(hit, 'lexical')}  {_matched(session, hit)}".rstrip())
+    session.tell(f"    colbert  {leg_score(hit, 'colbert')}  {_aligned(session, hit)}".rstrip())
 
 
 def _matched(session: Session, hit: Hit) -> str:
@@ -106,7 +106,7 @@ def _mode(session: Session, rest: str) -> None:
         mode = Mode.parse(rest)
         mode.check(session.kb.encoder.info)
         session.mode = mode.value
-    say(f"mode {session.mode}")
+    session.tell(f"mode {session.mode}")
 
 
 def _filter(session: Session, rest: str) -> None:
@@ -124,12 +124,12 @@ def _filter(session: Session, rest: str) -> None:
             told = getattr(error, "message", error)
             raise InputError(f"{told}: write /filter KEY=VALUE, or /filter clear") from None
         session.filters = given
-    say(f"filter {' '.join(session.filters) or 'none'}")
+    session.tell(f"filter {' '.join(session.filters) or 'none'}")
 
 
 def _clear(session: Session, _rest: str) -> None:
     session.clear()
-    say("the conversation is forgotten")
+    session.tell("the conversation is forgotten")
 
 
 def _save(session: Session, rest: str) -> None:
@@ -146,4 +146,4 @@ def _save(session: Session, rest: str) -> None:
     except (OSError, ValueError) as error:  # a ValueError is a name that the system cannot have
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{file} could not be written ({why}): give another name") from None
-    say(f"saved {counted(len(session.asked), 'answer')} to {file}")
+    session.tell(f"saved {counted(len(session.asked), 'answer')} to {file}")

@@ -27,12 +27,14 @@ class Session:
         asked: Questions with their answers, oldest first.
         searched: What was searched for last: the last question, made to stand by itself.
         mode: Which legs a search looks at.
+        tell: Print what a command says: beside JSON on stderr, which has answers alone on stdout.
     """
 
     def __init__(self, kb: KnowledgeBase, *, filters: list[str] | None = None, as_json: bool = False) -> None:
         self.kb = kb
         self.filters = filters or []
         self.as_json = as_json
+        self.tell = note if as_json else say
         self.mode = kb.mode.value
         self.asked: list[tuple[str, Answer]] = []
         self.searched = ""

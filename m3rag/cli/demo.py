@@ -29,7 +29,7 @@ DOCUMENTS = (
 
 @command
 def demo(
-    index: Path = typer.Option(Path("demo.index"), "--index", "-i", help="Where the demo's index is kept."),
+    index: str = typer.Option("demo.index", "--index", "-i", help="Where the demo's index is kept."),
     model: Model = None,
     as_json: JsonLines = False,
     quiet: Quiet = False,

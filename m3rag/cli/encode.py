@@ -10,14 +10,16 @@ from typing import Annotated, Literal
 import typer
 
 from m3rag.cli.console import command, note, print_json, shows_progress
-from m3rag.cli.options import Debug, Json, Quiet
+from m3rag.cli.options import Debug, Json, Quiet, path_of
 
 
 @command
 def encode(
     input: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="A .jsonl or .parquet file, or a folder of them.", show_default=False),
+        typer.Argument(
+            parser=path_of, metavar="INPUT", help="A .jsonl or .parquet file, or a folder of them.", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or that of the run to finish.")],
     model: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
 from m3rag.cli.eval_data import PAPER_CANDIDATES, PAPER_DEPTH, Data
-from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.options import Debug, Index, Json, Model, Quiet, path_of
 from m3rag.cli.stages import StageProgress, of_stage
 from m3rag.types import MOST, ModelInfo
 
@@ -32,6 +32,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
+            parser=path_of,
             metavar="DATA",
             help="Questions, one JSON object a line, or a folder in BEIR's form, whose corpus is encoded.",
             show_default=False,

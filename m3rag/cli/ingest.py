@@ -12,7 +12,7 @@ import typer
 
 from m3rag.cli.console import FOUND_PROBLEMS, command, counted, in_line, note, print_json, shows_progress
 from m3rag.cli.ingest_progress import ProgressBar
-from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.options import Debug, Index, Json, Model, Quiet, path_of
 
 if TYPE_CHECKING:
     from m3rag.ingest import FileResult, IngestOptions, IngestReport
@@ -23,7 +23,9 @@ SHOWN_WHILE_WATCHING = ("added", "updated", "renamed", "removed", "failed")
 
 @command
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(parser=path_of, metavar="PATH", help="Files and folders.", show_default=False)
+    ],
     index: Index = None,
     model: Model = None,
     sync: Annotated[bool, typer.Option("--sync", help="Also remove what is gone from the folders.")] = False,

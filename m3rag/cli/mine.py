@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3rag.cli.console import command, note, print_json, shows_progress
-from m3rag.cli.options import Debug, Json, Model, Quiet
+from m3rag.cli.options import Debug, Json, Model, Quiet, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ def mine(
     data: Annotated[
         Path,
         typer.Argument(
+            parser=path_of,
             metavar="DATA",
             help='A .jsonl file, or a folder of them: {"query": "..", "pos": [".."]} a line, "answers" if known.',
             show_default=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -94,6 +95,18 @@ RerankerName = Annotated[
         show_default="learned, else none",
     ),
 ]
+
+
+def path_of(text: str) -> Path:
+    """A path of the command line, for typer's `parser`: `Path("")`, of a variable that is not set, would be the folder
+    that one is in.
+
+    Raises:
+        typer.BadParameter: If it is empty.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty: write . if the current folder is meant")
+    return Path(text)
 
 
 JSON_SCALAR = re.compile(r"true|false|-?(0|[1-9]\d{0,14})(\.\d{1,14})?")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from m3rag.cli.console import command, note
-from m3rag.cli.options import Debug, Index, Mode, Model
+from m3rag.cli.options import Debug, Index, Mode, Model, path_of
 
 Host = Annotated[
     str | None,
@@ -56,7 +56,11 @@ TrustedProxies = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(envvar="M3RAG_SERVE__DATA", help="Folder of uploads and feedback; beside the index by default."),
+    typer.Option(
+        parser=path_of,
+        envvar="M3RAG_SERVE__DATA",
+        help="Folder of uploads and feedback; beside the index by default.",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3rag.cli.console import command, print_json
-from m3rag.cli.options import Debug, Json, Quiet
+from m3rag.cli.options import Debug, Json, Quiet, path_of
 from m3rag.cli.train_progress import display
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
+            parser=path_of,
             metavar="DATA",
             help='A .jsonl file, or a folder of them: {"query": "..", "pos": [".."], "neg": [".."]} a line.',
             show_default=False,

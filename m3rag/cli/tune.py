@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m3rag.cli.console import FOUND_PROBLEMS, command, note, print_json
-from m3rag.cli.options import Debug, Index, Json, Model, Quiet
+from m3rag.cli.options import Debug, Index, Json, Model, Quiet, path_of
 from m3rag.cli.stages import stage_bars
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def tune(
     questions: Annotated[
         Path | None,
         typer.Argument(
+            parser=path_of,
             metavar="DATA",
             help='A file of {"query": "...", "relevant": ["document"]} a line, or a folder in BEIR\'s form.',
             show_default=False,

@@ -163,7 +163,7 @@ class BGEM3FlagModel:
         """Encode questions, with their instruction if there is one.
 
         Args:
-            queries: One string, or any number of them.
+            queries: One string, or a list of any number of them.
             batch_size: As the constructor's; likewise the next three.
             max_length: By default `query_max_length`.
             return_dense: Whether to give `dense_vecs`.
@@ -177,7 +177,7 @@ class BGEM3FlagModel:
             one string the first and only of each.
 
         Raises:
-            InputError: If a text is no string.
+            InputError: If it is neither, or a text is no string.
             ConfigurationError: If nothing is asked for, or an argument is out of range.
         """
         return self._encode(
@@ -227,7 +227,7 @@ class BGEM3FlagModel:
         """Encode texts as they are; else as `encode_queries`.
 
         Args:
-            sentences: One string, or any number of them.
+            sentences: One string, or a list of any number of them.
             batch_size: As `encode_queries`.
             max_length: By default `passage_max_length`.
             return_dense: Whether to give `dense_vecs`.
@@ -334,14 +334,14 @@ class BGEM3FlagModel:
 
     def _encode(
         self,
-        texts: str | Sequence[str],
+        texts: str | list[str],
         role: Role,
         batch_size: int | None,
         max_length: int,
         returned: tuple[bool | None, bool | None, bool | None],
     ) -> Encoded:
         one = isinstance(texts, str)
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = [texts] if isinstance(texts, str) else texts
         defaults = (self.return_dense, self.return_sparse, self.return_colbert_vecs)
         wants_dense, wants_sparse, wants_colbert = (
             default if asked is None else asked for asked, default in zip(returned, defaults, strict=True)
@@ -398,13 +398,10 @@ class BGEM3FlagModel:
         )
 
     def _length(self, max_length: int) -> int:
-        require_whole("max_length", max_length)
-        return min(max_length, self.encoder.max_length)
+        return min(require_whole("max_length", max_length), self.encoder.max_length)
 
     def _step(self, batch_size: int | None) -> int:
-        step = self.batch_size if batch_size is None else batch_size
-        require_whole("batch_size", step, least=1)
-        return step
+        return require_whole("batch_size", self.batch_size if batch_size is None else batch_size, least=1)
 
 
 def _names(devices: Device | Sequence[Device] | None) -> list[str]:
@@ -419,8 +416,8 @@ def _names(devices: Device | Sequence[Device] | None) -> list[str]:
 
 def _instructed(texts: str | Sequence[str], instruction: str | None, form: str) -> str | list[str]:
     r"""The texts with their instruction; a `\n` that a shell or a YAML file left in the format is a line break."""
+    require_texts([texts] if isinstance(texts, str) else texts)
     if instruction is None:
         return texts if isinstance(texts, str) else list(texts)
-    require_texts([texts] if isinstance(texts, str) else texts)
     form = form.replace("\\n", "\n")
     return form.format(instruction, texts) if isinstance(texts, str) else [form.format(instruction, t) for t in texts]

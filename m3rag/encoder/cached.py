@@ -17,7 +17,7 @@ import numpy.typing as npt
 from m3rag._copied import CopiedAsItself
 from m3rag.encoder.cache import EmbeddingCache
 from m3rag.encoder.cache_value import dense_of, from_values, to_values
-from m3rag.encoder.inputs import Progress, Role, require_role, require_texts
+from m3rag.encoder.inputs import Progress, Role, require_role, require_texts, require_whole
 from m3rag.encoder.microbatch import AsyncEncoding
 from m3rag.encoder.protocol import Encoder
 from m3rag.encoder.single_flight import SingleFlight
@@ -165,7 +165,7 @@ class CachedEncoder(AsyncEncoding, CopiedAsItself):
     def _keys(self, texts: Sequence[str], role: Role, max_length: int | None) -> list[bytes]:
         require_texts(texts)
         require_role(role)
-        length = self.max_length if max_length is None else max_length
+        length = require_whole("max_length", self.max_length if max_length is None else max_length)
         what = [VALUE_FORMAT, self.info.fingerprint, role, length, self._colbert_dtype]
         # JSON holds no zero byte, so that two different keys never are the same bytes.
         start = hashlib.blake2b(json.dumps(what).encode() + b"\0", digest_size=32)

@@ -115,7 +115,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         if batch_tokens is not None:
-            require_whole("batch_tokens", batch_tokens, least=1)
+            batch_tokens = require_whole("batch_tokens", batch_tokens, least=1)
         if colbert_dtype not in ("float16", "float32"):
             raise ConfigurationError(f"colbert_dtype is {colbert_dtype!r}, must be float16 or float32")
         checkpoint = Checkpoint.find(model, cache_folder=cache_folder, local_files_only=local_files_only)
@@ -146,8 +146,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
             min(recipe.max_length or self._limit, self._limit) if max_length is None else max_length, *get_args(Role)
         )
         if truncate_dim is not None:
-            require_whole("truncate_dim", truncate_dim)
-            truncate_dim = int(truncate_dim)  # numpy's would be told otherwise in the fingerprint
+            truncate_dim = require_whole("truncate_dim", truncate_dim)
             if not 1 <= truncate_dim <= architecture.hidden:
                 raise ConfigurationError(f"truncate_dim must be 1 to {architecture.hidden}, got {truncate_dim}")
         vocab_size = max(self._words, self.tokenizer.vocab_size)
@@ -194,12 +193,14 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
         Raises:
             ConfigurationError: If it is not in this process.
+            ModelError: If this process was forked since, and torch has several threads.
         """
         if not (isinstance(self.engine, DeviceEngine) and isinstance(self.engine.network, M3Model)):
             raise ConfigurationError(
                 f"the network of {self.info.name!r} is not torch's, or not in this process "
                 f"(backend {self.backend!r}, {len(self.devices)} devices): take one device and backend='torch'"
             )
+        self.engine.require_threads()
         return self.engine.network
 
     @property
@@ -239,7 +240,8 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
 
         Raises:
             InputError: If `texts` is one string, or holds something that is no string.
-            ModelError: If one text alone does not fit in memory, or the model gives an infinity or NaN.
+            ModelError: If one text alone does not fit in memory, the model gives an infinity or NaN, or this process
+                was forked since the model was loaded and torch has several threads.
         """
         return self._encode(texts, role="query", max_length=max_length, progress=progress)
 
@@ -380,7 +382,7 @@ class M3Encoder(AsyncEncoding, CopiedAsItself):
         return (max_length - 1) * MCLS_TOKENS // (MCLS_TOKENS + 1) + SPECIALS
 
     def _valid_length(self, max_length: int, *roles: Role) -> int:
-        require_whole("max_length", max_length)
+        max_length = require_whole("max_length", max_length)
         prefix = max(self.tokenizer.prefix_length(self._prefix(role)) for role in roles)
         least = next(n for n in count(SPECIALS + 1) if self._plain_length(n) > SPECIALS + prefix)
         if not least <= max_length <= self._limit:

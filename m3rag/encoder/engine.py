@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -67,7 +68,8 @@ class Engine(Protocol):
 class DeviceEngine:
     """One network on one device.
 
-    Safe to share between threads: the forward pass is locked, batch by batch.
+    Safe to share between threads: the forward pass is locked, batch by batch. A process that was forked since can
+    use it with one thread of torch.
 
     Args:
         network: What computes a batch.
@@ -81,7 +83,20 @@ class DeviceEngine:
         self.device = device
         self.batch_tokens = batch_tokens
         self.finish = finish
-        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._locks: dict[int, threading.Lock] = {}
+
+    def require_threads(self) -> None:
+        """Refuse to wait for threads of torch that stayed in the process that this one was forked from.
+
+        Raises:
+            ModelError: If this process was forked since the model was loaded, and torch has several threads.
+        """
+        if self._process != os.getpid() and torch.get_num_threads() > 1:
+            raise ModelError(
+                "the model was loaded in the process that this one was forked from, where torch's threads stayed: "
+                "start processes by spawn, or call torch.set_num_threads(1) in this one first"
+            )
 
     def run(self, texts: Batch) -> Iterator[tuple[Rows, Encoded]]:
         """Compute every text once.
@@ -90,7 +105,7 @@ class DeviceEngine:
             Text numbers and their representations, the longest texts first.
 
         Raises:
-            ModelError: If one text alone does not fit in memory.
+            ModelError: If one text alone does not fit in memory, or the process was forked, as in `require_threads`.
         """
         todo = plan_batches(texts.lengths, batch_tokens=self.batch_tokens, max_texts=MAX_TEXTS)[::-1]
         under_way: tuple[Rows, _Results] | None = None
@@ -115,6 +130,7 @@ class DeviceEngine:
 
     def token_weights(self, text: Batch) -> npt.NDArray[np.float32]:
         """The lexical weight of each kept token of one text, before maxima: `(kept tokens,)`."""
+        self.require_threads()
         with self._lock, torch.inference_mode():
             weights: npt.NDArray[np.float32] = self.network(text).lexical.cpu().numpy()
         return weights
@@ -122,7 +138,13 @@ class DeviceEngine:
     def close(self) -> None:
         """Nothing of it outlives it."""
 
+    @property
+    def _lock(self) -> threading.Lock:
+        # One a process: what another thread of the parent held during a fork, nobody in the child would let go.
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
     def _start(self, batch: Batch) -> _Results:
+        self.require_threads()
         with self._lock, torch.inference_mode():
             dense, lexical, colbert = self.network(batch)
             dense = dense[:, : self.finish.truncate_dim]

@@ -61,7 +61,7 @@ def encode_spans(encoder: M3Encoder, text: str, spans: Sequence[tuple[int, int]]
         of `token_spans` of the span's text.
 
     Raises:
-        InputError: If a span is not of the text, or has more tokens than a window.
+        InputError: If a span is no pair of whole numbers or not of the text, or has more tokens than a window.
         ConfigurationError: If the network is not torch's or in other processes.
         ModelError: If the model gives an infinity or NaN.
     """
@@ -147,9 +147,19 @@ class _Finish:
         )
 
 
+def _edges(spans: Sequence[tuple[int, int]]) -> Ints:
+    try:
+        edges = np.asarray(spans)
+    except ValueError:  # pairs and longer ones
+        edges = np.asarray(None)
+    if edges.shape[:1] != (0,) and (edges.dtype.kind not in "iu" or edges.shape[1:] != (2,)):
+        raise InputError(f"spans must be pairs of whole numbers (start, end), got {spans!r:.80}")
+    return edges.astype(np.int64).reshape(-1, 2)
+
+
 def _token_ranges(text: str, spans: Sequence[tuple[int, int]], starts: Ints, room: int) -> Ints:
     """The tokens that begin in each span: `(n, 2)`."""
-    edges = np.array(spans, np.int64).reshape(-1, 2)
+    edges = _edges(spans)
     for start, end in edges.tolist():
         if not 0 <= start <= end <= len(text):
             raise InputError(f"the span ({start}, {end}) is not of the text, which has {len(text)} characters")

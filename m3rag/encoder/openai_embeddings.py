@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from m3rag._openai import OpenAIConnection
 from m3rag.encoder.dense_only import Batch, DenseOnlyEncoder
 from m3rag.encoder.fingerprint import fingerprint
+from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.spans import Spans, spans_of
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.types import ModelInfo
@@ -42,6 +44,8 @@ class OpenAIEncoder(DenseOnlyEncoder):
 
     OpenAI's own models, and local servers that speak its protocol (vLLM, text-embeddings-inference,
     llama.cpp, Ollama, LM Studio): give their `base_url`. Safe to share between threads.
+
+    Pickled are its arguments, but for the key, which another process takes from its `OPENAI_API_KEY`.
 
     A blank text is not sent, since most servers refuse it: its vector is zero, like nothing at all.
 
@@ -106,25 +110,22 @@ class OpenAIEncoder(DenseOnlyEncoder):
         timeout: float = 60.0,
         max_retries: int = 2,
     ) -> None:
-        for name, value in {
-            "dimensions": 1 if dimensions is None else dimensions,
-            "batch_size": batch_size,
-            "batch_tokens": batch_tokens,
-        }.items():
-            if value < 1:
-                raise ConfigurationError(f"{name} must be at least 1, got {value}")
+        self._arguments = {name: value for name, value in locals().items() if name not in {"self", "api_key"}}
+        for name, text in (("query_instruction", query_instruction), ("document_instruction", document_instruction)):
+            if not isinstance(text, str):
+                raise ConfigurationError(f"{name} must be text, got {text!r}: leave it out for none")
         if encoding_format not in {"base64", "float"}:
             raise ConfigurationError(f"encoding_format {encoding_format!r} is unknown: choose base64 or float")
         if not model.strip():
             raise InputError("the model's name is empty: give its name on the server")
         self.normalize = normalize
-        self.dimensions = dimensions
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
+        self.dimensions = None if dimensions is None else require_whole("dimensions", dimensions, least=1)
+        self.batch_size = require_whole("batch_size", batch_size, least=1)
+        self.batch_tokens = require_whole("batch_tokens", batch_tokens, least=1)
         self.encoding_format = encoding_format
         self._instructions = {"query": query_instruction, "document": document_instruction}
         self._spans_of = spans_of(tokenizer)
-        self._max_length = max_length
+        self._max_length = require_whole("max_length", max_length)
         longest = max(len(self._spans_of(text)) for text in self._instructions.values())
         if max_length <= longest + SPECIALS:
             raise ConfigurationError(
@@ -142,6 +143,9 @@ class OpenAIEncoder(DenseOnlyEncoder):
         )
         self._info: ModelInfo | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[[], OpenAIEncoder], tuple[()]]:
+        return partial(type(self), **self._arguments), ()
 
     @property
     def base_url(self) -> str:

@@ -6,8 +6,9 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
     """Encode texts with a model of sentence-transformers: one dense vector a text, no other leg.
 
     Questions and passages get the prompts that the model defines for them. Safe to share between
-    threads: the model is locked.
+    threads: the model is locked. Pickled are its arguments: another process that gets the encoder loads the model
+    from the same place.
 
     Setup:
         ```bash
@@ -106,11 +108,12 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
-        require_whole("batch_size", batch_size, least=1)
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        batch_size = require_whole("batch_size", batch_size, least=1)
         if truncate_dim is not None:
-            require_whole("truncate_dim", truncate_dim, least=1)
+            truncate_dim = require_whole("truncate_dim", truncate_dim, least=1)
         if max_length is not None:
-            require_whole("max_length", max_length)
+            max_length = require_whole("max_length", max_length)
         model = os.fspath(model)
         if not model.strip():
             raise InputError(
@@ -149,6 +152,9 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
             vocab_size=0,
             colbert_dim=0,
         )
+
+    def __reduce__(self) -> tuple[Callable[[], SentenceTransformerEncoder], tuple[()]]:
+        return partial(type(self), **self._arguments), ()
 
     @property
     def info(self) -> ModelInfo:

@@ -9,7 +9,14 @@ from typing import Any, TypedDict, cast
 
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, convert_to_messages
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    convert_to_messages,
+)
 from langchain_core.messages.content import Citation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableGenerator, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.config import run_in_executor
@@ -81,10 +88,12 @@ def create_rag_chain(
     calls have the tags `m3rag:condense` and `m3rag:answer`, so that
     `chain.astream_events(..., include_tags=[ANSWER_TAG])` tells them apart. The passages are fenced
     by a delimiter drawn for each call; the model is not asked where nothing was found, and a reply
-    by which it refuses gives `answered=False`.
+    by which it refuses, or that says nothing beside marks of no source, gives `answered=False`.
 
     Args:
-        llm: Any chat model, or one bound to options or retries.
+        llm: Any chat model, or one bound to options. The answer is streamed, however the chain is called, and
+            LangChain's `with_retry` begins no stream again: give the model its own `max_retries`, or call
+            `create_rag_chain(...).with_retry()`, which `invoke` honours.
         retriever: Any retriever, such as `M3Retriever`.
         reranker: Orders what was found anew, such as `M3Reranker`.
         condense_llm: Makes a question stand by itself where there is a history; by default `llm`.
@@ -99,7 +108,7 @@ def create_rag_chain(
             the reranker is none of LangChain's.
 
     When run, the chain raises InputError for a blank question, an input of another form, or a retriever that gives no
-    list of Documents, and LLMError where the model replies with nothing.
+    list of Documents, and LLMError where the model replies with nothing, or with no text.
     """
     if max_context_tokens is not None and count_tokens is None:
         count_tokens = getattr(llm, "get_num_tokens", None)
@@ -259,9 +268,10 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
     turns: list[Turn] = []
     for message in messages:
         text = _text(message)
-        if isinstance(message, HumanMessage):
+        role = message.role if isinstance(message, ChatMessage) else ""
+        if isinstance(message, HumanMessage) or role in ("user", "human"):
             turns.append(Turn(text, ""))
-        elif isinstance(message, AIMessage) and text:
+        elif (isinstance(message, AIMessage) or role in ("assistant", "ai")) and text:
             question, before = (turns[-1].question, turns[-1].answer) if turns else ("", "")
             turns[-1:] = [Turn(question, f"{before}\n{text}".strip())]
     return turns
@@ -269,4 +279,10 @@ def turns_of(messages: Sequence[BaseMessage]) -> list[Turn]:
 
 def _text(reply: Any) -> str:
     """What a model said; its thinking and its calls of tools are not part of it."""
-    return reply if isinstance(reply, str) else str(reply.text)
+    text = reply if isinstance(reply, str) else getattr(reply, "text", None)
+    if not isinstance(text, str):
+        raise LLMError(
+            f"the language model gave a {type(reply).__name__}, must give messages or text: give the chain a model "
+            "without with_structured_output"
+        )
+    return str(text)

@@ -17,8 +17,11 @@ from m3rag.types import Chunk
 from m3rag.types import Citation as Quote
 
 FENCE = "```"
-UNFINISHED_MARK = re.compile(r"(?:\s*[\[【［〔][\s\d^,，、;；–—-]*)+$")
+OPENING = "[【［〔"
+IN_A_MARK = OPENING + "^,，、;；–—-"
 INLINE_CODE = re.compile(r"`[^`\n]+`")
+BETWEEN_WORDS = re.compile(r"(?<=[^\W\d_][ 。，])(?=[^\W\d_])")
+"""A place in a line that no mark spans, and across which none looks."""
 SIGN = SENTINEL.casefold()
 LONGEST_SIGN = len(SENTINEL) + SENTINEL.count("_")
 """The sign of refusal with a backslash before each underscore, as Markdown writes it."""
@@ -31,7 +34,7 @@ class CheckedReply:
     Attributes:
         text: Its marks all name a passage shown to the model: `[n]` is `passages[n - 1]`.
         citations: One for each mark and passage, in the order of the marks.
-        answered: False where the model gave the sign of refusal.
+        answered: False where the model gave the sign of refusal, or no word beside marks that name no passage.
     """
 
     text: str
@@ -59,9 +62,10 @@ class ReplyChecker:
         self._answer = ThinkingFilter()
         self._beginning: str | None = ""  # None once the reply is known not to begin with the sign
         self._recent = ""
-        self._line = ""  # raw text since the last line break or fence
+        self._line = ""  # raw text since the last line break, fence or place between words
         self._given = 0  # characters of the checked line that were given out
-        self._blank = ""  # white space that is given out with what follows it
+        self._blank = ""  # white space, and signs before the first word: given out with what follows
+        self._replied = False
         self._in_fence = False
 
     def feed(self, piece: str) -> str:
@@ -69,6 +73,7 @@ class ReplyChecker:
         return self._feed(self._answer.feed(piece))
 
     def _feed(self, piece: str) -> str:
+        self._replied = self._replied or bool(piece.strip())
         self._recent = self._recent[-LONGEST_SIGN:] + piece
         self.refused = self.refused or is_refusal(self._recent)
         if self._beginning is not None:
@@ -84,13 +89,16 @@ class ReplyChecker:
     def finish(self) -> str:
         """The reply is over; returns what was still held back, or the sentence that says there is no answer."""
         shown = self._feed(self._answer.finish())
-        if self.refused:
-            text = f"\n\n{NO_ANSWER_TEXT}" if self.shown else NO_ANSWER_TEXT
-            self.shown += text
-            return text
-        self._line += self._beginning or ""
-        self._beginning = None
-        return shown + self._show("".join(self._units(whole=True)) + self._rest(whole=True))
+        if not self.refused:
+            self._line += self._beginning or ""
+            self._beginning = None
+            shown += self._show("".join(self._units(whole=True)) + self._rest(whole=True))
+            self.refused = self._replied and not self.shown
+            if not self.refused:
+                return shown
+        text = f"\n\n{NO_ANSWER_TEXT}" if self.shown else NO_ANSWER_TEXT
+        self.shown += text
+        return text
 
     def checked(self) -> CheckedReply:
         """The reply, once it is over."""
@@ -98,21 +106,22 @@ class ReplyChecker:
         return CheckedReply(self.shown, citations, not self.refused)
 
     def _units(self, *, whole: bool = False) -> Iterator[str]:
-        """What is left to show of the lines and code blocks that are whole; the line under way stays."""
+        """What is left to show of the lines, words and code blocks that are whole; the rest stays under way."""
         while True:
             # A run of backticks at the end may grow into a fence.
             settled = len(self._line) if whole else len(self._line.rstrip("`"))
             fence = self._line.find(FENCE)
             if fence >= 0 and fence + len(FENCE) > settled and not whole:
                 fence = -1
-            newline = -1 if self._in_fence else self._line.find("\n", 0, fence if fence >= 0 else settled)
-            if newline < 0 and fence < 0:
+            end = 0 if self._in_fence else self._line.find("\n", 0, fence if fence >= 0 else settled) + 1
+            if not end and fence < 0 and not self._in_fence:
+                end = _between_words(self._line[:settled])
+            if not end and fence < 0:
                 return
-            end = newline + 1 if newline >= 0 else fence
-            unit, self._line = self._line[:end], self._line[end:]
+            unit, self._line = self._line[: end or fence], self._line[end or fence :]
             yield (unit if self._in_fence else self._checked(unit))[self._given :]
             self._given = 0
-            if newline < 0:
+            if not end:
                 yield FENCE
                 self._line = self._line[len(FENCE) :]
                 self._in_fence = not self._in_fence
@@ -141,12 +150,9 @@ class ReplyChecker:
         return text + line[last:]
 
     def _show(self, text: str) -> str:
-        text = self._blank + text
-        kept = text.rstrip()
+        text = self._blank + text if self.shown else (self._blank + text).lstrip()
+        kept = text.rstrip() if self.shown or any(map(str.isalnum, text)) else ""
         self._blank = text[len(kept) :]
-        if not self.shown:
-            kept = kept.lstrip()
-            self._blank = self._blank if kept else ""
         self.shown += kept
         return kept
 
@@ -209,10 +215,21 @@ def _open_code(line: str) -> int:
     return stray if stray >= 0 else len(line)
 
 
+def _between_words(line: str) -> int:
+    """The last place between two words behind which no code is open and no code stands, 0 where there is none."""
+    settled = _open_code(line)
+    code = line.rfind("`", 0, settled) + 1
+    return max((place.start() for place in BETWEEN_WORDS.finditer(line, code, settled)), default=0)
+
+
 def _unsettled(text: str) -> int:
     """Where white space, a mark or a sign of refusal begins that what follows may change, else the end."""
-    unfinished = UNFINISHED_MARK.search(text)
-    end = unfinished.start() if unfinished else len(text.rstrip())
+    # By hand: a regular expression for several unfinished marks, one in another, backtracks for ever.
+    begin = len(text)
+    while begin and (text[begin - 1] in IN_A_MARK or text[begin - 1].isspace() or text[begin - 1].isdecimal()):
+        begin -= 1
+    opening = min((at for sign in OPENING if (at := text.find(sign, begin)) >= 0), default=len(text))
+    end = len(text[:opening].rstrip())
     for length in range(min(LONGEST_SIGN, len(text)), 0, -1):
         tail = text[-length:].replace("\\_", "_").casefold()
         if SIGN.startswith(tail.removesuffix("\\")):

@@ -50,9 +50,9 @@ def documents_of(given: Iterable[Document]) -> list[Document]:
 def to_chunk(document: Document, id: str) -> Chunk:
     """A Document as a chunk, which joins the document that its `document_id` names, else its `source`.
 
-    Without either it is a document of its own. `page` (from 1) and `headings` are taken from the
-    metadata where they are of that kind, the span from `start` and `end` or from `start_index`. Dates
-    become ISO 8601, which filters understand.
+    Without either it is a document of its own. A `document_id` that is a whole number names one as text.
+    `page` (from 1) and `headings` are taken from the metadata where they are of that kind, the span from
+    `start` and `end` or from `start_index`. Dates become ISO 8601, which filters understand.
 
     Args:
         document: It is not changed.
@@ -63,12 +63,11 @@ def to_chunk(document: Document, id: str) -> Chunk:
     """
     metadata = _as_json(document.metadata, f"document {id!r}")
     text = document.page_content
-    named = (metadata.get(DOCUMENT_ID), metadata.get("source"), id)
     start, end = _span(metadata, len(text))
     taken = {key: value for key, value in metadata.items() if key.startswith(RESERVED)}
     return Chunk(
         id=id,
-        document_id=next(name for name in named if isinstance(name, str) and name),
+        document_id=document_id_of(metadata.get(DOCUMENT_ID), metadata.get("source"), id),
         text=text,
         start=start,
         end=end,
@@ -76,6 +75,12 @@ def to_chunk(document: Document, id: str) -> Chunk:
         headings=_headings(metadata),
         metadata=deepcopy({**without_reserved(metadata), DOOR: taken}),
     )
+
+
+def document_id_of(given: Any, *others: Any) -> str:
+    """What the metadata give as `document_id`, a whole number as text, else the first other name that is one."""
+    names = (str(given) if isinstance(given, int) and not isinstance(given, bool) else given, *others)
+    return next(name for name in names if isinstance(name, str) and name)
 
 
 def to_document(chunk: Chunk) -> Document:
@@ -146,6 +151,10 @@ def _dates_as_text(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, dict):
+        # JSON would make strings of them, and of 1 and "1" one key.
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"its key {key!r} is no string")
         return {key: _dates_as_text(inner) for key, inner in value.items()}
     return [_dates_as_text(inner) for inner in value] if isinstance(value, list | tuple) else value
 

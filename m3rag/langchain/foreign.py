@@ -134,12 +134,14 @@ class EncoderEmbeddings(Embeddings):
 
 
 def encoder_of(embedding: Embeddings) -> Encoder:
-    """The encoder behind M3Embeddings, shared with it; any other Embeddings as an encoder of the dense leg.
+    """The encoder behind M3Embeddings or a store's own embeddings, shared; any others as one of the dense leg.
 
     Raises:
         InputError: If it is no Embeddings.
         ModelError: If it gives no vectors.
     """
+    if isinstance(embedding, EncoderEmbeddings):
+        return embedding.collection.encoder
     return embedding.loaded() if isinstance(embedding, M3Embeddings) else EmbeddingsEncoder(embedding)
 
 

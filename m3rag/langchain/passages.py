@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from m3rag.langchain.documents import to_chunk
+from m3rag.langchain.documents import document_id_of, to_chunk
 from m3rag.types import Chunk, Hit
 
 PLACE = ("source", "start", "end", "start_index", "page", "total_pages", "headings")
@@ -44,8 +44,7 @@ def hits_of(documents: Sequence[Document]) -> list[Hit]:
 def _passage(document: Document, id: str) -> Chunk:
     metadata = {key: value for key in PLACE if _is_plain(value := document.metadata.get(key))}
     chunk = to_chunk(Document(page_content=document.page_content, metadata=metadata), id)
-    named = (document.metadata.get("document_id"), metadata.get("source"), document.id, id)
-    name = next(name for name in named if isinstance(name, str) and name)
+    name = document_id_of(document.metadata.get("document_id"), metadata.get("source"), document.id, id)
     return replace(chunk, document_id=name, metadata={})
 
 

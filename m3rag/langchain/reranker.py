@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,10 @@ class M3Reranker(BaseDocumentCompressor):
             At most `top_n` copies, best first.
 
         Raises:
-            InputError: If the query is blank, or something is no Document.
+            InputError: If the query is blank or no text, or something is no Document.
         """
+        if not isinstance(query, str):
+            raise InputError(f"the query is a {type(query).__name__}, must be a string")
         documents = documents_of(documents)
         if not documents:
             return []
@@ -123,10 +125,17 @@ class M3CrossEncoder(BaseCrossEncoder):
             A score for each, in the order given, on the reranker's own scale.
 
         Raises:
-            InputError: If a question is blank.
+            InputError: If a question is blank, or something is no pair of texts.
             ConfigurationError: If the reranker did not look at every passage.
         """
         text_pairs = list(text_pairs)
+        for place, pair in enumerate(text_pairs):
+            texts = () if isinstance(pair, str) or not isinstance(pair, Iterable) else tuple(pair)
+            if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+                raise InputError(
+                    f"text_pairs[{place}] is {pair!r:.60}, must be a (question, passage) pair of strings: "
+                    "give a list of pairs"
+                )
         of_query: dict[str, list[int]] = {}
         for place, (query, _) in enumerate(text_pairs):
             of_query.setdefault(query, []).append(place)

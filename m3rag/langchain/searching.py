@@ -12,11 +12,10 @@ from langchain_core.documents import Document
 from m3rag.collection import Collection
 from m3rag.errors import IndexMissingError, InputError
 from m3rag.langchain.documents import scores_of, to_document
-from m3rag.langchain.model import whole
 from m3rag.langchain.nearest import Found, diverse
 from m3rag.langchain.relevance import relevance_of
 from m3rag.retrieval import Mode, SearchOptions
-from m3rag.retrieval.options import plan, require_known
+from m3rag.retrieval.options import Plan, plan, require_known
 from m3rag.store.protocol import Filter
 from m3rag.types import Hit
 
@@ -49,7 +48,7 @@ class Search:
         known = self._options(k, filter, options)
         try:
             if _says_nothing(query, filter):
-                return self._passing(k, filter)
+                return self._passing(self._plan(known))
             return self.collection.search(query, **known)
         except IndexMissingError:
             return []
@@ -63,9 +62,16 @@ class Search:
         except IndexMissingError:
             return []
 
-    def _passing(self, k: int, filter: Filter | None) -> list[Hit]:
-        chunks, _ = self.collection.store.scan(filter=filter, limit=whole("k", k))
+    def _passing(self, search: Plan) -> list[Hit]:
+        if search.score_threshold is not None and search.score_threshold > 0:
+            return []
+        chunks, _ = self.collection.store.scan(filter=search.filter, limit=search.k)
         return [Hit(chunk, 0.0) for chunk in chunks]
+
+    def _plan(self, options: Mapping[str, Any]) -> Plan:
+        mode = options.get("mode") or self.mode or self.collection.mode
+        given = cast("SearchOptions", {**options, "mode": mode})
+        return plan(default_weights=self.collection.settings.weights, default_fusion=None, **given)
 
     def _options(self, k: int, filter: Filter | None, options: Mapping[str, Any]) -> SearchOptions:
         require_known("a search", options, ("k", "filter", *OPTIONS))
@@ -74,9 +80,7 @@ class Search:
 
     def relevant(self, hits: Sequence[Hit], options: Mapping[str, Any]) -> list[tuple[Document, float]]:
         """The Documents of hits that were found with some options, each with its relevance, see `relevance_of`."""
-        mode = options.get("mode") or self.mode or self.collection.mode
-        given = cast("SearchOptions", {**options, "mode": mode})
-        relevance = relevance_of(plan(default_weights=self.collection.settings.weights, default_fusion=None, **given))
+        relevance = relevance_of(self._plan(options))
         return [scored(hit, relevance(hit)) for hit in hits]
 
     def diverse(self, query: str, hits: Sequence[Hit], k: int, lambda_mult: float) -> list[Document]:
@@ -107,13 +111,14 @@ def for_mmr(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def several(what: str, given: Iterable[T]) -> list[T]:
-    """A list of what is given; one string is no list of its letters.
+    """A list of what is given; one string is no list of its letters, nor a mapping one of its keys.
 
     Raises:
-        InputError: If it is a string.
+        InputError: If it is a string, a mapping or no collection.
     """
-    if isinstance(given, str):
-        raise InputError(f"{what} must be a list, got one string: {given[:40]!r}; put it in a list")
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        kind = "string" if isinstance(given, str) else type(given).__name__
+        raise InputError(f"{what} must be a list, got one {kind}: {str(given)[:40]!r}; put it in a list")
     return list(given)
 
 

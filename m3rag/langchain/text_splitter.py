@@ -64,7 +64,8 @@ class M3TextSplitter(Base):
         model: `mini`, a hub id or a checkpoint folder. By default `BAAI/bge-m3`.
         encoder: An encoder already loaded, to share its tokenizer; `semantic` needs one, and loads the model else.
         strategy: As for `m3rag.chunking.Chunker`.
-        chunk_tokens: Most tokens of a chunk.
+        chunk_tokens: Most tokens of a chunk, as they count in its document. By itself a chunk that begins within a
+            run without blanks, as of Chinese or Thai, may count one more.
         overlap_tokens: Most tokens that two chunks share; less than half of `chunk_tokens`.
         cache_folder: Where models from the hub are kept.
         local_files_only: Never ask the hub.

@@ -78,10 +78,15 @@ class WritableStore(VectorStore):
         """Encode and store texts with their metadata; as `add_documents`.
 
         Raises:
-            InputError: As `add_documents`, and if there are not as many metadatas as texts.
+            InputError: As `add_documents`, and if there are not as many metadatas as texts, or one is no mapping.
         """
         texts = listed(texts)
-        given = list(metadatas or ())
+        given = [] if metadatas is None else several("metadatas", metadatas)
+        for place, metadata in enumerate(given):
+            if metadata is not None and not isinstance(metadata, Mapping):
+                raise InputError(
+                    f"metadatas[{place}] is {metadata!r:.40}, must be a dict such as {{'source': 'a.pdf'}}"
+                )
         if given and len(given) != len(texts):
             raise InputError(f"there are {len(texts)} texts and {len(given)} metadatas: give one a text")
         documents = [

@@ -6,6 +6,7 @@ Below `/v1` they have what OpenAI's clients look for, too: `type`, `code` and `p
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -202,6 +203,10 @@ MOST_PLACE = 100
 """Characters of where a problem is: keys are the client's, and may be deep or long."""
 
 
+OF_PYDANTIC = re.compile(r"[a-z-]+\[.+\]")
+"""Which of several types was tried, in a place: `function-after[_sound(), str]`."""
+
+
 def _problem(problem: Any) -> str:
     # What was sent is not repeated: it may be long, or a secret in the wrong place.
     return printable(f"{_place(problem) or 'the request'}: {problem['msg'].removeprefix('Value error, ')}")
@@ -210,5 +215,6 @@ def _problem(problem: Any) -> str:
 def _place(problem: Any) -> str | None:
     if problem["type"] == "json_invalid":  # its place is a number of characters, which is no field's name
         return None
-    where = printable(".".join(str(part) for part in problem["loc"] if part != "body"))
+    parts = (str(part) for part in problem["loc"] if part != "body")
+    where = printable(".".join(part for part in parts if not OF_PYDANTIC.fullmatch(part)))
     return (where if len(where) <= MOST_PLACE else where[:MOST_PLACE] + "...") or None

@@ -51,18 +51,17 @@ class Intake:
         if path.suffix.lower() not in suffixes:
             known = " ".join(sorted(suffixes))
             raise InputError(f"{name} is of no known format; give it one of these suffixes: {known}")
+        if not self.kb.found(path.parent).files:
+            raise InputError(f"{name} is no file that m3rag reads: give it another name")
         end = self._make_way(name, path)
-        result: FileResult | None = None
         try:
             report = self.kb.ingest(path.parent, on_progress=self._telling(on_chunks))
-            result = next(iter(report.results), None)
         finally:
             if not self.stopping.is_set():  # else the index may be closed, and the next start tidies up
                 if not self.made_from(name, path):
                     self.uploads.discard(path)
                 end()
-        if result is None:
-            raise InputError(f"{name} is no file that m3rag reads: give it another name")
+        result = report.results[0]
         if result.status == "failed":
             raise ReadError(about(name, without_folder(result.message, path)))
         return result

@@ -150,7 +150,7 @@ class EmbeddingsBody(Body):
 
     input: Annotated[str | Texts, BeforeValidator(_no_tokens)]
     model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     input_type: Annotated[

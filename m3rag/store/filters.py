@@ -12,10 +12,10 @@ A filter is a mapping in the operator style known from MongoDB and Chroma. Its e
 Where the metadata value is a list, `$eq`, `$in` and a range hold when one element satisfies them (one
 and the same element all bounds of the range).
 
-The key `document_id` is the chunk's document, whatever its metadata say; it is text and takes no
-range. Where the metadata have no `source`, `page` or `headings` of their own, these are the chunk's
-document, page and path of headings (`page` only where there are pages). A key that begins with `$` is
-an operator and cannot be filtered on.
+The key `document_id` is the chunk's document, whatever its metadata say; it is compared with text
+alone and takes no range. Where the metadata have no `source`, `page` or `headings` of their own, these
+are the chunk's document, page and path of headings (`page` only where there are pages). A key that
+begins with `$` is an operator and cannot be filtered on.
 
 - Equality is that of JSON with numbers by value: `1` equals `1.0`, not `True` and not `"1"`. It is
   exact for ints of any size.
@@ -285,7 +285,11 @@ def _any_of(key: str, values: Iterable[Any]) -> Condition:
                 f"filter {key!r}: cannot compare with {shown(value)}; "
                 "give a string, a finite number, a bool, a datetime or a list of these"
             )
-        elif key != DOCUMENT_ID or (isinstance(value, str) and is_unicode(value)):
+        elif key != DOCUMENT_ID:
+            scalars.append(value)
+        elif not isinstance(value, str):
+            raise InputError(f"filter {key!r}: a document's id is text, got {shown(value)}: give {str(value)!r}")
+        elif is_unicode(value):
             scalars.append(value)
     if not instants:
         return AnyOf(key, tuple(scalars))

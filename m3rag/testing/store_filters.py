@@ -37,7 +37,6 @@ FILTERS: list[Filter] = [
     {"tags": True},
     {"document_id": "b.md"},
     {"document_id": ["a.md", "日本/c.md", "absent"]},
-    {"document_id": 1},
     {"document_id": []},
     {"document_id": ["\udcff", "a.md"]},
     {"lang": "\udcff"},
@@ -112,6 +111,8 @@ BAD_FILTERS: list[Any] = [
     {"$not": []},
     {1: 2},
     {"document_id": {"$gt": 1}},
+    {"document_id": 1},
+    {"document_id": {"$nin": ["a.md", 1]}},
 ]
 
 KEYS = [

@@ -51,7 +51,7 @@ class Example:
 
 
 def load_examples(
-    path: Path, *, per_source: int | None = None, negatives: int | None = None, seed: int = 0
+    path: Path | str, *, per_source: int | None = None, negatives: int | None = None, seed: int = 0
 ) -> list[Example]:
     """Read a `.jsonl` or `.jsonl.gz` file, or every one of a folder.
 
@@ -85,12 +85,13 @@ def load_examples(
     return examples
 
 
-def training_files(path: Path) -> list[Path]:
+def training_files(path: Path | str) -> list[Path]:
     """The file itself, or the `.jsonl` and `.jsonl.gz` files of a folder by name; of two of one name the plain one.
 
     Raises:
         InputError: If there is none.
     """
+    path = Path(path)
     if path.is_dir():
         both = (file for pattern in ("*.jsonl.gz", "*.jsonl") for file in path.glob(pattern))
         files = sorted({plain_name(file): file for file in both if file.is_file()}.items())
@@ -125,11 +126,26 @@ def read_examples(file: Path, *, negatives: int | None = None) -> Iterator[Examp
     for number, line in numbered_lines(file):
         try:
             example = _example(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), source)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise InputError(f"{file}:{number}: not {SHAPE}: {_reason(error)}") from error
         if not example.query.strip() or not example.positives:
             continue
         yield example if negatives is None else _with_fewer(example, negatives)
+
+
+def require_examples(given: Iterable[Example]) -> list[Example]:
+    """What was given as examples, as a list.
+
+    Raises:
+        InputError: If something is no example; it is named by its number.
+    """
+    if not isinstance(given, Iterable):
+        raise InputError(f"data is a {type(given).__name__}, must be a .jsonl file, a folder of them, or examples")
+    examples = list(given)
+    for i, example in enumerate(examples):
+        if not isinstance(example, Example):
+            raise InputError(f"example {i} is a {type(example).__name__}, must be an m3rag.training.Example")
+    return examples
 
 
 def known_positives(examples: Iterable[Example]) -> dict[tuple[str, str], frozenset[str]]:

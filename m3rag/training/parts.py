@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m3rag.errors import InputError
 from m3rag.training import distributed
-from m3rag.training.data import Example, load_examples, without_answers
+from m3rag.training.data import Example, load_examples, require_examples, without_answers
 from m3rag.training.held_out import split_held_out
 from m3rag.training.settings import RunSettings
 
@@ -39,7 +39,7 @@ class Parts:
         return list(dict.fromkeys(shown))
 
 
-def read(data: Path | Sequence[Example], settings: RunSettings, *, negatives: int | None = None) -> list[Example]:
+def read(data: Path | str | Sequence[Example], settings: RunSettings, *, negatives: int | None = None) -> list[Example]:
     """The examples that were given, or those of the files, without negatives that answer their question.
 
     Args:
@@ -48,10 +48,10 @@ def read(data: Path | Sequence[Example], settings: RunSettings, *, negatives: in
         negatives: Only the first so many of each example, of files; all by default.
 
     Raises:
-        InputError: If a file holds a bad line, or there are no examples.
+        InputError: If a file holds a bad line, there are no examples, or something is given that is none.
     """
-    if not isinstance(data, Path):
-        return without_answers(data)
+    if not isinstance(data, Path | str):
+        return without_answers(require_examples(data))
     found = load_examples(data, per_source=settings.per_source, negatives=negatives, seed=settings.seed)
     return without_answers(found)
 

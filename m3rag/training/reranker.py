@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 def train_reranker(
-    data: Path | Sequence[Example],
+    data: Path | str | Sequence[Example],
     base: ModelName,
-    out: Path,
+    out: Path | str,
     *,
     settings: RerankerSettings | None = None,
     device: str | None = None,
@@ -64,7 +64,7 @@ def train_reranker(
         on_progress: Called before the first step and after each one.
 
     Returns:
-        `out`.
+        `out`, as a path.
 
     Raises:
         InputError: If the data holds no examples with negatives or a bad line, `out` holds something, or another run
@@ -74,7 +74,7 @@ def train_reranker(
         ImportError: If `lora` is wanted and peft is not installed.
     """
     settings = settings or RerankerSettings()
-    base = os.fspath(base)
+    base, out = os.fspath(base), Path(out)
     require_free(out)
     examples = read(data, settings)
     useful = [example for example in examples if example.negatives]

@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    data: Path | Sequence[Example],
+    data: Path | str | Sequence[Example],
     base: ModelName,
-    out: Path,
+    out: Path | str,
     *,
     settings: TrainingSettings | None = None,
     device: str | None = None,
@@ -61,7 +61,7 @@ def train(
         on_prepare: Called with the number of texts done and of all, while a frozen backbone is run over them.
 
     Returns:
-        `out`.
+        `out`, as a path.
 
     Raises:
         InputError: If the data holds no examples or a bad line, `out` holds something, or another run trains to it.
@@ -70,7 +70,7 @@ def train(
         ImportError: If `lora` is wanted and peft is not installed.
     """
     settings = settings or TrainingSettings()
-    base = os.fspath(base)
+    base, out = os.fspath(base), Path(out)
     require_free(out)
     # Every text that a frozen backbone is run over costs time and memory, shown or not.
     most = settings.negatives if settings.method == "heads" else None

@@ -83,6 +83,9 @@ def test_forms_of_marks(given: str, expected: str) -> None:
         ("Some [1, 9].", "Some [1]."),
         ("Nested [[9]8] mark.", "Nested mark."),
         ("首都[7]。", "首都。"),
+        ("Capitals[7].", "Capitals."),
+        ("Both[7][1], (mostly)[9]", "Both[1], (mostly)"),
+        ("In 2024[7] and Süd[8]", "In 2024 and Süd"),
         ("End [4]\nNew", "End\nNew"),
     ],
 )
@@ -90,9 +93,18 @@ def test_marks_without_a_source_are_dropped_with_their_blank(given: str, expecte
     assert cite(given, PASSAGES)[0] == expected
 
 
-@pytest.mark.parametrize("text", ["a[0] = b", "In [2024] it was", "use `a[1]`", "```\nx = a[1]\n```", "f(x)[7]", "[x]"])
+@pytest.mark.parametrize(
+    "text", ["a[0] = b", "max_size[7]", "In [2024] it was", "use `a[1]`", "```\nx = a[1]\n```", "f(x)[7]", "[x]"]
+)
 def test_brackets_that_are_no_marks_stay(text: str) -> None:
     assert cite(text, PASSAGES) == (text, ())
+
+
+def test_a_stray_backtick_before_a_fence_opens_no_code() -> None:
+    """The fence does, and what stands in it is code as far as it goes."""
+    text, citations = cite("Use ` as a quote. ```sh\nx[1] [9]\n``` Paris is in France [1].", PASSAGES)
+    assert text == "Use ` as a quote. ```sh\nx[1] [9]\n``` Paris is in France [1]."
+    assert len(citations) == 1
 
 
 def test_the_page_of_a_quote_can_be_looked_up() -> None:
@@ -106,6 +118,7 @@ def test_the_page_of_a_quote_can_be_looked_up() -> None:
 
 def test_footnotes_of_a_source_are_left_out() -> None:
     assert without_marks("The tower is 330 m high.[3] It is old [12].") == "The tower is 330 m high. It is old."
+    assert without_marks("The path is argv[7].") == "The path is argv[7]."
 
 
 def test_empty_texts_have_a_quote_too() -> None:
@@ -124,7 +137,7 @@ MARKED = st.lists(
 @given(MARKED)
 def test_every_mark_left_has_a_citation_and_every_citation_a_mark(answer: str) -> None:
     text, citations = cite(answer, PASSAGES)
-    outside_code = re.sub(r"```.*?(?:```|\Z)|`[^`\n]+`", "", text, flags=re.DOTALL)
+    outside_code = re.sub(r"```.*?(?:```|\Z)|`[^`\n]+`(?!``)", "", text, flags=re.DOTALL)
     marks = [int(n) for n in re.findall(r"(?<![\w)])\[(\d{1,2})\]", outside_code)]
     assert [c.number for c in citations] == list(range(1, len(citations) + 1))
     assert set(marks) <= {c.number for c in citations}

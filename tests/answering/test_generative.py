@@ -74,7 +74,14 @@ def test_an_answer_without_marks_is_an_answer_without_citations() -> None:
     assert (answer.text, answer.citations, answer.answered) == ("Paris.", (), True)
 
 
-@pytest.mark.parametrize("reply", ["", " \n", "[9]"])
+@pytest.mark.parametrize("reply", ["[9]", "[7].", " [8] [9] "])
+def test_a_reply_of_marks_of_no_passage_is_a_refusal(reply: str) -> None:
+    refused = Answer(text=NO_ANSWER_TEXT, citations=(), hits=tuple(HITS), answered=False)
+    assert Generative(Said(reply)).answer("q?", HITS) == refused
+    assert list(Generative(Said(reply)).stream("q?", HITS))[-1] == refused
+
+
+@pytest.mark.parametrize("reply", ["", " \n"])
 def test_a_reply_of_nothing_is_an_error(reply: str) -> None:
     with pytest.raises(LLMError, match="said replied with nothing"):
         Generative(Said(reply)).answer("q?", HITS)

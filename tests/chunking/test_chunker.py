@@ -247,13 +247,18 @@ def test_ids_change_with_content_and_settings_only():
     assert version != document_version(Document("d.md", "one two three", "other hash"), Chunker())
     assert Chunker().split(doc, WORDS)[0].id == f"d.md#{version[:12]}-0"
     assert Chunker().version == "chunks-2/structure/256+32"
+    assert repr(Chunker(chunk_tokens=np.int64(256))) == repr(Chunker())
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"chunk_tokens": 0}, "chunk_tokens is 0"),
-        ({"overlap_tokens": -1}, "overlap_tokens is -1"),
+        ({"chunk_tokens": 0}, "chunk_tokens must be at least 1, got 0"),
+        ({"overlap_tokens": -1}, "overlap_tokens must be at least 0, got -1"),
+        ({"chunk_tokens": 256.0}, "chunk_tokens must be a whole number, got 256.0"),
+        ({"chunk_tokens": float("nan")}, "chunk_tokens must be a whole number, got nan"),
+        ({"overlap_tokens": None}, "overlap_tokens must be a whole number, got None"),
+        ({"strategy": None}, "strategy is a NoneType, must be a Strategy or the name of one: structure"),
         ({"chunk_tokens": 64, "overlap_tokens": 32}, "less than half of chunk_tokens .64.; lower it to 8"),
     ],
 )

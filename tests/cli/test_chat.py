@@ -152,6 +152,16 @@ def test_questions_from_a_pipe(index: Path) -> None:
     assert (answer["schema"], answer["question"], answer["answered"]) == ("m3rag.answer/1", "What do ducks eat?", True)
 
 
+def test_with_json_commands_speak_on_stderr(index: Path) -> None:
+    lines = "What do ducks eat?\n/sources\n/why 1\n/mode dense\n/filter\n/help\n/save talk.md\n/clear\n"
+    piped = CliRunner().invoke(app, ["chat", "-i", "i", "--json"], input=lines)
+    assert piped.exit_code == 0
+    (answer,) = map(json.loads, piped.stdout.splitlines())
+    assert answer["schema"] == "m3rag.answer/1"
+    said = ("[1] ducks.txt, ", "    dense ", "mode dense", "filter none", "/quit", "saved 1 answer", "is forgotten")
+    assert [line for line in said if line not in piped.stderr] == []
+
+
 def test_without_an_index_nothing_is_asked() -> None:
     result = CliRunner().invoke(app, ["chat", "-i", "nowhere"], input="What?\n")
     assert (result.exit_code, result.stdout) == (4, "")

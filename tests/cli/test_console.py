@@ -85,6 +85,19 @@ def test_interrupted_while_the_commands_load() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_help_that_cannot_be_written_is_a_line_and_with_debug_a_traceback() -> None:
+    def told(*arguments: str) -> tuple[int, list[str]]:
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "m3rag", "search", *arguments, "--help"]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        return result.returncode, result.stderr.splitlines()
+
+    code, (line,) = told()
+    assert (code, line.startswith("error: [Errno 28]")) == (1, True)
+    assert told("--debug")[1][0].startswith("Traceback")
+
+
 def test_every_error_of_ours_has_an_exit_code() -> None:
     assert {kind for kind, _ in EXIT_CODES} >= {InputError, ConfigurationError, ModelError, LLMError, M3RagError}
     assert {code for _, code in EXIT_CODES} == {1, 2, 3, 4, 5}

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from m3rag.cli.app import app
 from m3rag.cli.options import parse_filters
 
 
@@ -34,3 +36,26 @@ def test_what_is_no_pair_is_refused(pair: str) -> None:
 def test_a_comparison_is_refused_instead_of_finding_nothing(pair: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"compares, --filter takes KEY=VALUE alone: .*\$gte"):
         parse_filters([pair])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["ingest", "a.md", ""],
+        ["train", "", "--out", "x"],
+        ["mine", "", "--out", "x"],
+        ["encode", "", "--out", "x"],
+        ["serve", "--data", ""],
+        ["eval", ""],
+        ["tune", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(typed: list[str]) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the path is empty" in result.stderr
+
+
+def test_an_empty_index_is_not_the_current_folder() -> None:
+    result = CliRunner().invoke(app, ["demo", "-i", ""])
+    assert (result.exit_code, "the index is empty" in result.stderr) == (3, True)

@@ -386,6 +386,12 @@ def test_wrong_calls_are_refused(both: Make) -> None:
         ours.encode(["ducks", None])
     with pytest.raises(InputError, match="text 0"):
         ours.encode([None, 3], instruction="find: ")
+    with pytest.raises(InputError, match="got a dict"):  # iterating over it would give its keys
+        ours.encode_corpus({"x": "ducks", "y": "geese"})
+    with pytest.raises(InputError, match="of 2 dimensions; give one column"):
+        ours.encode_queries(np.array([["ducks", "geese"]]))
+    with pytest.raises(InputError, match="got a NoneType"):
+        ours.encode(None)
     with pytest.raises(InputError, match="pair 0"):
         ours.compute_score([["a", ["b"]]])
     with pytest.raises(InputError, match="pair 0"):

@@ -269,6 +269,14 @@ def test_a_length_given_with_the_call_is_kept_apart_and_handed_on(tiny: M3Encode
 # Long lists ---------------------------------------------------------------------------------------
 
 
+def test_a_length_of_numpy_is_found_again_as_pythons(tiny_checkpoint: Path) -> None:
+    lengths = np.array([16, 24])
+    through = CachedEncoder(M3Encoder(str(tiny_checkpoint), device="cpu", max_length=lengths.max()), MemoryCache())
+    for length in (lengths.max(), 24, None):
+        through.encode_documents(TEXTS, max_length=length)
+    assert (through.cache.stats().hits, through.cache.stats().misses) == (2 * len(TEXTS), len(TEXTS))
+
+
 def test_a_long_list_is_encoded_in_slices(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached, "LOOKED_UP_AT_ONCE", 7)
     monkeypatch.setattr(cached, "ENCODED_AT_ONCE", 20)

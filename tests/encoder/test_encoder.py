@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections import deque
@@ -164,6 +165,13 @@ def test_options_that_change_the_numbers_change_the_fingerprint(tiny_checkpoint:
     assert same.info.fingerprint == encoder.info.fingerprint
     numpys = M3Encoder(str(tiny_checkpoint), device="cpu", truncate_dim=np.int64(16))
     assert numpys.info.fingerprint == prints[3]
+
+
+def test_what_loads_an_encoder_again_can_be_written_as_json(tiny_checkpoint: Path) -> None:
+    numbers = {"max_length": 16, "batch_tokens": 99}
+    numpys = {name: np.int64(value) for name, value in numbers.items()}
+    options = M3Encoder(str(tiny_checkpoint), device="cpu", **numpys).reload_options
+    assert json.loads(json.dumps(options)) == {"device": "cpu", "dtype": "float32", **numbers}
 
 
 def test_bad_input_is_named(encoder: M3Encoder) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,55 @@ def test_one_text_too_large_for_memory_is_an_error_with_a_remedy(encoder: M3Enco
     engine_of(encoder).network = full
     with pytest.raises(ModelError, match=r"does not fit in the memory.*lower max_length"):
         encoder.encode_documents(["ducks"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent(tiny_checkpoint: Path, threads: int) -> None:
+    code = f"""
+import os, signal, threading, warnings
+import torch
+from m3rag.encoder import M3Encoder
+from m3rag.errors import ModelError
+warnings.simplefilter("ignore")
+torch.set_num_threads({threads})
+encoder = M3Encoder({str(tiny_checkpoint)!r}, device="cpu")
+encoder.encode_documents(["ducks"] * 20)
+real, parent, started, go_on = encoder.engine.network, os.getpid(), threading.Event(), threading.Event()
+
+def slow(batch):
+    if os.getpid() == parent:
+        started.set()
+        assert go_on.wait(60)
+    return real(batch)
+
+encoder.engine.network = slow
+thread = threading.Thread(target=encoder.encode_documents, args=(["ducks"],))
+thread.start()
+assert started.wait(60)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    calls = [
+        lambda: encoder.encode_documents(["ducks"] * 20),
+        lambda: encoder.token_weights("ducks"),
+    ]
+    told = []
+    for call in calls:
+        try:
+            assert len(call())
+        except ModelError as error:
+            told.append("start processes by spawn, or call torch.set_num_threads(1)" in str(error))
+    torch.set_num_threads(1)
+    assert len(encoder.encode_documents(["ducks"])) == 1
+    os._exit(0 if told == {[True] * 2 if threads > 1 else []} else 1)
+status = os.waitpid(pid, 0)[1]
+go_on.set()
+thread.join()
+assert status == 0, status
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_other_errors_are_not_swallowed(encoder: M3Encoder) -> None:

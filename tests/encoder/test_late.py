@@ -131,6 +131,14 @@ def test_spans_outside_the_text_are_refused(tiny, spans, said):
         tiny.encode_spans("some text", spans)
 
 
+@pytest.mark.parametrize(
+    "spans", [[(0, 1, 2), (3, 4, 5)], [(0, 1), (2,)], [(0, 1.9)], [("0", "2")], (0, 3), [(0, None)], None, [[], []]]
+)
+def test_what_is_no_pair_of_numbers_is_refused(tiny, spans):
+    with pytest.raises(InputError, match="spans must be pairs of whole numbers"):
+        tiny.encode_spans("some text", spans)
+
+
 def test_a_span_longer_than_a_window_is_refused(tiny_checkpoint):
     encoder = M3Encoder(str(tiny_checkpoint), device="cpu", max_length=16)
     with pytest.raises(InputError, match=r"a window of this model 14 beside .* make smaller chunks"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -252,6 +254,24 @@ def test_a_server_that_is_too_slow_or_not_there() -> None:
             encoder.info  # noqa: B018
 
 
+def test_a_reply_that_breaks_off_is_not_told_as_a_server_that_is_not_there() -> None:
+    def half() -> None:
+        with listening.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=half, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with (
+            OpenAIEncoder("m1", base_url=url, max_retries=0, timeout=10) as encoder,
+            pytest.raises(ModelError, match=r"broke off or sent .*complete message body.*: ask again"),
+        ):
+            encoder.info  # noqa: B018
+        thread.join(10)
+
+
 def test_keys_and_addresses_come_from_the_environment_and_are_shown_nowhere(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +313,14 @@ def test_the_key_is_not_in_a_printed_traceback() -> None:
         ({"max_length": 2}, ConfigurationError, "max_length 2 leaves no room"),
         ({"max_length": 5, "query_instruction": "a b c "}, ConfigurationError, "an instruction of 3 tokens"),
         ({"encoding_format": "hex"}, ConfigurationError, "'hex' is unknown: choose base64 or float"),
+        ({"dimensions": "4"}, ConfigurationError, "dimensions must be a whole number, got '4'"),
+        ({"batch_size": 2.5}, ConfigurationError, r"batch_size must be a whole number, got 2\.5"),
+        ({"batch_tokens": None}, ConfigurationError, "batch_tokens must be a whole number, got None"),
+        ({"max_length": "5"}, ConfigurationError, "max_length must be a whole number, got '5'"),
+        ({"query_instruction": None}, ConfigurationError, "query_instruction must be text, got None"),
+        ({"timeout": "a"}, ConfigurationError, "timeout must be a number of seconds above 0, got 'a'"),
+        ({"timeout": 0}, ConfigurationError, "timeout must be a number of seconds above 0, got 0"),
+        ({"max_retries": -1}, ConfigurationError, "max_retries must be at least 0, got -1"),
         ({"tokenizer": 3}, InputError, "tokenizer is a int"),
         ({"tokenizer": "/no/such/file"}, ModelError, r"no tokenizer\.json"),
     ],
@@ -333,6 +361,22 @@ def test_the_fingerprint_is_that_of_what_the_numbers_depend_on() -> None:
         fingerprint(max_length=512),
     ]
     assert len({own, *others}) == len(others) + 1
+    assert fingerprint(max_length=np.int64(512), dimensions=np.int64(8)) == others[-1]
+
+
+def test_a_pickled_encoder_has_every_option_but_the_key(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"api_key": KEY, "dimensions": 8, "query_instruction": "q: ", "normalize": False}
+    with OpenAIEncoder("m1", base_url=server.base_url, **options) as encoder:
+        written = pickle.dumps(encoder)
+        assert KEY.encode() not in written
+        monkeypatch.setenv("OPENAI_API_KEY", "of another machine")
+        with pickle.loads(written) as other:  # noqa: S301
+            assert other.info == encoder.info
+            assert np.array_equal(other.encode_queries(TEXTS).dense, encoder.encode_queries(TEXTS).dense)
+    assert [request.headers["authorization"] for request in server.requests] == [
+        "Bearer of another machine",
+        f"Bearer {KEY}",
+    ]
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

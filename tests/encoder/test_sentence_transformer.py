@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from m3rag.encoder.cache import MemoryCache
+from m3rag.encoder.cached import CachedEncoder
 from m3rag.encoder.encoder import M3Encoder
 from m3rag.encoder.sentence_transformer import SentenceTransformerEncoder
 from m3rag.errors import ConfigurationError, InputError, ModelError
@@ -114,6 +117,19 @@ def test_vectors_cut_short_or_not_normalised(folder: Path, encoder: SentenceTran
     assert short.info.dense_dim == 16
     expected = raw[:, :16] / np.linalg.norm(raw[:, :16], axis=1, keepdims=True)
     assert np.allclose(short.encode_documents(TEXTS).dense, expected, atol=1e-5)
+
+
+def test_numbers_of_numpy_are_pythons(small: Path) -> None:
+    options = {"max_length": 16, "truncate_dim": 8, "batch_size": 4}
+    numpys = load(small, **{name: np.int64(value) for name, value in options.items()})
+    assert numpys.info == load(small, **options).info
+
+
+def test_a_pickled_encoder_loads_the_same_model(small: Path) -> None:
+    encoder = load(small, max_length=16, truncate_dim=8, query_instruction="q: ")
+    other = pickle.loads(pickle.dumps(CachedEncoder(encoder, MemoryCache())))  # noqa: S301
+    assert other.info == encoder.info
+    assert np.array_equal(other.encode_queries(TEXTS).dense, encoder.encode_queries(TEXTS).dense)
 
 
 def test_long_texts_are_cut_and_said_to_be(

@@ -10,7 +10,15 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
@@ -326,6 +334,33 @@ async def test_many_at_once_do_not_meet() -> None:
     assert [output["answer"] for output in outputs] == [f"Q{n} [1]." for n in range(20)]
 
 
+def test_a_chain_is_tried_again_as_a_whole() -> None:
+    class Flaky(Scripted):
+        def _said(self, messages: list[BaseMessage]) -> str:
+            if super()._said(messages) and len(self.prompts) == 1:
+                raise ConnectionError("429")
+            return self.reply
+
+    llm = Flaky()
+    chain = create_rag_chain(llm, Found()).with_retry(wait_exponential_jitter=False, stop_after_attempt=2)
+    assert chain.invoke("Where?")["answer"] == ANSWER
+    assert len(llm.prompts) == 2
+
+
+async def test_a_model_that_gives_no_text_is_named() -> None:
+    chain = create_rag_chain(RunnableLambda(lambda _: {"answer": "Ducks"}), Found())
+    with pytest.raises(LLMError, match="the language model gave a dict, must give messages or text"):
+        chain.invoke("Where?")
+    with pytest.raises(LLMError, match="gave a dict"):
+        await chain.ainvoke("Where?")
+
+
+@pytest.mark.parametrize("reply", ["[7]", "[7]."])
+def test_a_reply_of_nothing_but_marks_of_no_source_is_a_refusal(reply: str) -> None:
+    output = create_rag_chain(Scripted(reply=reply), Found()).invoke("Where?")
+    assert (output["answer"], output["answered"], output["citations"]) == (NO_ANSWER_TEXT, False, [])
+
+
 def test_what_was_given_stays_as_it_is() -> None:
     given = {"question": "And where?", "chat_history": list(HISTORY)}
     found = Found(documents=[DUCKS.model_copy(deep=True)])
@@ -346,3 +381,9 @@ def test_a_chat_becomes_turns_without_its_tools() -> None:
     ]
     assert turns_of(chat) == [Turn("", "Hello!"), Turn("Ducks?", "Birds."), Turn("Geese?", "")]
     assert turns_of([]) == []
+
+
+def test_roles_that_are_only_named_count_too() -> None:
+    chat = [("user", "Ducks?"), ("assistant", "Birds."), ("human", "Geese?"), ("ai", "Too."), ("critic", "Hm.")]
+    messages = [ChatMessage(role=role, content=text) for role, text in chat]
+    assert turns_of(messages) == [Turn("Ducks?", "Birds."), Turn("Geese?", "Too.")]

@@ -52,7 +52,9 @@ def test_neither_way_shares_memory() -> None:
         ({"source": ""}, ("c1", 0, 6, None, ())),
         ({"source": 7}, ("c1", 0, 6, None, ())),
         ({"document_id": "a", "source": "a.pdf"}, ("a", 0, 6, None, ())),
-        ({"document_id": 7, "source": "a.pdf"}, ("a.pdf", 0, 6, None, ())),
+        ({"document_id": 7, "source": "a.pdf"}, ("7", 0, 6, None, ())),
+        ({"document_id": 0}, ("0", 0, 6, None, ())),
+        ({"document_id": True, "source": "a.pdf"}, ("a.pdf", 0, 6, None, ())),
         ({"start": 5, "end": 11, "start_index": 9}, ("c1", 5, 11, None, ())),
         ({"start": 5, "end": 10}, ("c1", 0, 6, None, ())),
         ({"start": True, "end": 7}, ("c1", 0, 6, None, ())),
@@ -86,6 +88,8 @@ def test_a_splitters_note_of_the_passage_means_nothing_to_answers() -> None:
         ({"score": float("nan")}, "the metadata of 'score' are not JSON"),
         ({"deep": {"set": {1}}}, "the metadata of 'deep' are not JSON .*set"),
         ({"ring": RING}, "the metadata of 'ring' are not JSON"),
+        ({"deep": [{1: "a", "1": "b"}]}, "the metadata of 'deep' are not JSON .its key 1 is no string"),
+        ({"deep": {None: 1}}, "its key None is no string"),
     ],
 )
 def test_metadata_that_are_not_json_are_named(metadata: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
+from m3rag.collection import Collection
 from m3rag.errors import ConfigurationError, IndexMismatchError, InputError, ModelError
 from m3rag.langchain import M3Embeddings, M3VectorStore
 from m3rag.langchain.foreign import EmbeddingsEncoder, encoder_of
@@ -46,6 +47,13 @@ def test_it_gives_unit_vectors_of_the_dense_leg_alone() -> None:
 def test_m3_embeddings_share_their_encoder(tiny_checkpoint: Path) -> None:
     embeddings = M3Embeddings(model=str(tiny_checkpoint), model_kwargs={"device": "cpu"})
     assert encoder_of(embeddings) is embeddings.encoder
+
+
+def test_a_stores_own_embeddings_are_its_encoder() -> None:
+    with Collection(":memory:", encoder=HashEncoder()) as collection:
+        embeddings = M3VectorStore(collection=collection).embeddings
+        assert encoder_of(embeddings) is collection.encoder
+        assert M3VectorStore(embeddings).collection.mode == collection.mode
 
 
 def test_the_same_model_is_recognised_though_its_numbers_are_a_little_off() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,17 @@ def test_nothing_gives_nothing_and_a_blank_query_is_refused() -> None:
     assert M3Reranker(encoder=HashEncoder()).compress_documents([], " ") == []
     with pytest.raises(InputError, match="the query is empty"):
         M3Reranker(encoder=HashEncoder()).compress_documents(documents(), " ")
+
+
+@pytest.mark.parametrize("pairs", [(QUERY, "Ducks swim"), ("ab", "cd"), [(None, "a")], [("a",)], [7]])
+def test_what_is_no_pair_is_named(pairs: Any) -> None:
+    with pytest.raises(InputError, match=r"text_pairs\[0\] is .*, must be a \(question, passage\) pair"):
+        M3CrossEncoder(encoder=HashEncoder()).score(pairs)
+
+
+def test_what_is_no_query_is_named() -> None:
+    with pytest.raises(InputError, match="the query is a NoneType, must be a string"):
+        M3Reranker(encoder=HashEncoder()).compress_documents(documents(), None)  # type: ignore[arg-type]
 
 
 def test_what_is_no_document_is_named() -> None:

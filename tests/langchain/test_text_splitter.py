@@ -124,6 +124,13 @@ def test_a_model_is_read_for_its_tokenizer_alone():
     assert all(c.page_content.endswith("swim.") for c in chunks)
 
 
+def test_by_itself_a_chunk_within_a_run_without_blanks_may_count_one_more():
+    thai = M3TextSplitter(model="mini", chunk_tokens=32, overlap_tokens=8)
+    counts = [thai._count(chunk) for chunk in thai.split_text("เป็ดว่ายน้ำในสระและกินพืชน้ำเพราะหิวมาก" * 10)]
+    assert max(counts) == 33
+    assert min(counts[:-1]) > 16
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [

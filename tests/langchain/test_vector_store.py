@@ -75,9 +75,43 @@ async def test_a_question_that_says_nothing_finds_what_passes_its_filter(store: 
     assert set(ids(store.max_marginal_relevance_search(" ", **asked))) == birds
     assert {score for _, score in store.similarity_search_with_relevance_scores(" ", **asked)} == {0.0}
     assert len(store.similarity_search(" ", filter=asked["filter"], k=2)) == 2
+    assert store.similarity_search(" ", **asked, score_threshold=0.1) == []
+    for wrong, said in (
+        ({"k": 0}, "k must be at least 1"),
+        ({"mode": "bogus"}, "unknown mode"),
+        ({"k": 2.5}, "k must"),
+    ):
+        with pytest.raises((InputError, ConfigurationError), match=said):
+            store.similarity_search(" ", **{**asked, **wrong})
     for filter in (None, {}):
         with pytest.raises(InputError, match="the query is empty"):
             store.similarity_search(" ", filter=filter)
+
+
+@pytest.mark.parametrize(
+    ("metadatas", "said"),
+    [
+        ({"source": "a"}, "metadatas must be a list, got one dict"),
+        ("source", "metadatas must be a list, got one string"),
+        (7, "metadatas must be a list, got one int"),
+        (["source"], r"metadatas\[0\] is 'source', must be a dict"),
+    ],
+)
+def test_metadata_that_are_none_are_named(empty: M3VectorStore, metadatas: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        empty.add_texts(["x"], metadatas)
+
+
+def test_a_document_of_a_numbered_id_is_filtered_by_it_as_text(empty: M3VectorStore) -> None:
+    documents = [
+        Document(id=id, page_content=id, metadata={"document_id": n}) for n, id in enumerate(("duck", "goose"))
+    ]
+    empty.add_documents(documents)
+    assert empty.similarity_search("duck", filter={"document_id": "0"}) == documents[:1]
+    with pytest.raises(InputError, match="a document's id is text, got 0: give '0'"):
+        empty.delete(filter={"document_id": {"$ne": 0}})
+    empty.delete(filter={"document_id": {"$ne": "0"}})
+    assert empty.get_by_ids(["duck", "goose"]) == documents[:1]
 
 
 def test_scores_are_on_copies(store: M3VectorStore) -> None:

@@ -79,14 +79,22 @@ async def test_the_same_name_replaces_and_a_broken_file_does_not(tmp_path: Path)
         assert image.status_code == 200
 
 
-@pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("odd.xyz", b"abc"), ("x.docx", b"PK\x03\x04no")])
-async def test_what_cannot_be_read_is_said_and_not_kept(tmp_path: Path, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("empty.txt", b"", "is empty"),
+        ("odd.xyz", b"abc", "is of no known format"),
+        ("x.docx", b"PK\x03\x04no", "is "),
+        ("~$a.txt", b"Ducks swim.", "is no file that m3rag reads: give it another name"),
+    ],
+)
+async def test_what_cannot_be_read_is_said_and_not_kept(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     kb = base(tmp_path)
     async with client_of(create_app(kb, ServeSettings())) as client:
         job = await uploaded(client, name, content)
         assert job["state"] == "failed"
         assert job["document_id"] is None
-        assert job["message"].startswith(f"{name} ")
+        assert job["message"].startswith(f"{name} {told}")
         assert str(tmp_path) not in job["message"]
         assert await ids(client) == []
         assert files(kb) == []

@@ -88,8 +88,8 @@ def test_a_wrong_key_is_the_clients_own_error(openai_client: OpenAI) -> None:
         openai_client.with_options(api_key="wrong").models.list()
 
 
-@pytest.mark.parametrize("form", ["float", "base64"])
-def test_embeddings_are_those_of_the_encoder(openai_client: OpenAI, form: str) -> None:
+@pytest.mark.parametrize("form", ["float", "base64", None])
+def test_embeddings_are_those_of_the_encoder(openai_client: OpenAI, form: str | None) -> None:
     texts = ["Do ducks swim?", "鸭子"]
     found = openai_client.embeddings.create(model="hash", input=texts, encoding_format=form)  # type: ignore[call-overload]
     expected = HashEncoder().encode_documents(texts)

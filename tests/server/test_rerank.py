@@ -81,7 +81,9 @@ async def test_half_a_surrogate_pair_is_no_text(client: httpx.AsyncClient, given
     content = json.dumps({"query": QUERY, "return_documents": True, **given})
     response = await client.post("/rerank", content=content, headers={"content-type": "application/json"})
     assert response.status_code == 422
-    assert "surrogate" in response.json()["error"]["message"]
+    message = response.json()["error"]["message"]
+    assert "surrogate" in message
+    assert "[" not in message  # as pydantic names the types of a field
 
 
 async def test_one_leg_alone(client: httpx.AsyncClient) -> None:

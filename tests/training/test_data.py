@@ -66,6 +66,12 @@ def test_a_line_nested_too_deep_is_named(tmp_path: Path) -> None:
         load_examples(tmp_path / "deep.jsonl")
 
 
+def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
+    (tmp_path / "large.jsonl").write_text('{"query": "q", "pos": ["p"], "pos_scores": [' + "9" * 400 + "]}")
+    with pytest.raises(InputError, match=r"large\.jsonl:1: .*too large"):
+        load_examples(str(tmp_path / "large.jsonl"))
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     file = tmp_path / "latin.jsonl"
     file.write_bytes(b'{"query": "caf\xe9", "pos": ["p"]}\n')

@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: Path, small_bert: Path, 
     steps: dict[str, list[int]] = {"killed": [], "whole": []}
     for name, seen in steps.items():
         train_reranker(
-            data, str(small_bert), tmp_path / name, settings=RerankerSettings(**options), device="cpu",
+            str(data), str(small_bert), str(tmp_path / name), settings=RerankerSettings(**options), device="cpu",
             on_progress=lambda report, seen=seen: seen.append(report.step),  # type: ignore[misc]
         )  # fmt: skip
     assert steps["whole"][0] == 0
@@ -253,6 +253,8 @@ def test_what_does_not_fit_the_model_is_refused(
     ):
         with pytest.raises(ConfigurationError, match=told):
             start(examples, small_bert, tmp_path / "m", **options)
+    with pytest.raises(InputError, match="example 0 is a dict, must be an "):
+        start([{"query": "q", "pos": ["a"]}], small_bert, tmp_path / "m")  # type: ignore[list-item]
     with pytest.raises(ModelError, match="has 2 labels"):
         start(examples, small_two_labels, tmp_path / "m")
     with pytest.raises(InputError, match="no pos_scores and neg_scores"):

@@ -181,9 +181,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: Path, small_checkpoint: 
     steps: dict[str, list[int]] = {"killed": [], "whole": []}
     for name, seen in steps.items():
         train(
-            data,
+            str(data),
             str(small_checkpoint),
-            tmp_path / name,
+            str(tmp_path / name),
             settings=TrainingSettings(**options),
             device="cpu",
             on_progress=lambda report, seen=seen: seen.append(report.step),  # type: ignore[misc]
@@ -397,8 +397,14 @@ def test_what_does_not_fit_the_model_or_the_data_is_refused(
             )  # fmt: skip
     with pytest.raises(InputError, match=r"no pos_scores and neg_scores of the question 'where lives the red duck'"):
         train(examples, str(small_checkpoint), tmp_path / "m", settings=TrainingSettings(teacher=True), device="cpu")
-    with pytest.raises(InputError, match="1 examples are too few"):
-        train(examples[:1], str(small_checkpoint), tmp_path / "m", device="cpu")
+    for data, told in (
+        (examples[:1], "1 examples are too few"),
+        ([examples[0], ("q", "a")], "example 1 is a tuple, must be an m3rag.training.Example"),
+        (None, "data is a NoneType, must be a .jsonl file"),
+        (str(tmp_path / "no.jsonl"), "no.jsonl holds no .jsonl training files"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train(data, str(small_checkpoint), tmp_path / "m", device="cpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("changes", [{"query_length": 3}, {"passage_length": 3}])
