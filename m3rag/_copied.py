@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 
 class CopiedAsItself:
-    """A mixin: a deep copy is the object itself, since frameworks copy what holds a model or an index."""
+    """A mixin: a copy is the object itself, since frameworks copy what holds a model or an index."""
+
+    def __copy__(self) -> Self:
+        """The object itself."""
+        return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The object itself."""

@@ -200,7 +200,8 @@ class _File(TomlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         folder = Path(str(self.toml_file_path)).parent
         said = super().__call__()
-        return said if folder == Path.cwd() else _placed(said, folder)  # there, paths are shown as they were written
+        # In its own folder paths are shown as they were written; what a person has set for all projects is of each.
+        return _placed(said, folder) if folder in Path.cwd().parents else said
 
 
 def _placed(said: Mapping[str, Any], folder: Path, group: str = "") -> dict[str, Any]:
@@ -215,7 +216,7 @@ def _placed(said: Mapping[str, Any], folder: Path, group: str = "") -> dict[str,
 
 
 def _below(path: str, folder: Path) -> str:
-    return str(folder / path) if path and not path.startswith("~") else path
+    return str(folder / path) if path.strip() and not path.startswith("~") else path
 
 
 def _index_below(index: str, folder: Path) -> str:
@@ -228,6 +229,11 @@ def _index_below(index: str, folder: Path) -> str:
     return index if index == ":memory:" or "://" in index else _below(index, folder)
 
 
+def _file_below(model: str, folder: Path) -> str:
+    # Any other is the name that a server knows it by.
+    return _model_below(model, folder) if model.casefold().endswith(".gguf") else model
+
+
 def _model_below(model: str, folder: Path) -> str:
     # Names of models look like paths: which it is, only the disk says.
     named = model in ("mini", "none", "colbert") or not os.path.exists(folder / model)
@@ -238,7 +244,7 @@ PATHS: dict[str, Callable[[str, Path], str]] = {
     "index": _index_below,
     "model": _model_below,
     "reranker": _model_below,
-    "llm.model": _model_below,
+    "llm.model": _file_below,
     "serve.data": _below,
 }
 """Settings that are paths, or may be, and what makes them ones from a folder."""

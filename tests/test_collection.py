@@ -186,10 +186,11 @@ def test_a_model_is_loaded_once_whoever_copies_what_holds_it() -> None:
     copied = copy.deepcopy(held)
     assert copied is not held
     assert copied == held
+    assert copy.copy(encoder) is encoder
 
 
 def test_a_copy_is_the_same_index_and_a_pickle_is_refused(collection: Collection) -> None:
-    assert copy.deepcopy({"kept": collection})["kept"] is collection
+    assert copy.deepcopy({"kept": collection})["kept"] is copy.copy(collection) is collection
     with pytest.raises(InputError, match="cannot be pickled: pickle its place"):
         pickle.dumps(collection)
 

@@ -58,6 +58,7 @@ def test_the_search_for_a_file_ends_at_the_repository(folder: Path) -> None:
         ("chroma+http://localhost:8000/docs?side=a%26b", "chroma+http://localhost:8000/docs?side={folder}/a%26b"),
         ("chroma+http://localhost:8000/docs?side=/srv/s", "chroma+http://localhost:8000/docs?side=/srv/s"),
         ("", ""),
+        ("  ", "  "),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
@@ -73,6 +74,16 @@ def test_a_file_means_the_same_index_from_every_folder(
     assert load_settings().index == "here"
 
 
+def test_what_a_person_has_set_is_of_each_project(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "m3rag.toml").write_text("index = '.m3rag'\n")
+    monkeypatch.setattr("m3rag.settings.user_config_path", lambda *_, **__: tmp_path / "config")
+    monkeypatch.chdir(folder / "sub")
+    assert load_settings().index == ".m3rag"
+
+
 def test_other_paths_of_a_file_are_meant_from_its_folder(folder: Path) -> None:
     for name in ("mini", "my-model", "colbert"):
         (folder / name).mkdir()
@@ -84,6 +95,7 @@ def test_other_paths_of_a_file_are_meant_from_its_folder(folder: Path) -> None:
     assert (settings.model, settings.reranker) == (str(folder / "my-model"), "colbert")
     assert settings.llm.model == str(folder / "llm.gguf")
     assert settings.serve.data == folder / "uploads"
+    (folder / "llama3.2").mkdir()
     (folder / "m3rag.toml").write_text("model = 'mini'\nreranker = 'BAAI/bge-m3'\n[llm]\nmodel = 'llama3.2'\n")
     settings = load_settings()
     assert (settings.model, settings.reranker, settings.llm.model) == ("mini", "BAAI/bge-m3", "llama3.2")

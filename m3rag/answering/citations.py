@@ -18,8 +18,12 @@ PageOf = Callable[[str, int], int | None]
 MARK = re.compile(r"[\[【［〔]\s*(\^?\d{1,3}(?:\s*[,，、;；–—-]\s*\^?\d{1,3})*)\s*[\]】］〕]")
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`(?!``)", re.DOTALL)
 IDENTIFIER = re.compile(r"[A-Za-z0-9_)]\Z")
-CODE_NAME = re.compile(r"(?:(?<!\w)[A-Za-z]|[^\W_]_[^\W_]\w*|\w\([^\s()。，]*\))\Z")  # a, max_size, f(x)
+CODE_NAME = re.compile(  # a, max_size, f(x), sys.argv, int8
+    r"(?:(?<!\w)[A-Za-z]|[^\W_]_[^\W_]\w*|\w\([^\s()。，]*\)|\w\.[A-Za-z_]\w*|[A-Za-z]\d+)\Z"
+)
 LONGEST_NAME = 60
+INVENTED_UP_TO = 20
+"""Numbers that a model invents; others directly behind a word are of an array, such as `args[0]` and `buf[64]`."""
 DANGLING = ("", *"\n.,:;!?)。，、；：！？）")  # no blank stands before these
 
 # \w leaves out the vowel signs of Indic and South-East Asian scripts and Arabic, Hebrew points.
@@ -47,8 +51,9 @@ def cite(text: str, passages: Sequence[Chunk], *, page_of: PageOf | None = None)
     """Check the marks of an answer against its passages.
 
     A bracketed number that names a passage is a mark. One that names none is dropped where it looks
-    like a mark: one or two digits, not behind what looks like a name in code. So `a[0]`, `max_size[7]`, `f(x)[7]` and
-    `[2024]` stay, and so does everything in Markdown code. Marks are renumbered from 1 in order of appearance;
+    like a mark: one or two digits; directly behind a word 1 to 20, and not behind what looks like a name in code. So
+    `args[0]`, `buf[64]`, `sys.argv[7]`, `max_size[7]`, `f(x)[7]` and `[2024]` stay, and so does everything in Markdown
+    code. Marks are renumbered from 1 in order of appearance;
     a passage that is cited for two different quotes gets two numbers, so that each opens its own.
 
     Args:
@@ -148,7 +153,6 @@ def find_marks(text: str, passages: int) -> Iterator[Mark]:
 
     Without passages the text is a source's own, where any word before brackets may be the name of an array.
     """
-    name = CODE_NAME if passages else IDENTIFIER
     code = [m.span() for m in CODE.finditer(text)]
     for match in MARK.finditer(text):
         if any(start <= match.start() < end for start, end in code):
@@ -156,10 +160,18 @@ def find_marks(text: str, passages: int) -> Iterator[Mark]:
         numbers = _numbers(match[1], passages)
         if numbers:
             yield Mark(match.start(), match.end(), tuple(n - 1 for n in numbers))
-        elif not name.search(text, max(0, match.start() - LONGEST_NAME), match.start()) and all(
-            len(digits) <= 2 for digits in re.findall(r"\d+", match[1])
-        ):
+        elif _looks_invented(text, match, in_a_source=not passages):
             yield Mark(match.start(), match.end(), ())
+
+
+def _looks_invented(text: str, match: re.Match[str], *, in_a_source: bool) -> bool:
+    numbers = re.findall(r"\d+", match[1])
+    before = max(0, match.start() - LONGEST_NAME), match.start()
+    if not IDENTIFIER.search(text, *before):
+        return all(len(digits) <= 2 for digits in numbers)
+    if in_a_source or CODE_NAME.search(text, *before):
+        return False
+    return all(1 <= int(digits) <= INVENTED_UP_TO for digits in numbers)
 
 
 def _numbers(listed: str, passages: int) -> list[int]:

@@ -25,7 +25,7 @@ FORMAT = 2
 
 HEAD = b"SQLite format 3\x00"
 
-LIBRARY = re.compile(r" (?:unicode|bm25s)-[\d.]+")
+LIBRARY = re.compile(r" (?:unicode|bm25s)-\S+")
 """Of a tokenizer's name what an upgrade of Python or of bm25s changes: its user has chosen no other tokenizer."""
 
 SCHEMA = f"""

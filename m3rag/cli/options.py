@@ -133,7 +133,7 @@ def parse_filters(pairs: list[str] | None) -> dict[str, list[str | int | float |
                 param_hint="--filter",
             )
         found.setdefault(key, []).append(value)
-        if JSON_SCALAR.fullmatch(value):
+        if JSON_SCALAR.fullmatch(value) and key != "document_id":  # which is text
             found[key].append(json.loads(value))
     return found
 

@@ -58,6 +58,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         parser=path_of,
+        metavar="PATH",
         envvar="M3RAG_SERVE__DATA",
         help="Folder of uploads and feedback; beside the index by default.",
     ),

@@ -120,7 +120,7 @@ def _from_anywhere(reranker: str) -> str:
     from m3rag.reranking.named import COLBERT
 
     folder = Path(reranker).expanduser()
-    return str(folder.resolve()) if reranker and reranker != COLBERT and folder.is_dir() else reranker
+    return str(folder.absolute()) if reranker and reranker != COLBERT and folder.is_dir() else reranker
 
 
 def _forget(kb: KnowledgeBase, *, as_json: bool) -> None:

@@ -45,7 +45,8 @@ class OpenAIEncoder(DenseOnlyEncoder):
     OpenAI's own models, and local servers that speak its protocol (vLLM, text-embeddings-inference,
     llama.cpp, Ollama, LM Studio): give their `base_url`. Safe to share between threads.
 
-    Pickled are its arguments, but for the key, which another process takes from its `OPENAI_API_KEY`.
+    Pickled are its arguments, but for the key, which another process takes from its `OPENAI_API_KEY`; a
+    password in `base_url` goes along.
 
     A blank text is not sent, since most servers refuse it: its vector is zero, like nothing at all.
 

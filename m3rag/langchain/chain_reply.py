@@ -22,6 +22,8 @@ IN_A_MARK = OPENING + "^,，、;；–—-"
 INLINE_CODE = re.compile(r"`[^`\n]+`")
 BETWEEN_WORDS = re.compile(r"(?<=[^\W\d_][ 。，])(?=[^\W\d_])")
 """A place in a line that no mark spans, and across which none looks."""
+LONG = 256
+"""Characters of a line without two words from which it is checked again only as it has grown by an eighth."""
 SIGN = SENTINEL.casefold()
 LONGEST_SIGN = len(SENTINEL) + SENTINEL.count("_")
 """The sign of refusal with a backslash before each underscore, as Markdown writes it."""
@@ -64,6 +66,7 @@ class ReplyChecker:
         self._recent = ""
         self._line = ""  # raw text since the last line break, fence or place between words
         self._given = 0  # characters of the checked line that were given out
+        self._due = 0  # characters that it must have to be checked again
         self._blank = ""  # white space, and signs before the first word: given out with what follows
         self._replied = False
         self._in_fence = False
@@ -84,7 +87,11 @@ class ReplyChecker:
         if self.refused:
             return ""
         self._line += piece
-        return self._show("".join(self._units()) + self._rest(whole=False))
+        shown = "".join(self._units())
+        if len(self._line) >= self._due:
+            shown += self._rest(whole=False)
+            self._due = len(self._line) * 9 // 8 if len(self._line) >= LONG else 0
+        return self._show(shown)
 
     def finish(self) -> str:
         """The reply is over; returns what was still held back, or the sentence that says there is no answer."""
@@ -120,7 +127,7 @@ class ReplyChecker:
                 return
             unit, self._line = self._line[: end or fence], self._line[end or fence :]
             yield (unit if self._in_fence else self._checked(unit))[self._given :]
-            self._given = 0
+            self._given = self._due = 0
             if not end:
                 yield FENCE
                 self._line = self._line[len(FENCE) :]

@@ -151,11 +151,13 @@ def _dates_as_text(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, dict):
-        # JSON would make strings of them, and of 1 and "1" one key.
-        for key in value:
-            if not isinstance(key, str):
-                raise TypeError(f"its key {key!r} is no string")
-        return {key: _dates_as_text(inner) for key, inner in value.items()}
+        found: dict[str, Any] = {}
+        for key, inner in value.items():
+            name = key if isinstance(key, str) else json.dumps(key)  # as JSON has it
+            if name in found:
+                raise TypeError(f"two of its keys are {name!r} there")
+            found[name] = _dates_as_text(inner)
+        return found
     return [_dates_as_text(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

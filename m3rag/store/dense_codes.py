@@ -23,6 +23,7 @@ DEVIATIONS = 6
 PROBES = 8
 SLACK = 1e-6  # of float32 itself
 AT_ONCE = 4_096  # vectors: bounds what rounding takes beside them
+EXACT_AT_ONCE = 2_048
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,8 +71,9 @@ def exact_dots(query: Floats, vectors: Floats) -> npt.NDArray[np.float64]:
 
     The same for the same vector anywhere, which BLAS does not promise; in half the time that numpy's einsum takes.
     """
-    dots: npt.NDArray[np.float64] = np.asarray(numkong.cdist(query[None], vectors, "dot"))[0]
-    return dots
+    # More at once take three times as long a vector.
+    blocks = (vectors[a : a + EXACT_AT_ONCE] for a in range(0, len(vectors), EXACT_AT_ONCE))
+    return np.concatenate([np.asarray(numkong.cdist(query[None], block, "dot"))[0] for block in blocks])
 
 
 def _rounded(vectors: Floats) -> tuple[npt.NDArray[np.int8], Floats]:

@@ -172,7 +172,9 @@ class EdgeView:
             pages = self._named(list(changed))
         before = held.view.find([held.names.pop(point) for point in changed if point in held.names])
         added = self._segment(pace(pages), held.names, unread)
-        held.view = held.view.changed(removed=np.array(sorted(before.values()), np.int64), added=added)
+        # What was foreseen is done, or it would be foreseen again with each change, and read beside each search.
+        compact = held.view.half_gone(unread)
+        held.view = held.view.changed(removed=np.array(sorted(before.values()), np.int64), added=added, compact=compact)
         return held
 
     def _named(self, points: Sequence[Any]) -> Pages:

@@ -145,7 +145,12 @@ def _place_of(text: str, api_key: str | None) -> Place:
 
 def _fixed(folder: str) -> Path:
     """A folder that stays where it was when it was named, whatever becomes of the working directory."""
-    return Path(folder).expanduser().absolute()
+    try:
+        path = Path(folder).expanduser().absolute()
+        os.path.realpath(path)
+    except (OSError, ValueError, RuntimeError) as error:  # a working directory that is gone, a NUL, no such home
+        raise ConfigurationError(f"the index cannot be at {folder!r:.80} ({error}): give another folder") from error
+    return path
 
 
 def _server(text: str, api_key: str | None) -> Place:

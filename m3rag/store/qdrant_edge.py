@@ -254,8 +254,7 @@ class QdrantEdgeStore:
                     quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=EF_PER_CHUNK),
                 )
                 asked = qdrant.QueryRequest(limit, query=nearest, filter=visible, params=params, with_payload=["id"])
-                # What damage has left without its payload is no chunk any more.
-                return [point for point in shard.query(asked) if point.payload]
+                return list(shard.query(asked))
 
             found = best_points(search, max(1, min(k, points)))
         scale = score_scale(query, leg)

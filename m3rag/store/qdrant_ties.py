@@ -30,8 +30,9 @@ def best_points(search: Callable[[int], Sequence[Found]], k: int) -> list[Found]
         k: >= 1. One more is asked for, which in the usual search shows that nothing beyond ties with the last.
     """
     limit = k + 1
-    found = search(limit)
-    while len(found) == limit and found[-1].score == found[k - 1].score:
-        limit *= GROWTH
+    while True:
         found = search(limit)
-    return sorted(found, key=lambda point: (-point.score, (point.payload or {})["id"]))[:k]
+        named = [point for point in found if point.payload]  # what damage has left without it is no chunk any more
+        if len(found) < limit or (len(named) > k and named[-1].score != named[k - 1].score):
+            return sorted(named, key=lambda point: (-point.score, (point.payload or {})["id"]))[:k]
+        limit *= GROWTH

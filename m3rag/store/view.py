@@ -99,11 +99,16 @@ class View:
     def __len__(self) -> int:
         return int(self.alive.sum())
 
-    def changed(self, *, removed: Positions, added: Segment) -> View:
+    def changed(self, *, removed: Positions, added: Segment, compact: bool = False) -> View:
         """The view without some positions and with a new segment.
 
         Segments are merged as their sizes come near each other, so that there are few of them and a
-        chunk is copied a logarithmic number of times.
+        chunk is copied a logarithmic number of times; all of them where half is gone.
+
+        Args:
+            removed: Ascending positions.
+            added: May be empty.
+            compact: Merge all of them anyway.
         """
         alive = self.alive.copy()
         alive[removed] = False
@@ -113,13 +118,17 @@ class View:
             parts.append(np.ones(len(added.ids), bool))
         while len(segments) > 1 and 2 * len(segments[-1].ids) > len(segments[-2].ids):
             segments[-2:], parts[-2:] = _merged(segments[-2:], parts[-2:])
-        if sum(int(part.sum()) for part in parts) * 2 < sum(len(part) for part in parts):
+        if compact or sum(int(part.sum()) for part in parts) * 2 < sum(len(part) for part in parts):
             segments, parts = _merged(segments, parts)
         return View.of(segments, np.concatenate([np.zeros(0, bool), *parts]))
 
+    def half_gone(self, changes: int) -> bool:
+        """Whether less than half may be alive after so many were added, replaced or removed."""
+        return 2 * (len(self) - changes) < len(self.rows) and len(self.rows) > 0
+
     def merged_by(self, changes: int) -> int:
-        """How many chunks `changed` copies at most for so many that are added, replaced or removed."""
-        if 2 * (len(self) - changes) < len(self.rows):
+        """How many chunks `changed` copies at most for so many, all of them where half may be gone."""
+        if self.half_gone(changes):
             return len(self.rows) + changes
         merged = changes
         for segment in reversed(self.segments):

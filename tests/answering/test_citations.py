@@ -94,7 +94,19 @@ def test_marks_without_a_source_are_dropped_with_their_blank(given: str, expecte
 
 
 @pytest.mark.parametrize(
-    "text", ["a[0] = b", "max_size[7]", "In [2024] it was", "use `a[1]`", "```\nx = a[1]\n```", "f(x)[7]", "[x]"]
+    "text",
+    [
+        "a[0] = b",
+        "args[0]",
+        "self.items[7]",
+        "char buf[64] or int8[16]",
+        "max_size[7]",
+        "In [2024] it was",
+        "use `a[1]`",
+        "```\nx = a[1]\n```",
+        "f(x)[7]",
+        "[x]",
+    ],
 )
 def test_brackets_that_are_no_marks_stay(text: str) -> None:
     assert cite(text, PASSAGES) == (text, ())

@@ -11,6 +11,7 @@ from m3rag.cli.options import parse_filters
 def test_values_of_one_key_are_alternatives() -> None:
     assert parse_filters(["lang=fr", "lang=de", "path=a=b"]) == {"lang": ["fr", "de"], "path": ["a=b"]}
     assert parse_filters(None) == {}
+    assert parse_filters(["document_id=2020"]) == {"document_id": ["2020"]}
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,22 @@ def test_neither_does_a_long_line(sentence: str) -> None:
     assert checker.shown.count("[1]") == 300
 
 
+def test_a_long_line_without_words_is_not_checked_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker, checked = ReplyChecker(PASSAGES), 0
+    check = ReplyChecker._checked
+
+    def counted(self: ReplyChecker, line: str) -> str:
+        nonlocal checked
+        checked += len(line)
+        return check(self, line)
+
+    monkeypatch.setattr(ReplyChecker, "_checked", counted)
+    shown = "".join(checker.feed(sign) for sign in "[1]" * 2_000)
+    assert shown.count("[1]") > 1_500, "what comes is not held back to the end"
+    assert shown + checker.finish() == "[1]" * 2_000
+    assert checked < 50 * 6_000
+
+
 def test_brackets_that_are_no_marks_take_no_time() -> None:
     """A regular expression that tried every way to part the blanks between them took days."""
     shown, checker = run([f"The tensor is {'[ ' * 40}1.5", " at 0."])

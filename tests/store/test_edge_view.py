@@ -196,6 +196,21 @@ def test_what_removal_leaves_is_moved_together_while_the_engine_answers(
     same(store, oracle, rng)
 
 
+def test_what_is_half_gone_is_moved_together_once(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = random_document(rng, "a.md", chunks=40)
+    put(document, store)
+    warm(store, rng)
+    monkeypatch.setattr("m3rag.store.edge_view.MERGED_AT_ONCE", 30)
+    held = []
+    for chunk in document.chunks[:24]:
+        store.delete_chunks([chunk.id])
+        held.append(store._in_memory() is not None)
+        assert in_memory(store) is not None
+    assert held.count(False) == 1
+
+
 @pytest.mark.usefixtures("large")
 def test_without_a_thread_the_engine_answers_on(
     store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,12 @@ def test_what_an_address_names() -> None:
     assert place_of(chroma) is chroma
 
 
+@pytest.mark.parametrize("name", ["a\0b", "~nobody-of-this-name/index", "chroma:a\0b"])
+def test_what_no_folder_can_be_called_is_told(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="the index cannot be at "):
+        place_of(name)
+
+
 def test_a_folder_may_have_any_name() -> None:
     for name in ("m3rag-index", "C:\\Users\\me\\index", "a b/ü", "http", "chroma"):
         place = place_of(name)
