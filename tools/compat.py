@@ -126,16 +126,26 @@ def try_out(kind: str, folder: Path, pytest_arguments: Sequence[str]) -> bool:
     return passed
 
 
-def main() -> None:
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", choices=tuple(TESTS), help="by default all")
+    # Not by `choices`, to which Python 3.11 holds an empty list too.
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(TESTS)}; by default all")
     parser.add_argument("--folder", type=Path, help="keep the environments here")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.kinds) - set(TESTS))
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}: choose among {', '.join(TESTS)}")
+    options.kinds = options.kinds or list(TESTS)
+    return options
+
+
+def main() -> None:
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    options = parser.parse_args(sys.argv[1:at])
+    options = options_of(sys.argv[1:at])
     with tempfile.TemporaryDirectory(prefix="compat-") as temporary:
         folder = options.folder or Path(temporary)
-        kinds = options.kinds or list(TESTS)
-        passed = [try_out(kind, folder, sys.argv[at + 1 :]) for kind in kinds]
+        passed = [try_out(kind, folder, sys.argv[at + 1 :]) for kind in options.kinds]
     sys.exit(0 if all(passed) else 1)
 
 
