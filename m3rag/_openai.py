@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from m3rag._addresses import is_address, on_this_machine, without_secrets
+from m3rag.encoder.inputs import require_whole
 from m3rag.errors import ConfigurationError, M3RagError
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class OpenAIConnection:
         owner: str,
         error: type[M3RagError],
     ) -> None:
-        _require_numbers(timeout, max_retries)
+        _require_seconds(timeout)
+        max_retries = require_whole("max_retries", max_retries, least=0)
         self._package = openai_package(owner)
         self.model = model
         self.timeout = timeout = float(timeout)
@@ -122,11 +124,9 @@ class OpenAIConnection:
         return message[:300]
 
 
-def _require_numbers(timeout: object, max_retries: object) -> None:
+def _require_seconds(timeout: object) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not float(timeout) > 0:
         raise ConfigurationError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-    if isinstance(max_retries, bool) or not isinstance(max_retries, Integral) or max_retries < 0:
-        raise ConfigurationError(f"max_retries must be a whole number from 0, got {max_retries!r}")
 
 
 def openai_package(owner: str) -> Any:

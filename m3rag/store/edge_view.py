@@ -39,7 +39,6 @@ MERGED_AT_ONCE = 20_000  # chunks, likewise: half a second
 FROM_SEARCH = 2
 """Reading 10,000 chunks takes half a second, as long as a hundred searches by the engine: not for one question."""
 
-_NOTHING = np.zeros(0, np.int64)
 PAGE = 64  # points: 4 ms
 PAUSE = 0.0005
 """Seconds after a page in which other threads get their turn: numpy gives the interpreter's lock up and takes it back

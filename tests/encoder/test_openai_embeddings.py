@@ -320,7 +320,7 @@ def test_the_key_is_not_in_a_printed_traceback() -> None:
         ({"query_instruction": None}, ConfigurationError, "query_instruction must be text, got None"),
         ({"timeout": "a"}, ConfigurationError, "timeout must be a number of seconds above 0, got 'a'"),
         ({"timeout": 0}, ConfigurationError, "timeout must be a number of seconds above 0, got 0"),
-        ({"max_retries": -1}, ConfigurationError, "max_retries must be a whole number from 0, got -1"),
+        ({"max_retries": -1}, ConfigurationError, "max_retries must be at least 0, got -1"),
         ({"tokenizer": 3}, InputError, "tokenizer is a int"),
         ({"tokenizer": "/no/such/file"}, ModelError, r"no tokenizer\.json"),
     ],

@@ -52,11 +52,9 @@ async def test_milvus_searches_hybrid_with_our_dense_and_sparse(index: Any) -> N
     def retriever(**options: Any) -> Any:
         return index.as_retriever(vector_store_query_mode="hybrid", similarity_top_k=2, **options)
 
-    question = "what do ducks eat on ponds"
-    found = sources(retriever().retrieve(question))
-    assert found[0] == "ducks"
-    assert len(found) == 2, "of the others, each shares as little with it"
-    assert sources(await retriever().aretrieve(question)) == found
+    question = "what do ducks that swim on ponds and water eat"  # boats swim on water, trains do not
+    assert sources(retriever().retrieve(question)) == ["ducks", "boats"]
+    assert sources(await retriever().aretrieve(question)) == ["ducks", "boats"]
     machines = MetadataFilters(filters=[MetadataFilter(key="kind", value="machine")])
     assert sources(retriever(filters=machines).retrieve("boats that swim")) == ["boats", "trains"]
     assert sources(index.as_retriever(similarity_top_k=1).retrieve("trains on rails")) == ["trains"]
