@@ -9,11 +9,12 @@ the float query against what the bytes stand for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
+import numkong
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +31,7 @@ BLOCK_VALUES = 4_000_000
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 LENGTH = np.dtype("<f2")
+FINE = 254  # parts of a step: half a step, the most that rounding leaves over, is 127 of them
 TINY = 1e-9  # what a length of 0 is divided by
 
 LEVELS = np.array([0.1283950, 0.3880483, 0.6567591, 0.9423405, 1.2562312, 1.6180464, 2.0690172, 2.7325896], np.float32)
@@ -126,7 +128,7 @@ class Codec(ABC):
         if not len(query):
             return scores
         dim = query.shape[1]
-        turned = self._into_code_space(query.astype(np.float32))
+        similarities = self._similarities(self._into_code_space(query.astype(np.float32)))
         filled = np.flatnonzero(np.diff(offsets))
         most = max(1, BLOCK_VALUES // dim)
         start = 0
@@ -136,11 +138,14 @@ class Codec(ABC):
             end = max(start + 1, int(np.searchsorted(offsets[filled + 1], limit, side="right")))
             block = filled[start:end]
             first = offsets[block[0]]
-            rows = self._vectors(codes[first : offsets[block[-1] + 1]], dim)
-            similarities = turned @ rows.T  # (q, tokens of the block)
-            scores[block] = np.maximum.reduceat(similarities, offsets[block] - first, axis=1).mean(axis=0)
+            found = similarities(codes[first : offsets[block[-1] + 1]])
+            scores[block] = np.maximum.reduceat(found, offsets[block] - first, axis=0).mean(axis=1)
             start = end
         return scores
+
+    def _similarities(self, query: Floats) -> Callable[[Codes], Floats]:
+        """What gives the similarities `(n, q)` of codes with a query `(q, dim)` in the codec's own space."""
+        return lambda codes: self._vectors(codes, query.shape[1]) @ query.T
 
     def _vectors(self, codes: Codes, dim: int) -> Floats:
         """The rows `(n, dim)` in the codec's own space, where queries are brought to meet them."""
@@ -211,6 +216,31 @@ class Int8Codec(Codec):
     __slots__ = ()
     name = "int8"
     bits = 8
+
+    def _similarities(self, query: Floats) -> Callable[[Codes], Floats]:
+        """Products of whole numbers, which are exact in any order: in a third of the time that unpacked codes take.
+
+        The query is told by two bytes a dimension, the second what the first leaves over, so to 1/65,000 of its largest
+        component.
+        """
+        steps = np.maximum(np.abs(query).max(axis=1), TINY) / np.float32(127)
+        levels = query / steps[:, None]
+        coarse = np.rint(levels)
+        fine = np.rint((levels - coarse) * FINE)
+        packed = [numkong.dots_pack(levels.astype(np.int8)) for levels in (coarse, fine)]
+
+        def similarities(codes: Codes) -> Floats:
+            rows = codes[:, LENGTH.itemsize :].view(np.int8)
+            found, rest = (np.asarray(numkong.dots_packed(rows, each)).astype(np.float32) for each in packed)
+            found *= np.float32(FINE)
+            found += rest
+            lengths = np.ascontiguousarray(codes[:, : LENGTH.itemsize]).view(LENGTH).astype(np.float32)
+            norms = np.sqrt(np.asarray(numkong.dot(rows, rows), np.float32))
+            found *= lengths / np.maximum(norms, 1)[:, None]
+            found *= steps / np.float32(FINE)
+            return found
+
+        return similarities
 
     def _pack(self, directions: Floats) -> Codes:
         scale = 127 / np.abs(directions).max(axis=1, keepdims=True, initial=TINY)

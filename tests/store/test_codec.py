@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,20 @@ def test_scores_are_those_of_the_decoded_vectors(codec: Codec, seed: int, n: int
         found = codec.colbert_scores(query.colbert, codes, passages.offsets)
     assert found.shape == (n,)
     np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("dim", [3, 128, 1024])
+def test_int8_scores_are_those_of_float_products_and_the_same_in_any_company(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    passages, query = units(rng, 300, dim), units(rng, 9, dim) * rng.uniform(0.1, 3, (9, 1)).astype(np.float32)
+    codec, offsets = CODECS["int8"], np.array([0, 1, 1, 40, 300])
+    codes = codec.encode(passages)
+    found = codec.colbert_scores(query, codes, offsets)
+    products = query.astype(np.float64) @ codec._vectors(codes, dim).astype(np.float64).T
+    expected = [0 if a == b else products[:, a:b].max(axis=1).mean() for a, b in itertools.pairwise(offsets)]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    alone = [codec.colbert_scores(query, codes[a:b], np.array([0, b - a]))[0] for a, b in itertools.pairwise(offsets)]
+    assert found.tolist() == [float(one) for one in alone]
 
 
 @each_codec
