@@ -19,9 +19,9 @@ from m3rag.store.parts import check_chunks, checked_parts, merged_settings, pars
 from m3rag.store.payload import record_to_payload
 from m3rag.store.protocol import DocumentRecord, Filter
 from m3rag.store.side_legs import SideLegs
-from m3rag.store.side_legs_filter import groups
 from m3rag.store.side_legs_read import payloads_of
 from m3rag.store.side_legs_search import SideReader, passing
+from m3rag.store.sqlite_file import groups
 from m3rag.store.terms import is_unicode
 from m3rag.store.view import Positions
 from m3rag.types import Chunk

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from m3rag.errors import InputError, StoreError
-from m3rag.store.side_legs_filter import groups
+from m3rag.store.sqlite_file import groups
 from m3rag.store.terms import is_unicode
 from m3rag.types import Chunk, Metadata
 

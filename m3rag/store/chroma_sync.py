@@ -16,8 +16,8 @@ from m3rag.store.chroma_place import Place
 from m3rag.store.manifest import check_model
 from m3rag.store.payload import chunk_from_payload
 from m3rag.store.side_legs import SideLegs
-from m3rag.store.side_legs_filter import groups
 from m3rag.store.side_legs_read import payloads_of
+from m3rag.store.sqlite_file import groups
 from m3rag.store.view import Positions
 from m3rag.types import ModelInfo
 

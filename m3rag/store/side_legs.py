@@ -25,9 +25,10 @@ from m3rag.store.manifest import check_codec
 from m3rag.store.payload import chunk_to_payload, record_to_payload
 from m3rag.store.protocol import FORMAT, DocumentRecord, Manifest
 from m3rag.store.side_legs_file import SideFile
-from m3rag.store.side_legs_filter import add_postings, groups, remove_postings
+from m3rag.store.side_legs_filter import add_postings, remove_postings
 from m3rag.store.side_legs_read import find_record, load_segment
 from m3rag.store.side_legs_rows import checksum, pack
+from m3rag.store.sqlite_file import groups
 from m3rag.store.view import Positions, View
 from m3rag.types import Chunk, ModelInfo
 

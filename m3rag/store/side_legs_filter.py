@@ -10,13 +10,13 @@ import numpy as np
 
 from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
 from m3rag.store.payload import Payload
+from m3rag.store.sqlite_file import groups
 from m3rag.store.view import Mask, Positions, View
 
 SCHEMA = """
 CREATE TABLE terms (term TEXT, row INTEGER, PRIMARY KEY (term, row)) WITHOUT ROWID;
 CREATE TABLE numbers (key TEXT, value REAL, row INTEGER, PRIMARY KEY (key, value, row)) WITHOUT ROWID;
 """
-GROUP = 500  # parameters of one statement
 COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -96,9 +96,3 @@ def _joined(operation: np.ufunc, masks: Sequence[Mask]) -> Mask:
 
 def _nothing(view: View) -> Mask:
     return np.zeros(len(view.rows), bool)
-
-
-def groups(values: Sequence[Any], size: int = GROUP) -> Iterator[list[Any]]:
-    """Values in lists of at most `size`."""
-    for a in range(0, len(values), size):
-        yield list(values[a : a + size])

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import csc_array, vstack
 
-from m3rag.output import IntArray
-from m3rag.store.codec import Codec, Codes
 from m3rag.store.payload import Payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord
 from m3rag.store.side_legs_file import SideFile
-from m3rag.store.side_legs_filter import groups
-from m3rag.store.side_legs_rows import Packed, checksum, unpack_codes, unpack_dense, unpack_lexical
+from m3rag.store.side_legs_rows import Packed, checksum, unpack_dense, unpack_lexical
+from m3rag.store.sqlite_file import groups
+from m3rag.store.token_rows import check_codes
 from m3rag.store.view import Segment
 from m3rag.types import ModelInfo
 
@@ -82,29 +81,6 @@ def packed_of(connection: sqlite3.Connection, rows: Sequence[int], file: SideFil
         marks = ", ".join("?" * len(group))
         asked = f"SELECT row, dense, lexical, colbert, colbert_checksum FROM legs WHERE row IN ({marks})"
         for row, dense, lexical, colbert, expected in connection.execute(asked, group):
-            _check_colbert(row, colbert, expected, file)
+            check_codes(row, colbert, expected, file)
             found[row] = Packed(dense, lexical, colbert)
     return found
-
-
-def colbert_of(
-    connection: sqlite3.Connection, rows: Sequence[int], model: ModelInfo, codec: Codec, file: SideFile
-) -> Iterator[tuple[list[int], Codes, IntArray]]:
-    """The codes of the token vectors of some chunks in groups: their rows, codes and offsets, read as asked for.
-
-    Raises:
-        StoreError: If a checksum does not hold.
-    """
-    for group in groups(rows):
-        marks = ", ".join("?" * len(group))
-        found = connection.execute(
-            f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({marks})", group
-        ).fetchall()
-        for row, blob, expected in found:
-            _check_colbert(row, blob, expected, file)
-        yield [row for row, _, _ in found], *unpack_codes([blob for _, blob, _ in found], model, codec)
-
-
-def _check_colbert(row: int, blob: bytes, expected: int, file: SideFile) -> None:
-    if checksum(blob) != expected:
-        raise file.damaged(f"the token vectors of row {row} are not what was written")

@@ -19,9 +19,10 @@ from m3rag.store.payload import chunk_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
 from m3rag.store.side_legs import SideLegs
 from m3rag.store.side_legs_filter import mask_of
-from m3rag.store.side_legs_read import all_records, colbert_of, find_record, packed_of, payloads_of
+from m3rag.store.side_legs_read import all_records, find_record, packed_of, payloads_of
 from m3rag.store.side_legs_rows import unpack
 from m3rag.store.terms import is_unicode
+from m3rag.store.token_rows import TokenRows
 from m3rag.store.view import Positions, View, by_id
 from m3rag.types import Chunk, Leg
 
@@ -170,15 +171,8 @@ class SideReader:
         self, query: M3Output, view: View, connection: sqlite3.Connection, positions: Positions
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """The scores at some ascending positions, and where both sides have tokens."""
-        scores, possible = np.zeros(len(positions)), np.zeros(len(positions), bool)
-        if not len(query.colbert):
-            return scores, possible
-        rows, codec = view.rows[positions], self._side.codec
-        for found, codes, offsets in colbert_of(connection, rows.tolist(), self.manifest.model, codec, self._side.file):
-            places = np.searchsorted(rows, found)
-            scores[places] = codec.colbert_scores(query.colbert, codes, offsets)
-            possible[places] = np.diff(offsets) > 0
-        return scores, possible
+        tokens = TokenRows(connection, self._side.file, self.manifest.model, self._side.codec)
+        return tokens.scores(query, view.rows[positions].tolist())
 
 
 def passing(view: View, connection: sqlite3.Connection, condition: Condition) -> Positions:
