@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     mode: Annotated[str, AfterValidator(_mode)] = "all"
     weights: Annotated[str, AfterValidator(_weights)] = "miracl"
     codec: str | None = Field(
-        default=None, description="of token vectors in a new index: float16, int8, int4 (memory and Chroma also binary)"
+        default=None, description="of token vectors in a new index: float16, int8, int4, binary (no Qdrant server)"
     )
     reranker: str | None = Field(
         default=None, description="none, colbert or a cross-encoder; what `m3rag tune` found to help, if not set"

@@ -87,7 +87,10 @@ class EdgeChanges:
                 self._engine.upsert([pending_point(document.id)])
                 for chunks, output in checked_parts(document, parts, model=self._model):
                     self._refuse_taken([chunk.id for chunk in chunks], new)
-                    for points in _points([chunk_to_payload(chunk) for chunk in chunks], output, new):
+                    payloads, tokens = [chunk_to_payload(chunk) for chunk in chunks], self._engine.tokens.encode(output)
+                    for a in range(0, len(payloads), UPSERT_SIZE):
+                        few = slice(a, a + UPSERT_SIZE)
+                        points = self._points(payloads[few], output[few], tokens[few], [new] * len(payloads[few]))
                         self._engine.upsert(points)
                         written.update(_uuid(point) for point in points)
                 with self._engine.lock:
@@ -104,12 +107,13 @@ class EdgeChanges:
         """See `Store.upsert`."""
         with self.writing:
             check_chunks(chunks, output, model=self._model)
-            payloads = [chunk_to_payload(chunk) for chunk in chunks]
+            payloads, tokens = [chunk_to_payload(chunk) for chunk in chunks], self._engine.tokens.encode(output)
             for a in range(0, len(payloads), UPSERT_SIZE):
-                self._upsert_few(payloads[a : a + UPSERT_SIZE], output[a : a + UPSERT_SIZE])
+                few = slice(a, a + UPSERT_SIZE)
+                self._upsert_few(payloads[few], output[few], tokens[few])
             self._engine.make_durable(len(chunks))
 
-    def _upsert_few(self, payloads: list[Payload], output: M3Output) -> None:
+    def _upsert_few(self, payloads: list[Payload], output: M3Output, tokens: Sequence[bytes]) -> None:
         with self._engine.lock:
             joined = dict.fromkeys(payload["document_id"] for payload in payloads)
             replaced = self._engine.retrieve(
@@ -120,9 +124,9 @@ class EdgeChanges:
             new = {id_: DocumentRecord(id=id_, title=id_, version="", chunks=0) for id_ in joined if id_ not in records}
             records |= new
             points = [pending_point(id_) for id_ in changed] + [document_point(record) for record in new.values()]
-            for i, payload in enumerate(payloads):
-                record = records[payload["document_id"]]
-                points.append(chunk_point(payload, output[i], revision=revision(record.id, record.version)))
+            joins = [records[payload["document_id"]] for payload in payloads]
+            revisions = [revision(record.id, record.version) for record in joins]
+            points += self._points(payloads, output, tokens, revisions)
             with self._settling(changed):
                 self._engine.upsert(points)
 
@@ -188,6 +192,16 @@ class EdgeChanges:
             for id_ in ids:
                 self._hidden.pop(id_, None)
 
+    def _points(
+        self, payloads: Sequence[Payload], output: M3Output, tokens: Sequence[bytes], revisions: Sequence[str]
+    ) -> list[qdrant.Point]:
+        """The points of some chunks, whose token vectors are on disk by then."""
+        rows = self._engine.write_tokens(tokens)
+        return [
+            chunk_point(payload, one, revision=new, row=row)
+            for payload, one, new, row in zip(payloads, output, revisions, rows, strict=True)
+        ]
+
     def _delete_others(self, document_id: str, written: set[uuid.UUID]) -> None:
         stored = self._engine.payloads(chunks_where(AnyOf(DOCUMENT_ID, (document_id,)), without=[]), fields=["id"])
         others = {point_id("chunk", payload["id"]) for payload in stored} - written
@@ -201,12 +215,6 @@ class EdgeChanges:
                 raise InputError(
                     f"chunk {payload['id']!r} is already stored with another document or version: chunk ids must differ"
                 )
-
-
-def _points(payloads: Sequence[Payload], output: M3Output, revision: str) -> Iterator[list[qdrant.Point]]:
-    for a in range(0, len(payloads), UPSERT_SIZE):
-        few = zip(payloads[a : a + UPSERT_SIZE], output[a : a + UPSERT_SIZE], strict=True)
-        yield [chunk_point(payload, one, revision=revision) for payload, one in few]
 
 
 def _uuid(point: qdrant.Record | qdrant.Point) -> Any:

@@ -13,12 +13,16 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from m3rag.errors import M3RagError, StoreError
-from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log
+from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log, tokens_path
 from m3rag.store.edge_points import EXACT_UP_TO
+from m3rag.store.edge_tokens import EdgeTokens
 from m3rag.store.manifest import forked
+from m3rag.store.protocol import Manifest
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
+
+NAMED_AT_ONCE = 1_000  # points
 
 Payload = dict[str, Any]
 
@@ -28,21 +32,30 @@ class EdgeEngine:
 
     Args:
         path: The index's folder.
+        manifest: Whose representations it holds, and how.
+
+    Attributes:
+        tokens: The chunks' token vectors, which are not in the shard.
 
     Raises:
         IndexLockedError: If another process, or another store of this one, has it open.
         StoreError: If the engine cannot read it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._path = path
         self._unflushed = 0
         self.changed: set[uuid.UUID] | None = None  # points written or removed since this was set; None: nobody follows
         self._shard: qdrant.EdgeShard | None
-        self._shard, revision = load_shard(path)
+        self._shard, revision = load_shard(path, manifest)
         self.revision = revision or uuid.uuid4().hex  # another after every change
+        try:
+            self.tokens = EdgeTokens(tokens_path(path, manifest), manifest)
+        except BaseException:
+            self._shard.close()
+            raise
 
     @property
     def lock(self) -> threading.RLock:
@@ -89,6 +102,20 @@ class EdgeEngine:
         with self.shard() as shard:
             self.revision = uuid.uuid4().hex
             shard.update(operation)
+
+    def write_tokens(self, blobs: Sequence[bytes]) -> list[int]:
+        """Put the token vectors of some chunks on disk; returns the row of each."""
+        with self.lock:
+            require_room(self._path)
+            return self.tokens.write(blobs)
+
+    def drop_unnamed(self) -> None:
+        """Remove the token vectors that no point names, where they are many; the caller lets nobody write meanwhile."""
+        with self.shard() as shard:
+            if not self.tokens.unnamed(shard.info().points_count):
+                return
+        pages = self.records(payload=["row"], vectors=[], page=NAMED_AT_ONCE)
+        self.tokens.keep({(point.payload or {}).get("row", 0) for page in pages for point in page})
 
     def upsert(self, points: list[qdrant.Point]) -> None:
         """Write points as one change; none is no change."""
@@ -148,7 +175,9 @@ class EdgeEngine:
             records, following = shard.scroll(request)
         return [record.payload or {} for record in records], following
 
-    def records(self, *, payload: list[str], vectors: list[str], page: int) -> Iterator[list[qdrant.Record]]:
+    def records(
+        self, *, payload: bool | list[str], vectors: bool | list[str], page: int
+    ) -> Iterator[list[qdrant.Record]]:
         """Every point, with some of its payload's fields and vectors, so many at a time."""
         offset = None
         while True:
@@ -181,8 +210,16 @@ class EdgeEngine:
         with self.shard() as shard:
             return shard.optimize()
 
+    def flush(self) -> None:
+        """Put everything on disk, in 70-800 ms."""
+        with self.shard() as shard:
+            shard.flush()
+
     def make_durable(self, changed: int) -> None:
-        """Put on disk what has been changed, a number of chunks since the last call."""
+        """Put on disk what has been changed, a number of chunks since the last call, and tidy up.
+
+        The caller lets nobody write meanwhile.
+        """
         self.optimize()
         self._unflushed += changed
         with self.shard() as shard:
@@ -192,12 +229,14 @@ class EdgeEngine:
                 self._unflushed = 0
             else:
                 sync_log(self._path)
+        self.drop_unnamed()
 
     def close(self) -> None:
         """Put everything on disk and release the shard, even if that fails. Closing twice is not an error."""
         with self.lock:
             if self._shard is not None:
                 try:
+                    self.tokens.close()
                     with self.shard() as shard:
                         close_shard(self._path, shard, revision=self.revision)
                 finally:

@@ -1,7 +1,8 @@
 """The folder of a Qdrant Edge index: made in steps that a kill between any two leaves repairable.
 
-A finished index is `manifest.json` and `shard/`, and `seal.json` while it is closed. While it is
-made there is `shard.partial/`, in which nothing can have been stored; a `shard/` is never deleted.
+A finished index is `manifest.json` and `shard/`, which holds the engine's files and `tokens.sqlite`, and `seal.json`
+while it is closed. While it is made there is `shard.partial/`, in which nothing can have been stored; a `shard/` is
+never deleted.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from filelock import FileLock
 
 from m3rag._version import __version__
 from m3rag.errors import IndexLockedError, IndexMissingError, InputError, StoreError
+from m3rag.store.codec import codec_named
 from m3rag.store.edge_filters import KEYWORD_FIELDS
-from m3rag.store.edge_points import datatype_of, schema
+from m3rag.store.edge_points import schema
 from m3rag.store.edge_seal import PARTIAL_SEAL, SEAL, break_seal, write_seal
+from m3rag.store.edge_tokens import TOKENS, TokenFile
 from m3rag.store.manifest import MANIFEST, PARTIAL_MANIFEST, check_model, missing, read_manifest, write_manifest
 from m3rag.store.protocol import Manifest
 from m3rag.types import ModelInfo
@@ -31,10 +34,14 @@ PARTIAL_SHARD = "shard.partial"
 SEALED = (
     "edge_config.json",
     "segments",
+    TOKENS,
 )  # not the log, which the engine's own thread may touch and which has checksums
 DERIVED = {"files.sqlite", "files.sqlite-journal", "bm25.sqlite", "bm25.sqlite-journal"}
 MAKING = ".making"
 """Locked by who makes the index, and gone once it is made."""
+
+TOKENS_SINCE = 4
+"""The first format with a file of token vectors."""
 
 OURS = {MANIFEST, PARTIAL_MANIFEST, SHARD, PARTIAL_SHARD, SEAL, PARTIAL_SEAL, MAKING, *DERIVED}
 
@@ -95,9 +102,9 @@ def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
 
     Raises:
         InputError: If the path is a file, holds foreign files, or already is an index.
-        ConfigurationError: If the engine does not have the codec.
+        ConfigurationError: If there is no such codec.
     """
-    datatype_of(codec)
+    codec_named(codec)
     require_room(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the index")
@@ -106,7 +113,7 @@ def create_folder(folder: Path, model: ModelInfo, *, codec: str) -> Manifest:
         folder.mkdir(parents=True, exist_ok=True)
         with _making_alone(folder):
             _require_free(folder)
-            _make_partial_shard(folder, model, codec)
+            _make_partial_shard(folder, model)
             manifest = Manifest(model=model, m3rag_version=__version__, codec=codec)
             write_manifest(folder, manifest)
             (folder / PARTIAL_SHARD).rename(folder / SHARD)
@@ -172,11 +179,11 @@ def _finish(folder: Path, manifest: Manifest) -> None:
         return
     if not (folder / PARTIAL_SHARD).exists():
         raise StoreError(f"{folder / SHARD} is missing: restore it from a backup, or delete {folder} and ingest again")
-    _make_partial_shard(folder, manifest.model, manifest.codec)
+    _make_partial_shard(folder, manifest.model)
     (folder / PARTIAL_SHARD).rename(folder / SHARD)
 
 
-def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
+def load_shard(folder: Path, manifest: Manifest) -> tuple[qdrant.EdgeShard, str | None]:
     """Open the engine on a finished folder; with it the revision at its last close, None after a kill.
 
     Raises:
@@ -186,7 +193,9 @@ def load_shard(folder: Path) -> tuple[qdrant.EdgeShard, str | None]:
     with _permitted(folder):
         revision = break_seal(folder)
     try:
-        return qdrant.EdgeShard.load(str(folder / SHARD)), revision
+        # Of older formats the schema is another until they are upgraded.
+        config = schema(manifest.model) if manifest.format >= TOKENS_SINCE else None
+        return qdrant.EdgeShard.load(str(folder / SHARD), config), revision
     except BaseException as error:
         if not is_of_engine(error):
             raise
@@ -236,12 +245,29 @@ def _no_permission(folder: Path, error: BaseException) -> StoreError:
     )
 
 
+def tokens_path(folder: Path, manifest: Manifest) -> Path:
+    """The file of an index's token vectors, made where a format before them had none.
+
+    Raises:
+        StoreError: If it is not there, or cannot be made.
+    """
+    path = folder / SHARD / TOKENS
+    if not path.is_file():
+        if manifest.format >= TOKENS_SINCE:
+            raise StoreError(
+                f"{path} is missing: restore the index's folder from a backup, or delete it and ingest again"
+            )
+        TokenFile.create(path, {})
+    return path
+
+
 def close_shard(folder: Path, shard: qdrant.EdgeShard, *, revision: str) -> None:
     """Put all on disk, seal the folder, and release the lock: also if the first two fail, as after a kill then."""
     try:
         shard.flush()
         # Under the lock: once it is released, another process may change the files.
-        write_seal(folder, [folder / SHARD / name for name in SEALED], revision=revision)
+        names = [name for name in SEALED if not (folder / SHARD / f"{name}-wal").exists()]  # which a reader left behind
+        write_seal(folder, [folder / SHARD / name for name in names], revision=revision)
     finally:
         shard.close()
 
@@ -268,15 +294,16 @@ def sync_log(folder: Path) -> None:
             os.close(handle)
 
 
-def _make_partial_shard(folder: Path, model: ModelInfo, codec: str) -> None:
+def _make_partial_shard(folder: Path, model: ModelInfo) -> None:
     partial = folder / PARTIAL_SHARD
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
     try:
-        shard = qdrant.EdgeShard.create(str(partial), schema(model, codec=codec))
+        shard = qdrant.EdgeShard.create(str(partial), schema(model))
         for field in KEYWORD_FIELDS:
             shard.update(qdrant.UpdateOperation.create_field_index(field, qdrant.PayloadSchemaType.Keyword))
         shard.close()
+        TokenFile.create(partial / TOKENS, {})
     except Exception as error:
         raise StoreError(f"no index can be made at {folder}: {error}") from error

@@ -7,7 +7,6 @@ anything is kept: what is here was read from it, and is read again point by poin
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from m3rag.types import ModelInfo
 Pages = Iterator[list[qdrant.Record]]
 
 FIRST_STAGE = ("dense", "lexical")
+FIELDS = ["id", "kind", "row"]
 
 IN_MEMORY = 1 << 30
 """Bytes that a view may take."""
@@ -70,7 +70,6 @@ class EdgeView:
         self._model = model
         self._up_to = IN_MEMORY // (BYTES_A_DIMENSION * model.dense_dim + LEXICAL_BYTES)  # points
         self._searches = 0
-        self._row = itertools.count()
         self._held: _Held | None = None
         self._reader: threading.Thread | None = None  # what reads while the engine answers
         self._closed = False
@@ -166,7 +165,7 @@ class EdgeView:
         """What is held, with what has changed or, where nothing is held, with everything."""
         if held is None or changed is None:
             held, changed = _Held(), set()
-            pages: Pages = self._engine.records(payload=["id", "kind"], vectors=self._legs, page=PAGE)
+            pages: Pages = self._engine.records(payload=FIELDS, vectors=self._legs, page=PAGE)
         else:
             pages = self._named(list(changed))
         before = held.view.find([held.names.pop(point) for point in changed if point in held.names])
@@ -178,7 +177,7 @@ class EdgeView:
 
     def _named(self, points: Sequence[Any]) -> Pages:
         for a in range(0, len(points), PAGE):
-            yield self._engine.retrieve(points[a : a + PAGE], payload=["id", "kind"], vectors=self._legs)
+            yield self._engine.retrieve(points[a : a + PAGE], payload=FIELDS, vectors=self._legs)
 
     @property
     def _legs(self) -> list[str]:
@@ -186,7 +185,7 @@ class EdgeView:
 
     def _segment(self, pages: Pages, names: dict[Any, str], expected: int) -> Segment:
         """The chunks among some points, whose names are noted."""
-        ids, dim = list[str](), self._model.dense_dim
+        ids, rows, dim = list[str](), list[int](), self._model.dense_dim
         lexical = [M3Output.empty(dense_dim=dim, vocab_size=self._model.vocab_size, colbert_dim=0).lexical]
         dense = np.empty((expected, dim), np.float32)  # one array: joined from pages, all would be there twice
         for page in pages:
@@ -200,8 +199,10 @@ class EdgeView:
             lexical.append(output.lexical)
             names.update((point.id, payload["id"]) for point, payload in chunks)
             ids += [payload["id"] for _, payload in chunks]
-        rows = np.fromiter(itertools.islice(self._row, len(ids)), np.int64, len(ids))
-        return Segment.of(rows, ids, dense[: len(ids)], csc_array(vstack(lexical, format="csr").tocsc()))
+            rows += [payload["row"] for _, payload in chunks]
+        return Segment.of(
+            np.array(rows, np.int64), ids, dense[: len(ids)], csc_array(vstack(lexical, format="csr").tocsc())
+        )
 
 
 def _paced(pages: Pages) -> Pages:

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from m3rag.output import M3Output
 from m3rag.types import Chunk, Leg, Metadata, ModelInfo
 
-FORMAT = 3
+FORMAT = 4
 """Version of what a store writes; raised whenever an older m3rag could not read it, or would write less.
 
 2: chunks have `keys`, `numbers` and `times` beside `terms`, for the filters `$exists` and ranges.
 3: where a chunk stands (`m3rag.store.filters.PLACE`) is among them.
+4: an index in a folder has its token vectors in a file of their own; collections of the other stores are as before.
 """
 
 Scalar = str | int | float | bool

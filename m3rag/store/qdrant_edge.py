@@ -5,27 +5,32 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import qdrant_edge as qdrant
 
 from m3rag.errors import InputError, StoreError
 from m3rag.output import M3Output
+from m3rag.scoring import order_of
 from m3rag.store.codec import DEFAULT_CODEC
 from m3rag.store.edge_changes import EdgeChanges
 from m3rag.store.edge_engine import EdgeEngine
 from m3rag.store.edge_filters import any_of, of_kind, ranges_in
 from m3rag.store.edge_folder import check_folder, create_folder, folder_of, is_index
-from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, score_scale, settings_point
+from m3rag.store.edge_points import EXACT_UP_TO, output_of, point_id, query_vector, settings_point
+from m3rag.store.edge_upgrade import upgraded
 from m3rag.store.edge_view import EdgeView
 from m3rag.store.filters import DOCUMENT_ID, EVERYTHING, parse_filter
 from m3rag.store.parts import check_k, check_limit, check_query, merged_settings, parse_deletion
 from m3rag.store.payload import chunk_from_payload, record_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
 from m3rag.store.qdrant_ties import best_points
+from m3rag.store.token_rows import TokenRows
 from m3rag.store.view import View
 from m3rag.types import Chunk, Leg, ModelInfo
 
@@ -34,13 +39,9 @@ EF_PER_CHUNK = 2
 """How many chunks the graph's walk keeps in view for each one wanted: twice as many find .986 of the best 400 among
 100,000, as many .967 (benchmarks/README.md)."""
 
-COLBERT_AT_ONCE = 25
-"""Chunks of one call of the engine, which holds Python's interpreter lock meanwhile, a millisecond for these. With all
-in one, a search for 100 hits lets an event loop keep 44 % of a 10 ms clock's beats, so 85 % (benchmarks/README.md)."""
-
 
 class QdrantEdgeStore:
-    """Chunks in a folder, on Qdrant Edge: dense, lexical and ColBERT in one engine.
+    """Chunks in a folder, on Qdrant Edge: dense and lexical in the engine, ColBERT's token vectors beside it.
 
     One process at a time may have an index open. Writers take turns; readers see a document's old
     version until the new one is complete. Dense vectors and lexical weights that fit into 1 GiB are searched in memory,
@@ -55,10 +56,10 @@ class QdrantEdgeStore:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Not for callers: use `create`, `open` or `open_or_create`."""
         self._path = path.absolute()  # it stays where it is when the working directory changes
-        self._manifest = manifest
         self._closed = False
-        self._engine = EdgeEngine(self._path)
+        self._engine = EdgeEngine(self._path, manifest)
         try:
+            self._manifest = upgraded(self._path, self._engine, manifest)
             self._changes = EdgeChanges(self._engine, manifest.model)
             self._view = EdgeView(self._engine, manifest.model)
         except BaseException:
@@ -72,7 +73,7 @@ class QdrantEdgeStore:
         Args:
             path: The index's folder.
             model: Whose representations.
-            codec: How token vectors are kept: `float16`, `int8` (1 byte a dimension) or `int4`.
+            codec: How token vectors are kept: `float16`, `int8` (1 byte a dimension), `int4` or `binary`.
 
         Raises:
             InputError: If the path is a file, a folder with foreign files, or an index already.
@@ -231,8 +232,10 @@ class QdrantEdgeStore:
         """
         check_k(k)
         check_query(query, leg, self._manifest.model)
+        if leg == "colbert":
+            return self._best_by_tokens(query, k=k, filter=filter)
         everything = parse_filter(filter, of=self._manifest) == EVERYTHING
-        if leg != "colbert" and everything:
+        if everything:
             view = self._in_memory(search=leg == "dense")
             if view is not None:
                 return view.candidates(query, leg, k=k)
@@ -241,7 +244,7 @@ class QdrantEdgeStore:
             return []
         with self._engine.shard() as shard:
             points = shard.info().points_count
-            exact = leg != "dense" or points <= EXACT_UP_TO
+            exact = leg == "lexical" or points <= EXACT_UP_TO
             # Only chunks have vectors, so that all of them need no condition.
             visible = None if everything and not self._changes.hidden else self._visible(filter)
             nearest = qdrant.Query.Nearest(vector, using=leg)
@@ -257,8 +260,7 @@ class QdrantEdgeStore:
                 return list(shard.query(asked))
 
             found = best_points(search, max(1, min(k, points)))
-        scale = score_scale(query, leg)
-        return [((point.payload or {})["id"], point.score / scale) for point in found]
+        return [((point.payload or {})["id"], point.score) for point in found]
 
     def score(self, query: M3Output, leg: Leg, chunk_ids: Sequence[str]) -> dict[str, float]:
         """The exact score of one leg for the chunks named; 0.0 where a chunk shares nothing.
@@ -268,23 +270,22 @@ class QdrantEdgeStore:
             ConfigurationError: If the model does not give the leg.
         """
         check_query(query, leg, self._manifest.model)
-        if leg != "colbert":
-            view = self._in_memory()
-            if view is not None:
-                return view.score(query, leg, chunk_ids)
+        if leg == "colbert":
+            with self._rows_of(chunk_ids) as (rows, tokens):
+                scores = tokens.scores(query, list(rows.values()))[0]
+                return dict(zip(rows, scores.tolist(), strict=True))
+        view = self._in_memory()
+        if view is not None:
+            return view.score(query, leg, chunk_ids)
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
-        vector, scores = query_vector(query, leg), dict[str, float]()
+        vector, found = query_vector(query, leg), dict[str, float]()
         with self._engine.lock:
-            if vector is not None:
-                nearest, scale = qdrant.Query.Nearest(vector, using=leg), score_scale(query, leg)
-                points = list(ids)
-                size = COLBERT_AT_ONCE if leg == "colbert" else max(len(points), 1)
-                for a in range(0, len(points), size):
-                    found = self._exact(nearest, points[a : a + size])
-                    scores |= {ids[_uuid(point)]: point.score / scale for point in found}
+            if vector is not None and ids:
+                points = self._exact(qdrant.Query.Nearest(vector, using=leg), list(ids))
+                found = {ids[_uuid(point)]: point.score for point in points}
             # What the engine does not find shares nothing, or is not stored.
-            others = [id_ for id_ in ids.values() if id_ not in scores]
-            return {**dict.fromkeys(self._retrieve(others) if others else (), 0.0), **scores}
+            others = [id_ for id_ in ids.values() if id_ not in found]
+            return {**dict.fromkeys(self._retrieve(others) if others else (), 0.0), **found}
 
     def _exact(self, nearest: qdrant.Query, points: Sequence[Any]) -> list[Any]:
         """Of these points, those that share something with a question, with their scores."""
@@ -308,12 +309,16 @@ class QdrantEdgeStore:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
         chunk_ids = list(chunk_ids)
-        found = self._retrieve(chunk_ids, vectors=True)
-        missing = [id_ for id_ in chunk_ids if id_ not in found]
-        if missing:
-            raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
-        vectors: list[Any] = [found[id_].vector for id_ in chunk_ids]
-        return output_of(vectors, self._manifest.model)
+        with self._engine.lock:
+            found = self._retrieve(chunk_ids, payload=["row"], vectors=True)
+            reading = self._engine.tokens.begin_reading()
+        with self._engine.tokens.reading(reading) as tokens:
+            missing = [id_ for id_ in chunk_ids if id_ not in found]
+            if missing:
+                raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
+            points = [found[id_] for id_ in chunk_ids]
+            vectors: list[Any] = [point.vector for point in points]
+            return tokens.added_to(output_of(vectors, self._manifest.model), [_row(point) for point in points])
 
     def optimize(self) -> bool:
         """Build the graph of dense vectors and drop deleted points where that is worth its while.
@@ -369,6 +374,29 @@ class QdrantEdgeStore:
         with self._engine.lock:
             return None if self._changes.hidden else self._view.current(search=search)
 
+    @contextmanager
+    def _rows_of(self, chunk_ids: Sequence[str]) -> Iterator[tuple[dict[str, int], TokenRows]]:
+        """The rows of the visible chunks among those named, by id, and the token vectors of the same moment."""
+        with self._engine.lock:
+            view = self._in_memory()
+            if view is None:
+                rows = {id_: _row(point) for id_, point in self._retrieve(chunk_ids, payload=["row"]).items()}
+            else:
+                rows = {id_: int(view.rows[position]) for id_, position in view.find(chunk_ids).items()}
+            reading = self._engine.tokens.begin_reading()
+        with self._engine.tokens.reading(reading) as tokens:
+            yield rows, tokens
+
+    def _best_by_tokens(self, query: M3Output, *, k: int, filter: Filter | None) -> list[tuple[str, float]]:
+        with self._engine.lock:
+            payloads = self._engine.payloads(self._visible(filter), fields=["id", "row"])
+            reading = self._engine.tokens.begin_reading()
+        with self._engine.tokens.reading(reading) as tokens:
+            scores, possible = tokens.scores(query, [payload["row"] for payload in payloads])
+        ids = [payloads[i]["id"] for i in np.flatnonzero(possible)]
+        found = scores[possible]
+        return [(ids[i], float(found[i])) for i in order_of(found, ids)[:k]]
+
     def _visible(self, filter: Filter | None) -> qdrant.Filter:
         condition = parse_filter(filter, of=self._manifest)
         compared = ranges_in(condition)
@@ -377,15 +405,18 @@ class QdrantEdgeStore:
         return self._changes.visible(condition)
 
     def _retrieve(
-        self, chunk_ids: Sequence[str], *, payload: bool = False, vectors: bool = False
+        self, chunk_ids: Sequence[str], *, payload: bool | list[str] = False, vectors: bool = False
     ) -> dict[str, qdrant.Record]:
         """The visible points among the chunks named, by chunk id."""
         ids = {point_id("chunk", id_): id_ for id_ in chunk_ids}
         with self._engine.lock:
             hidden = self._changes.hidden
-            found = self._engine.retrieve(
-                list(ids), payload=payload or (["revision"] if hidden else False), vectors=vectors
-            )
+            fields = payload
+            if hidden and not isinstance(payload, bool):
+                fields = [*payload, "revision"]
+            elif hidden and not payload:
+                fields = ["revision"]
+            found = self._engine.retrieve(list(ids), payload=fields, vectors=vectors)
         return {ids[_uuid(one)]: one for one in found if not hidden or (one.payload or {})["revision"] not in hidden}
 
 
@@ -394,6 +425,10 @@ def _offset(cursor: str | None) -> uuid.UUID | None:
         return None if cursor is None else uuid.UUID(cursor)
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"scan: {cursor!r:.80} is not a cursor: give back what the page before gave") from None
+
+
+def _row(point: qdrant.Record) -> int:
+    return int((point.payload or {})["row"])
 
 
 def _uuid(point: qdrant.Record | qdrant.ScoredPoint) -> Any:

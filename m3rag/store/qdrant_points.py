@@ -194,6 +194,11 @@ def query_vector(query: M3Output, leg: Leg) -> Any:
     return _sparse(query)
 
 
+def score_scale(query: M3Output, leg: Leg) -> float:
+    """What the server's score must be divided by: its MaxSim sums over query tokens, ours is the mean."""
+    return max(1, len(query.colbert)) if leg == "colbert" else 1
+
+
 def vectors_of(record: models.Record) -> Mapping[str, Any]:
     """The named vectors of a point that was retrieved with them."""
     return record.vector if isinstance(record.vector, dict) else {}

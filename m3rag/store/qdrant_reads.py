@@ -10,7 +10,7 @@ from qdrant_client import models
 
 from m3rag.errors import InputError
 from m3rag.output import M3Output
-from m3rag.store.edge_points import output_of, score_scale
+from m3rag.store.edge_points import output_of
 from m3rag.store.filters import parse_filter
 from m3rag.store.parts import check_k, check_limit, check_query
 from m3rag.store.payload import chunk_from_payload, record_from_payload
@@ -25,6 +25,7 @@ from m3rag.store.qdrant_points import (
     of_kind,
     point_id,
     query_vector,
+    score_scale,
     vectors_of,
     where,
 )

@@ -70,22 +70,25 @@ import os, runpy, signal, sys, traceback
 from pathlib import Path
 from m3rag.store import QdrantEdgeStore
 from m3rag.store.edge_engine import EdgeEngine
+from m3rag.store.edge_tokens import EdgeTokens
 from m3rag.testing.data import MODEL
 
 shared, folder, kind, writes = runpy.run_path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-update = EdgeEngine.update
+update, write = EdgeEngine.update, EdgeTokens.write
 
 def killed_before(left, path):
-    def counted(self, operation):
-        nonlocal left
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-        update(self, operation)
+    def counted(method):
+        def call(self, what):
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return method(self, what)
+        return call
 
     store = QdrantEdgeStore.create(path, MODEL, codec="float16")
     shared["fill"](store)
-    EdgeEngine.update = counted
+    EdgeEngine.update, EdgeTokens.write = counted(update), counted(write)
     shared["change"](store, kind)
     print("done", left, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -102,10 +105,10 @@ for n in range(writes + 1):
     print(n, "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "failed", flush=True)
 """
 
-# Writes of the engine, and from which on the change has happened. put = pending, three parts, record,
-# old chunks, pending (new: no old chunks); upsert = all points, counts, pending; delete = pending,
+# Writes, and from which on the change has happened. put = pending, three times token vectors and a part, record,
+# old chunks, pending (new: no old chunks); upsert = token vectors, all points, counts, pending; delete = pending,
 # records, chunks, pending; chunks = pending, chunks, counts, pending. The last moment is after the return.
-WRITES = {"put": (7, 5), "new": (6, 5), "upsert": (3, 1), "delete": (4, 2), "chunks": (4, 2)}
+WRITES = {"put": (10, 8), "new": (9, 8), "upsert": (4, 2), "delete": (4, 2), "chunks": (4, 2)}
 
 
 @NO_SIGKILL

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge as qdrant
 
 import m3rag.store.qdrant_edge as module
 from m3rag.errors import (
@@ -271,8 +272,8 @@ def test_two_make_an_index_one_after_the_other(path: Path, monkeypatch: pytest.M
         except M3RagError as error:
             others.append(error)
 
-    def slow(folder: Path, model: ModelInfo, codec: str) -> None:
-        make(folder, model, codec)
+    def slow(folder: Path, model: ModelInfo) -> None:
+        make(folder, model)
         making.set()
         thread.join(0.3)
 
@@ -353,7 +354,8 @@ def test_optimizing_and_flushing_change_no_result(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("m3rag.store.edge_engine.FLUSH_EVERY", 1)
-    monkeypatch.setattr("m3rag.store.edge_points.indexing_threshold_kb", lambda model, codec: 10)
+    soon = qdrant.EdgeOptimizersConfig(indexing_threshold=10)
+    monkeypatch.setattr("m3rag.store.edge_points.optimizers", lambda model: soon)
     oracle = MemoryStore(MODEL)
     with QdrantEdgeStore.create(path, MODEL) as store:
         for i in range(3):
