@@ -1,6 +1,7 @@
 """What a framework's door to an index costs beside the call that it stands for, and LlamaIndex's BGEM3Index.
 
-    OMP_NUM_THREADS=1 python benchmarks/frameworks.py [--questions 300] [--chunks 10000] [--tokens 140] [--data FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/frameworks.py [--questions 300] [--chunks 10000] [--tokens 140]
+        [--colbert-dim 128] [--data FOLDER]
 
 Doors: every question goes through all of them in turn, in one process, beginning with another one each time; what
 they find must be the same. What a door adds is the median of the differences to `KnowledgeBase.search` question by
@@ -231,19 +232,23 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--tokens", type=int, default=140, help="token vectors of a made-up chunk, about")
+    parser.add_argument("--colbert-dim", type=int, default=128, help="their dimensions; BGE-M3's have 1,024")
     parser.add_argument("--queries", type=int, default=50, help="questions about the made-up chunks")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    corpus = Corpus(options.chunks, tokens=options.tokens)
+    corpus = Corpus(options.chunks, tokens=options.tokens, colbert_dim=options.colbert_dim)
     if options.one:
         print(CONTENDERS[options.one](corpus, corpus.queries(options.queries)))
         return
     real(options.data, options.questions)
     for one in CONTENDERS if options.chunks else ():
         command = [sys.executable, __file__, "--one", one, "--chunks", str(options.chunks)]
-        about = f"{options.chunks:,} made-up chunks of about {options.tokens} tokens"
+        about = (
+            f"{options.chunks:,} made-up chunks of about {options.tokens} tokens of {options.colbert_dim} dimensions"
+        )
         print(f"\n{about}, {options.queries} questions, encoded beforehand\n", flush=True)
-        command += ["--tokens", str(options.tokens), "--queries", str(options.queries)]
+        command += ["--tokens", str(options.tokens), "--colbert-dim", str(options.colbert_dim)]
+        command += ["--queries", str(options.queries)]
         subprocess.run(command, check=True)
 
 

@@ -24,7 +24,7 @@ def examples() -> list[Example]:
 
 @pytest.fixture
 def source(tmp_path: Path, examples: list[Example]) -> QdrantEdgeStore:
-    store = QdrantEdgeStore.create(tmp_path / "source", MODEL)
+    store = QdrantEdgeStore.create(tmp_path / "source", MODEL, codec="float16")  # which a copy keeps to the last bit
     for example in examples:
         store.put_document(example.record, example.parts())
     loose = [Chunk(f"loose {i}", "notes", f"note {i}", 0, 6) for i in range(3)]

@@ -98,7 +98,7 @@ class Codec(ABC):
         """
         return self._out_of_code_space(self._vectors(codes, dim)).astype(np.float16)
 
-    def from_bytes(self, blob: bytes, *, dim: int) -> Codes:
+    def from_bytes(self, blob: bytes | memoryview, *, dim: int) -> Codes:
         """The codes of one passage from `codes.tobytes()`.
 
         Raises:
@@ -124,23 +124,29 @@ class Codec(ABC):
             `(n,)` float32: the mean over query tokens of the best similarity in the passage; 0 where
             the query or the passage has no tokens.
         """
-        scores = np.zeros(len(offsets) - 1, np.float32)
-        if not len(query):
-            return scores
+        return self.scorer(query)(codes, offsets)
+
+    def scorer(self, query: FloatArray) -> Callable[[Codes, IntArray], Floats]:
+        """`colbert_scores` for one query, for passages that come in several groups."""
         dim = query.shape[1]
-        similarities = self._similarities(self._into_code_space(query.astype(np.float32)))
-        filled = np.flatnonzero(np.diff(offsets))
+        similarities = self._similarities(self._into_code_space(query.astype(np.float32))) if len(query) else None
         most = max(1, BLOCK_VALUES // dim)
-        start = 0
-        while start < len(filled):
-            # As many passages as fit, and one at least.
-            limit = offsets[filled[start]] + most
-            end = max(start + 1, int(np.searchsorted(offsets[filled + 1], limit, side="right")))
-            block = filled[start:end]
-            first = offsets[block[0]]
-            found = similarities(codes[first : offsets[block[-1] + 1]])
-            scores[block] = np.maximum.reduceat(found, offsets[block] - first, axis=0).mean(axis=1)
-            start = end
+
+        def scores(codes: Codes, offsets: IntArray) -> Floats:
+            found = np.zeros(len(offsets) - 1, np.float32)
+            filled = np.flatnonzero(np.diff(offsets))
+            start = 0
+            while similarities is not None and start < len(filled):
+                # As many passages as fit, and one at least.
+                limit = offsets[filled[start]] + most
+                end = max(start + 1, int(np.searchsorted(offsets[filled + 1], limit, side="right")))
+                block = filled[start:end]
+                first = offsets[block[0]]
+                products = similarities(codes[first : offsets[block[-1] + 1]])
+                found[block] = np.maximum.reduceat(products, offsets[block] - first, axis=0).mean(axis=1)
+                start = end
+            return found
+
         return scores
 
     def _similarities(self, query: Floats) -> Callable[[Codes], Floats]:
@@ -227,13 +233,20 @@ class Int8Codec(Codec):
         levels = query / steps[:, None]
         coarse = np.rint(levels)
         fine = np.rint((levels - coarse) * FINE)
-        packed = [numkong.dots_pack(levels.astype(np.int8)) for levels in (coarse, fine)]
+        packed = [numkong.dots_pack(np.ascontiguousarray(each, np.int8)) for each in (coarse, fine)]
+
+        buffer = np.empty((0, len(query)), np.float32)  # memory new to the process takes longer than the products
 
         def similarities(codes: Codes) -> Floats:
+            codes = np.ascontiguousarray(codes)
             rows = codes[:, LENGTH.itemsize :].view(np.int8)
-            found, rest = (np.asarray(numkong.dots_packed(rows, each)).astype(np.float32) for each in packed)
+            nonlocal buffer
+            if len(rows) > len(buffer):
+                buffer = np.empty((len(rows), len(query)), np.float32)
+            found = buffer[: len(rows)]
+            np.copyto(found, np.asarray(numkong.dots_packed(rows, packed[0])))
             found *= np.float32(FINE)
-            found += rest
+            found += np.asarray(numkong.dots_packed(rows, packed[1]))
             lengths = np.ascontiguousarray(codes[:, : LENGTH.itemsize]).view(LENGTH).astype(np.float32)
             norms = np.sqrt(np.asarray(numkong.dot(rows, rows), np.float32))
             found *= lengths / np.maximum(norms, 1)[:, None]

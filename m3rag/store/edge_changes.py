@@ -149,10 +149,12 @@ class EdgeChanges:
 
     def delete_documents(self, document_ids: Sequence[str]) -> int:
         """See `Store.delete_documents`."""
-        with self.writing, self._engine.lock:
-            stored = self.records(dict.fromkeys(document_ids))
+        with self.writing:
+            with self._engine.lock:
+                stored = self.records(dict.fromkeys(document_ids))
+                if stored:
+                    self._delete([point_id("document", id_) for id_ in stored], stored)
             if stored:
-                self._delete([point_id("document", id_) for id_ in stored], stored)
                 self._engine.make_durable(sum(record.chunks for record in stored.values()))
             return len(stored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import uuid
@@ -13,11 +14,14 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from m3rag.errors import M3RagError, StoreError
+from m3rag.store.edge_filters import of_kind
 from m3rag.store.edge_folder import close_shard, is_of_engine, load_shard, require_room, sync_log, tokens_path
 from m3rag.store.edge_points import EXACT_UP_TO
 from m3rag.store.edge_tokens import EdgeTokens
 from m3rag.store.manifest import forked
 from m3rag.store.protocol import Manifest
+
+log = logging.getLogger(__name__)
 
 RANGES_INDEXED_FROM = 2_000  # points
 FLUSH_EVERY = 2_000  # chunks: bounds the write-ahead log, which the next open replays after a kill
@@ -109,13 +113,20 @@ class EdgeEngine:
             require_room(self._path)
             return self.tokens.write(blobs)
 
-    def drop_unnamed(self) -> None:
-        """Remove the token vectors that no point names, where they are many; the caller lets nobody write meanwhile."""
-        with self.shard() as shard:
-            if not self.tokens.unnamed(shard.info().points_count):
-                return
-        pages = self.records(payload=["row"], vectors=[], page=NAMED_AT_ONCE)
-        self.tokens.keep({(point.payload or {}).get("row", 0) for page in pages for point in page})
+    def _tidy(self, changed: int) -> None:
+        """Remove the token vectors that no point names, where they are many, and bound their log.
+
+        What a change needed has been done: an error here is not the change's, and the next one tries again.
+        """
+        try:
+            with self.lock:
+                self.tokens.bound_log()
+            if self.tokens.unnamed(changed, lambda: self.count(of_kind("chunk"))):
+                require_room(self._path)
+                pages = self.records(payload=["row"], vectors=[], page=NAMED_AT_ONCE)
+                self.tokens.keep({(point.payload or {}).get("row", 0) for page in pages for point in page})
+        except StoreError as error:
+            log.warning("token vectors that are not needed any more were not removed: %s", error)
 
     def upsert(self, points: list[qdrant.Point]) -> None:
         """Write points as one change; none is no change."""
@@ -218,7 +229,7 @@ class EdgeEngine:
     def make_durable(self, changed: int) -> None:
         """Put on disk what has been changed, a number of chunks since the last call, and tidy up.
 
-        The caller lets nobody write meanwhile.
+        The caller lets nobody write meanwhile, and does not hold the lock, so that others may read.
         """
         self.optimize()
         self._unflushed += changed
@@ -229,7 +240,7 @@ class EdgeEngine:
                 self._unflushed = 0
             else:
                 sync_log(self._path)
-        self.drop_unnamed()
+        self._tidy(changed)
 
     def close(self) -> None:
         """Put everything on disk and release the shard, even if that fails. Closing twice is not an error."""

@@ -27,6 +27,7 @@ from m3rag.store.edge_seal import PARTIAL_SEAL, SEAL, break_seal, write_seal
 from m3rag.store.edge_tokens import TOKENS, TokenFile
 from m3rag.store.manifest import MANIFEST, PARTIAL_MANIFEST, check_model, missing, read_manifest, write_manifest
 from m3rag.store.protocol import Manifest
+from m3rag.store.sqlite_file import ROOM_BYTES
 from m3rag.types import ModelInfo
 
 SHARD = "shard"
@@ -52,9 +53,6 @@ NO_PERMISSION = re.compile(rf"PermissionDenied|ReadOnlyFilesystem|os error ({_CO
 _WANTS = "8|14|112" if os.name == "nt" else "12|23|24|27|28"
 NO_RESOURCES = re.compile(rf"Out of memory|os error ({_WANTS})\b")
 """What the engine says where memory, open files or room on the disk are at an end."""
-
-ROOM_BYTES = 128 << 20
-"""What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:

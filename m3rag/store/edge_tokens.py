@@ -1,17 +1,18 @@
 """The token vectors of an index in a folder: `tokens.sqlite` beside the engine's files, a row a chunk.
 
-The engine could keep them, too. From here they are scored in a third of its time and without Python's interpreter lock,
-in any codec, and the engine's log, its segments and their merging have a tenth of the bytes.
+The engine could keep them, too. From here they are scored in half its time and without Python's interpreter lock, in
+any codec, and the engine's log, its segments and their merging have a tenth of the bytes.
 
 A chunk's point names its row. Rows are on disk before the point that names them is written, never change, and go only
 once no point on disk names them: whatever interrupts a change leaves rows that nothing names, and never a point without
-its row. What nothing names is removed when it has become a fifth of the file.
+its row. What nothing names is removed now and then.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -26,9 +27,17 @@ from m3rag.store.token_rows import TokenRows
 TOKENS = "tokens.sqlite"
 
 UNNAMED = 0.25
-"""Rows that nothing names, as a share of the points, from which on they are removed."""
+"""Rows that nothing names, as a share of the chunks, from which on they are removed; and at least:"""
 
 UNNAMED_AT_LEAST = 1_000
+
+ROWS_A_MILLISECOND = 20
+"""Bits: rows are numbered from the millisecond in which the file was opened, so that no number comes twice."""
+
+LOG_BYTES = 32 << 20
+"""Of the file's log, from which on a writer waits for readers to end, so that it can be emptied."""
+
+READERS_END = 1.0  # seconds
 
 
 class TokenFile(SqliteFile):
@@ -37,7 +46,7 @@ class TokenFile(SqliteFile):
     # Rows are counted and listed by the index on them: the table itself is as large as all the vectors.
     schema: ClassVar[str] = """
 CREATE TABLE legs (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    row INTEGER PRIMARY KEY,
     colbert BLOB NOT NULL,
     colbert_checksum INTEGER NOT NULL
 );
@@ -60,8 +69,17 @@ class EdgeTokens:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self._file = TokenFile(path)
         self._model, self._codec = manifest.model, codec_named(manifest.codec)
-        with self._file.writing() as connection:
-            self._rows = int(connection.execute("SELECT count(*) FROM legs").fetchone()[0])
+        try:
+            with self._file.writing() as connection:
+                connection.execute("PRAGMA secure_delete = OFF").fetchall()  # or a removal writes ten times as much
+                counted = connection.execute("SELECT count(*), coalesce(max(row), 0) FROM legs")
+                self._rows, last = map(int, counted.fetchone())
+        except BaseException:
+            self._file.close()
+            raise
+        self._changed = UNNAMED_AT_LEAST
+        # Above all rows of other times, also those of a log that a copy of the folder has lost: points still name them.
+        self._next = max(last + 1, time.time_ns() // 1_000_000 << ROWS_A_MILLISECOND)
 
     def encode(self, output: M3Output) -> list[bytes]:
         """The bytes of each text's token vectors.
@@ -80,48 +98,62 @@ class EdgeTokens:
         Raises:
             StoreError: If the file cannot be written.
         """
-        rows = []
+        rows = range(self._next, self._next + len(blobs))
+        self._next = rows.stop  # before a Ctrl-C can come
         with self._file.writing() as connection:
-            for blob in blobs:
-                added = connection.execute(
-                    "INSERT INTO legs (colbert, colbert_checksum) VALUES (?, ?)", (blob, checksum(blob))
-                ).lastrowid
-                assert added is not None
-                rows.append(added)
+            added = [(row, blob, checksum(blob)) for row, blob in zip(rows, blobs, strict=True)]
+            connection.executemany("INSERT INTO legs VALUES (?, ?, ?)", added)
         self._rows += len(rows)
-        return rows
+        return list(rows)
 
-    def unnamed(self, points: int) -> bool:
-        """Whether enough rows are named by none of so many points that looking for them is worth its while."""
-        return self._rows - points > max(UNNAMED_AT_LEAST, UNNAMED * points)
+    def unnamed(self, changed: int, chunks: Callable[[], int]) -> bool:
+        """Whether, after another number of chunks has changed, enough rows are named by none to look for them.
+
+        Args:
+            changed: The number.
+            chunks: Counts all chunks, in milliseconds: asked for at the first change, and now and then.
+        """
+        self._changed += changed
+        if self._changed < UNNAMED_AT_LEAST:
+            return False
+        self._changed, there = 0, chunks()
+        return self._rows - there > max(UNNAMED_AT_LEAST, UNNAMED * there)
 
     def keep(self, named: Collection[int]) -> None:
         """Remove all rows but those named, and give their room back where that is most of the file.
 
         Raises:
-            StoreError: If the file cannot be written.
+            StoreError: If the file is damaged, or cannot be written; what was removed until then is.
         """
         with self._file.writing() as connection:
             kept = set(named)
             gone = [row for (row,) in connection.execute("SELECT row FROM legs") if row not in kept]
-            for group in groups(gone):
+        for group in groups(gone):  # each by itself, so that the log stays small
+            with self._file.writing() as connection:
                 connection.execute(f"DELETE FROM legs WHERE row IN ({', '.join('?' * len(group))})", group)
-        self._rows -= len(gone)
+            self._rows -= len(group)
         self._file.checked.difference_update(gone)
         self._file.shrink()
 
-    def begin_reading(self) -> TokenRows:
-        """The rows as they are now, to be read by `reading`."""
-        return TokenRows(self._file.begin_reading(), self._file, self._model, self._codec)
+    def bound_log(self) -> None:
+        """Empty the file's log if it is long; the caller lets nobody begin to read meanwhile.
+
+        Raises:
+            StoreError: If the file is damaged, or cannot be written.
+        """
+        if self._file.log_size() > LOG_BYTES:
+            with self._file.named_errors():
+                self._file.checkpoint(wait=READERS_END)
 
     @contextmanager
-    def reading(self, rows: TokenRows) -> Iterator[TokenRows]:
-        """Read what `begin_reading` gave, and give it back."""
+    def reading(self) -> Iterator[TokenRows]:
+        """The rows as they are when it is entered, which the caller does while no row that it wants can be removed."""
+        connection = self._file.begin_reading()
         try:
             with self._file.named_errors():
-                yield rows
+                yield TokenRows(connection, self._file, self._model, self._codec)
         finally:
-            self._file.end_reading(rows.connection)
+            self._file.end_reading(connection)
 
     def close(self) -> None:
         """Put everything into the one file, and close it. Closing twice is not an error."""

@@ -18,7 +18,7 @@ from m3rag.store.protocol import FORMAT, Manifest
 
 log = logging.getLogger(__name__)
 
-PAGE = 64  # points: a second's worth of memory, and what is done again after a kill
+PAGE = 32  # points: what is done again after a kill
 
 
 def upgraded(path: Path, engine: EdgeEngine, manifest: Manifest) -> Manifest:
@@ -40,21 +40,27 @@ def upgraded(path: Path, engine: EdgeEngine, manifest: Manifest) -> Manifest:
     if manifest.format >= FORMAT:
         return manifest
     log.warning("%s is brought from format %d to %d, once: this takes a while", path, manifest.format, FORMAT)
-    for page in engine.records(payload=True, vectors=True, page=PAGE):
+    for page in engine.records(payload=True, vectors=[], page=PAGE):
         old = [point for point in page if (point.payload or {}).get("kind") == "chunk"]
         old = [point for point in old if "row" not in (point.payload or {})]  # what a kill left undone
-        vectors: list[Any] = [point.vector for point in old]
-        output = output_of(vectors, manifest.model)
-        rows = engine.write_tokens(engine.tokens.encode(output))
+        # One at a time: of a long text the engine gives eight million numbers.
+        outputs = [output_of([_vectors(engine, point.id)], manifest.model) for point in old]
+        rows = engine.write_tokens([blob for output in outputs for blob in engine.tokens.encode(output)])
         payloads: list[Any] = [point.payload for point in old]
         engine.upsert(
             [
-                chunk_point(chunk_to_payload(chunk_from_payload(was)), one, revision=was["revision"], row=row)
-                for was, one, row in zip(payloads, output, rows, strict=True)
+                chunk_point(chunk_to_payload(chunk_from_payload(was)), output, revision=was["revision"], row=row)
+                for was, output, row in zip(payloads, outputs, rows, strict=True)
             ]
         )
+        engine.make_durable(len(old))
     engine.update(qdrant.UpdateOperation.delete_vector_name("colbert"))
     engine.flush()
     manifest = replace(manifest, format=FORMAT, m3rag_version=__version__)
     write_manifest(path, manifest)
     return manifest
+
+
+def _vectors(engine: EdgeEngine, point: Any) -> Any:
+    (found,) = engine.retrieve([point], payload=False, vectors=True)
+    return found.vector

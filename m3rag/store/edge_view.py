@@ -84,6 +84,8 @@ class EdgeView:
         """
         self._searches += search
         with self._engine.shard() as shard:
+            if self._held is not None and self._reader is None and self._engine.changed == set():
+                return self._held.view
             points = shard.info().points_count
         if points > self._up_to or self._engine.changed is None:
             self._forget()

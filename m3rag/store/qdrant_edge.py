@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -309,10 +309,10 @@ class QdrantEdgeStore:
             InputError: If a chunk is not stored (the rows could not be told apart).
         """
         chunk_ids = list(chunk_ids)
-        with self._engine.lock:
-            found = self._retrieve(chunk_ids, payload=["row"], vectors=True)
-            reading = self._engine.tokens.begin_reading()
-        with self._engine.tokens.reading(reading) as tokens:
+        with ExitStack() as stack:
+            with self._engine.lock:
+                found = self._retrieve(chunk_ids, payload=["row"], vectors=True)
+                tokens = stack.enter_context(self._engine.tokens.reading())
             missing = [id_ for id_ in chunk_ids if id_ not in found]
             if missing:
                 raise InputError(f"no chunk {missing[0]!r} is stored ({len(missing)} of {len(chunk_ids)} are missing)")
@@ -344,7 +344,7 @@ class QdrantEdgeStore:
         Raises:
             InputError: If a key is not a string, or a value not JSON.
         """
-        with self._changes.writing, self._engine.lock:
+        with self._changes.writing:
             # One point, so that the engine's log makes it whole and repairs it with all the rest.
             self._engine.upsert([settings_point(merged_settings(self.settings, values))])
             self._engine.make_durable(1)
@@ -377,21 +377,21 @@ class QdrantEdgeStore:
     @contextmanager
     def _rows_of(self, chunk_ids: Sequence[str]) -> Iterator[tuple[dict[str, int], TokenRows]]:
         """The rows of the visible chunks among those named, by id, and the token vectors of the same moment."""
-        with self._engine.lock:
-            view = self._in_memory()
-            if view is None:
-                rows = {id_: _row(point) for id_, point in self._retrieve(chunk_ids, payload=["row"]).items()}
-            else:
-                rows = {id_: int(view.rows[position]) for id_, position in view.find(chunk_ids).items()}
-            reading = self._engine.tokens.begin_reading()
-        with self._engine.tokens.reading(reading) as tokens:
+        with ExitStack() as stack:
+            with self._engine.lock:
+                view = self._in_memory()
+                if view is None:
+                    rows = {id_: _row(point) for id_, point in self._retrieve(chunk_ids, payload=["row"]).items()}
+                else:
+                    rows = {id_: int(view.rows[position]) for id_, position in view.find(chunk_ids).items()}
+                tokens = stack.enter_context(self._engine.tokens.reading())
             yield rows, tokens
 
     def _best_by_tokens(self, query: M3Output, *, k: int, filter: Filter | None) -> list[tuple[str, float]]:
-        with self._engine.lock:
-            payloads = self._engine.payloads(self._visible(filter), fields=["id", "row"])
-            reading = self._engine.tokens.begin_reading()
-        with self._engine.tokens.reading(reading) as tokens:
+        with ExitStack() as stack:
+            with self._engine.lock:
+                payloads = self._engine.payloads(self._visible(filter), fields=["id", "row"])
+                tokens = stack.enter_context(self._engine.tokens.reading())
             scores, possible = tokens.scores(query, [payload["row"] for payload in payloads])
         ids = [payloads[i]["id"] for i in np.flatnonzero(possible)]
         found = scores[possible]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,18 @@ from typing import Any, ClassVar
 from m3rag.errors import StoreError
 
 GROUP = 500  # parameters of one statement
+BUSY = 5_000  # milliseconds to wait for who else writes
+
+ROOM_BYTES = 128 << 20
+"""What must be free on the disk before a write: a full one ended processes by SIGBUS with 40 MB."""
+
+COPIES = 3
+"""How often `VACUUM` writes what it keeps: to a file of its own, the log, and this file."""
 
 META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
 
 MAPPED = 1 << 40
 """As much of a file is mapped into memory as SQLite allows: token vectors are read in half the time."""
-
-
-log = logging.getLogger(__name__)
 
 
 def groups(values: Sequence[Any], size: int = GROUP) -> Iterator[list[Any]]:
@@ -52,14 +56,14 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checked: set[int] = set()  # rows whose checksums held: they are looked at once
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may close what its thread is reading
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._writer = self._connect()
         try:
             with self.named_errors():
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                self._check_length()
+                if self.checkpoint():  # else a reader at work, of this process or another, keeps pages in the log
+                    self._check_length()
         except BaseException:
             self._writer.close()
             raise
@@ -118,16 +122,41 @@ class SqliteFile:
         if self._writer.in_transaction:  # a Ctrl-C may also come right after the commit
             self._writer.execute("ROLLBACK")
 
-    def shrink(self) -> None:
-        """Give the disk back what is free in the file, where that is more than half of it and it can be done."""
+    def checkpoint(self, *, wait: float = 0) -> bool:
+        """Bring everything from the log into the file, and empty the log; False where a reader at work needs it.
+
+        Args:
+            wait: Seconds to give readers to end.
+        """
+        self._writer.execute(f"PRAGMA busy_timeout = {round(1000 * wait)}").fetchall()
         try:
-            (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
-            (pages,) = self._writer.execute("PRAGMA page_count").fetchone()
-            if 2 * free > pages:
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout = {BUSY}").fetchall()
+        return not busy
+
+    def log_size(self) -> int:
+        """Bytes of the log, which only grows while readers follow one another without a gap."""
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def shrink(self) -> None:
+        """Give the disk back what is free in the file, where that is more than half of it and there is room for a copy.
+
+        Raises:
+            StoreError: If the file is damaged, or cannot be written.
+        """
+        with self.named_errors():
+            free, pages, size = (
+                self._writer.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("freelist_count", "page_count", "page_size")
+            )
+            kept = (pages - free) * size
+            if 2 * free > pages and shutil.disk_usage(self.path.parent).free > COPIES * kept + ROOM_BYTES:
                 self._writer.execute("VACUUM")
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.OperationalError as error:  # no room for the copy, or a reader: it is as it was
-            log.info("%s was not made smaller: %s", self.path, error)
+                self.checkpoint()
 
     def begin_reading(self) -> sqlite3.Connection:
         """A connection that sees the file as it is now, until `end_reading`."""
@@ -142,7 +171,8 @@ class SqliteFile:
 
     def end_reading(self, connection: sqlite3.Connection) -> None:
         """Give back what `begin_reading` gave."""
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # an error of the disk has ended it
+            connection.execute("ROLLBACK")
         with self._lock:
             if not self._closed:
                 self._idle.append(connection)
@@ -164,12 +194,14 @@ class SqliteFile:
         """Turn SQLite's errors into those that name the file and the remedy."""
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
+            if self._closed:  # by another thread, or in a signal's handler
+                raise self._shut() from error
+            if not isinstance(error, sqlite3.OperationalError):
+                raise self.damaged(str(error)) from error
             if "no such" in str(error):  # table or column
                 raise self.damaged(str(error)) from error
             raise StoreError(f"{self.path} cannot be read or written: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self.damaged(str(error)) from error
 
     def require_open(self) -> None:
         """Refuse to go on after `close`.
@@ -178,7 +210,10 @@ class SqliteFile:
             StoreError: If the file was closed.
         """
         if self._closed:
-            raise StoreError(f"the index with the file {self.path} is closed: open it again")
+            raise self._shut()
+
+    def _shut(self) -> StoreError:
+        return StoreError(f"the index with the file {self.path} is closed: open it again")
 
     def damaged(self, what: str) -> StoreError:
         """The error of a damaged file."""

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from m3rag.output import IntArray, M3Output
 from m3rag.store.codec import Codec, Codes
-from m3rag.store.side_legs_rows import checksum, unpack_codes
+from m3rag.store.side_legs_rows import checksum
 from m3rag.store.sqlite_file import SqliteFile, groups
 from m3rag.types import ModelInfo
 
-AT_ONCE = 250
-"""Chunks whose token vectors are in memory together: 36 MB of BGE-M3's, a quarter of it of `mini`'s."""
+TOKENS_AT_ONCE = 4_096
+"""Token vectors that are read before they are scored: with all of 100 chunks at once, the time depended threefold on
+whether malloc had that much memory at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +37,62 @@ class TokenRows:
     codec: Codec
 
     def codes(self, rows: Sequence[int]) -> Iterator[tuple[list[int], Codes, IntArray]]:
-        """The codes of some chunks in groups: their rows, codes and offsets, read as asked for."""
-        for group in groups(rows, AT_ONCE):
-            marks = ", ".join("?" * len(group))
+        """The codes of some chunks, each named once, in groups: their rows, codes and offsets.
+
+        A group's codes are overwritten when the next is asked for.
+        """
+        dim = self.model.colbert_dim
+        width = self.codec.width(dim)
+        buffer, held, ends = memoryview(bytearray(TOKENS_AT_ONCE * width)), list[int](), [0]
+        for row, blob in self._blobs(rows):
+            end = ends[-1] + len(blob)
+            if end > len(buffer):
+                if held:
+                    yield held, self.codec.from_bytes(buffer[: ends[-1]], dim=dim), np.array(ends) // width
+                held, ends, end = [], [0], len(blob)
+                if end > len(buffer):
+                    buffer = memoryview(bytearray(end))
+            buffer[ends[-1] : end] = blob
+            held.append(row)
+            ends.append(end)
+        if held:
+            yield held, self.codec.from_bytes(buffer[: ends[-1]], dim=dim), np.array(ends) // width
+
+    def _blobs(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        for group in groups(rows):
+            lost = set(group)
             found = self.connection.execute(
-                f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({marks})", group
-            ).fetchall()
-            if len(found) < len(set(group)):
-                lost = set(group) - {row for row, _, _ in found}
-                raise self.file.damaged(f"the token vectors of row {min(lost)} are not there")
+                f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({', '.join('?' * len(group))})", group
+            )
             for row, blob, expected in found:
                 check_codes(row, blob, expected, self.file)
-            yield [row for row, _, _ in found], *unpack_codes([blob for _, blob, _ in found], self.model, self.codec)
+                lost.discard(row)
+                yield row, blob
+            if lost:
+                raise self.file.damaged(f"the token vectors of row {min(lost)} are not there")
 
     def scores(self, query: M3Output, rows: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """The ColBERT scores `(n,)` of a query with the chunks of some rows, and where both have tokens."""
         scores, possible = np.zeros(len(rows)), np.zeros(len(rows), bool)
         if len(query.colbert):
-            places = {row: place for place, row in enumerate(rows)}
+            places, score = {row: place for place, row in enumerate(rows)}, self.codec.scorer(query.colbert)
             for found, codes, offsets in self.codes(rows):
                 here = [places[row] for row in found]
-                scores[here] = self.codec.colbert_scores(query.colbert, codes, offsets)
+                scores[here] = score(codes, offsets)
                 possible[here] = np.diff(offsets) > 0
         return scores, possible
 
     def added_to(self, output: M3Output, rows: Sequence[int]) -> M3Output:
         """Representations with the token vectors of some rows, one a text, in order: what their codes stand for."""
         dim, decoded = self.model.colbert_dim, dict[int, npt.NDArray[np.float16]]()
-        none = np.zeros((0, dim), np.float16)
+        if not dim:
+            return output
         for found, codes, offsets in self.codes(sorted(set(rows))):
-            vectors = self.codec.decode(codes, dim=dim) if len(codes) else none
+            vectors = self.codec.decode(codes, dim=dim)
             decoded |= dict(zip(found, np.split(vectors, offsets[1:-1]), strict=True))
         tokens = [decoded[row] for row in rows]
         offsets = np.cumsum([0, *map(len, tokens)]).astype(np.int64)
-        return replace(output, colbert=np.concatenate([none, *tokens]), offsets=offsets)
+        return replace(output, colbert=np.concatenate([np.zeros((0, dim), np.float16), *tokens]), offsets=offsets)
 
 
 def check_codes(row: int, blob: bytes, expected: int, file: SqliteFile) -> None:

@@ -32,10 +32,10 @@ SLACK = 1e-5  # float32 sums of other orders differ by less; what is that near t
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Chunks that came in together, in the order of their rows.
+    """Chunks that came in together.
 
     Attributes:
-        rows: `(n,)` int64, the chunks' numbers in their store, ascending.
+        rows: `(n,)` int64, the chunks' numbers in their store; a side store's ascend.
         ids: The chunks' ids.
         dense: `(n, d)` float32.
         lexical: `(n, vocab)` float32 by columns: the postings of each token.
@@ -50,7 +50,7 @@ class Segment:
 
     @classmethod
     def of(cls, rows: Positions, ids: Iterable[str], dense: npt.NDArray[np.float32], lexical: csc_array) -> Segment:
-        """A segment of chunks whose rows ascend."""
+        """A segment of some chunks."""
         ids = tuple(ids)
         return cls(rows, ids, dense, lexical, {id_: place for place, id_ in enumerate(ids)})
 
@@ -78,7 +78,7 @@ class View:
     Attributes:
         segments: From the oldest to the newest.
         starts: Where each segment begins, and where the last ends.
-        rows: `(n,)` int64, all rows, ascending.
+        rows: `(n,)` int64, all rows.
         alive: `(n,)` bool, False where a chunk has been removed.
     """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from m3rag.store.edge_seal import SEAL
 from m3rag.store.edge_tokens import TOKENS, EdgeTokens
 from m3rag.store.token_rows import TokenRows
 from m3rag.testing.data import DENSE_ONLY, MODEL, random_document, random_output, random_query
-from m3rag.types import Chunk
+from m3rag.types import LEGS, Chunk
 
 
 @pytest.fixture
@@ -93,14 +95,13 @@ def test_what_nothing_names_is_few_and_the_disk_gets_its_room_back(
         example = random_document(rng, "a.md", chunks=20, model=wide)
         for _ in range(30):
             store.upsert(example.chunks, example.output)
-            assert len(rows_in(path)) <= 20 + 1 + 10 + 20
+            assert len(rows_in(path)) <= 20 + 10 + 20
         large = [Chunk(f"large {i}", "large.md", "text", 0, 4) for i in range(300)]
         output = random_output(rng, 300, model=wide)
         store.upsert(large, output)
         ids = [chunk.id for chunk in large]
         store.delete_chunks(ids[10:])
-        store.delete_chunks(ids[:10])
-        assert len(rows_in(path)) <= 32
+        assert len(rows_in(path)) <= 20 + 10 + 10
     small = (path / SHARD / TOKENS).stat().st_size
     with QdrantEdgeStore.open(path) as store:
         store.upsert(large, output)
@@ -275,3 +276,169 @@ def test_a_model_without_colbert_has_rows_without_bytes(path: Path, rng: np.rand
         assert np.array_equal(kept.dense, example.output.dense)
         assert kept.colbert.shape == (0, 0)
         assert len(rows_in(path)) == 20
+
+
+def test_an_index_opens_beside_a_reader_of_the_file(path: Path, rng: np.random.Generator) -> None:
+    """Whether of another program, or a search in a store that was closed: what it needs stays in SQLite's log."""
+    example = random_document(rng, "a.md", chunks=40)
+    query, ids = random_query(rng), [chunk.id for chunk in example.chunks]
+    QdrantEdgeStore.create(path, MODEL).close()
+    with QdrantEdgeStore.open(path) as store:
+        reader = sqlite3.connect(path / SHARD / TOKENS)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM legs").fetchall()
+        store.put_document(example.record, example.parts())
+        expected = store.score(query, "colbert", ids)
+    start = time.monotonic()
+    for _ in range(2):
+        with QdrantEdgeStore.open(path) as store:
+            assert store.score(query, "colbert", ids) == expected
+    assert time.monotonic() - start < 4, "it waited for the reader"
+    reader.close()
+    with QdrantEdgeStore.open(path) as store:
+        assert store.score(query, "colbert", ids) == expected
+
+
+def test_a_copy_that_lost_the_log_gives_no_other_chunks_vectors(path: Path, rng: np.random.Generator) -> None:
+    old, new = (random_document(rng, f"{version}.md", chunks=30) for version in "12")
+    copy = path.with_name("copy.index")
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        store.put_document(old.record, old.parts())
+        store._engine.flush()
+        shutil.copytree(path, copy)
+    for file in (copy / SHARD).glob(f"{TOKENS}-*"):
+        file.unlink()
+    with QdrantEdgeStore.open(copy) as store:
+        store.put_document(new.record, new.parts())
+        query = random_query(rng)
+        with pytest.raises(
+            StoreError, match=r"the token vectors of row \d+ are not there\): restore the index's folder"
+        ):
+            store.score(query, "colbert", [chunk.id for chunk in old.chunks])
+        assert len(store.score(query, "colbert", [chunk.id for chunk in new.chunks])) == 30
+
+
+def test_what_cannot_be_removed_is_no_error_of_the_change(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "UNNAMED_AT_LEAST", 0)
+    example = random_document(rng, "a.md", chunks=20)
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        store.put_document(example.record, example.parts())
+        before = rows_in(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.TokenFile, "shrink", fails)
+            store.delete_chunks([chunk.id for chunk in example.chunks[:9]])
+        assert "not removed: the disk is full" in caplog.text
+        assert rows_in(path) < before
+        with monkeypatch.context() as patch:
+            patch.setattr(EdgeTokens, "keep", fails)
+            store.delete_chunks([chunk.id for chunk in example.chunks[9:15]])
+        assert len(rows_in(path)) == 11
+        store.update_settings({"a": 1})
+        assert len(rows_in(path)) == store.count() == 5
+
+
+def fails(*_: Any) -> None:
+    raise StoreError("the disk is full")
+
+
+def test_others_search_while_rows_are_removed(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNNAMED_AT_LEAST", 0)
+    a, b = (random_document(rng, name, chunks=20) for name in ("a.md", "b.md"))
+    query, ids, found = random_query(rng), [chunk.id for chunk in b.chunks], list[Any]()
+    keep = EdgeTokens.keep
+
+    def meanwhile(tokens: EdgeTokens, named: Any) -> None:
+        searcher = threading.Thread(target=lambda: found.append(store.score(query, "colbert", ids)))
+        searcher.start()
+        searcher.join(20)
+        keep(tokens, named)
+
+    with QdrantEdgeStore.create(path, MODEL) as store:
+        for example in (a, b):
+            store.put_document(example.record, example.parts())
+        monkeypatch.setattr(EdgeTokens, "keep", meanwhile)
+        store.delete_documents(["a.md"])
+        assert found == [store.score(query, "colbert", ids)]
+        assert len(rows_in(path)) == 20
+
+
+def test_the_log_is_emptied_though_readings_overlap(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 1 << 20)
+    example = random_document(rng, "a.md", chunks=60)
+    wide = replace(MODEL, colbert_dim=256)
+    example = random_document(rng, "a.md", chunks=60, model=wide)
+    log = path / SHARD / f"{TOKENS}-wal"
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            with store._engine.lock:
+                reading = store._engine.tokens.reading()
+                reading.__enter__()
+            stop.wait(0.03)
+            reading.__exit__(None, None, None)
+
+    with QdrantEdgeStore.create(path, wide) as store:
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        try:
+            sizes = []
+            for _ in range(60):
+                store.upsert(example.chunks, example.output)
+                sizes.append(log.stat().st_size)
+        finally:
+            stop.set()
+            for reader in readers:
+                reader.join()
+    assert max(sizes) < 3 << 20
+    assert min(sizes[20:]) < 1 << 20, "it never got so long, or was never emptied"
+
+
+def test_a_handler_that_closes_the_store_in_a_write_is_told_so(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=20)
+    store = QdrantEdgeStore.create(path, MODEL)
+
+    def write() -> None:
+        with store._engine.tokens._file.writing() as connection:
+            store.close()
+            connection.execute("SELECT 1")
+
+    with pytest.raises(StoreError, match=r"tokens.sqlite is closed: open it again"):
+        write()
+    with QdrantEdgeStore.open(path) as again:
+        again.put_document(example.record, example.parts())
+
+
+def test_a_closed_store_answers_no_search(path: Path, rng: np.random.Generator) -> None:
+    example = random_document(rng, "a.md", chunks=20)
+    store = QdrantEdgeStore.create(path, MODEL)
+    store.put_document(example.record, example.parts())
+    query = random_query(rng)
+    for _ in range(3):
+        store.candidates(query, "dense", k=3)
+    store._view.wait()
+    store.close()
+    for leg in LEGS:
+        with pytest.raises(StoreError, match="is closed: open it again"):
+            store.candidates(query, leg, k=3)
+        with pytest.raises(StoreError, match="is closed: open it again"):
+            store.score(query, leg, [example.chunks[0].id])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_arrays_in_any_order_are_scored_alike(codec: str) -> None:
+    rng, of = np.random.default_rng(1), CODECS[codec]
+    codes, query = of.encode(rng.standard_normal((30, 24))), rng.standard_normal((5, 24)).astype(np.float32)
+    offsets = np.array([0, 7, 30])
+    expected = of.colbert_scores(query, codes, offsets)
+    for other in (np.asfortranarray(query), query[::-1]):
+        np.testing.assert_allclose(of.colbert_scores(other, codes, offsets), expected, rtol=1e-5)
+    found = of.colbert_scores(query, np.asfortranarray(codes), offsets)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
