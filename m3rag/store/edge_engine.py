@@ -119,14 +119,14 @@ class EdgeEngine:
         What a change needed has been done: an error here is not the change's, and the next one tries again.
         """
         try:
-            with self.lock:
-                self.tokens.bound_log()
             if self.tokens.unnamed(changed, lambda: self.count(of_kind("chunk"))):
                 require_room(self._path)
                 pages = self.records(payload=["row"], vectors=[], page=NAMED_AT_ONCE)
                 self.tokens.keep({(point.payload or {}).get("row", 0) for page in pages for point in page})
-        except StoreError as error:
-            log.warning("token vectors that are not needed any more were not removed: %s", error)
+            with self.lock:
+                self.tokens.bound_log()
+        except (StoreError, OSError) as error:
+            log.warning("token vectors that are not needed any more were not all removed: %s", error)
 
     def upsert(self, points: list[qdrant.Point]) -> None:
         """Write points as one change; none is no change."""
@@ -247,8 +247,10 @@ class EdgeEngine:
         with self.lock:
             if self._shard is not None:
                 try:
-                    self.tokens.close()
-                    with self.shard() as shard:
-                        close_shard(self._path, shard, revision=self.revision)
+                    try:
+                        self.tokens.close()
+                    finally:
+                        with self.shard() as shard:
+                            close_shard(self._path, shard, revision=self.revision)
                 finally:
                     self._shard = None

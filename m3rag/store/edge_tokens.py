@@ -43,6 +43,9 @@ READERS_END = 1.0  # seconds
 class TokenFile(SqliteFile):
     """The file; what it is read for stands in `EdgeTokens`."""
 
+    # Beyond what is mapped blobs are read page by page, of SQLite's usual 4,096 bytes in two to three times the time.
+    page_size: ClassVar[int] = 16_384
+
     # Rows are counted and listed by the index on them: the table itself is as large as all the vectors.
     schema: ClassVar[str] = """
 CREATE TABLE legs (
@@ -78,6 +81,7 @@ class EdgeTokens:
             self._file.close()
             raise
         self._changed = UNNAMED_AT_LEAST
+        self._log_bound = LOG_BYTES
         # Above all rows of other times, also those of a log that a copy of the folder has lost: points still name them.
         self._next = max(last + 1, time.time_ns() // 1_000_000 << ROWS_A_MILLISECOND)
 
@@ -93,7 +97,7 @@ class EdgeTokens:
         return [codes[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
 
     def write(self, blobs: Sequence[bytes]) -> list[int]:
-        """Put the token vectors of some chunks on disk; returns the row of each, which was never another's.
+        """Put the token vectors of some chunks on disk; returns the row of each: a new one.
 
         Raises:
             StoreError: If the file cannot be written.
@@ -116,8 +120,11 @@ class EdgeTokens:
         self._changed += changed
         if self._changed < UNNAMED_AT_LEAST:
             return False
-        self._changed, there = 0, chunks()
-        return self._rows - there > max(UNNAMED_AT_LEAST, UNNAMED * there)
+        there = chunks()
+        if self._rows - there > max(UNNAMED_AT_LEAST, UNNAMED * there):
+            return True  # until `keep` has done it
+        self._changed = 0
+        return False
 
     def keep(self, named: Collection[int]) -> None:
         """Remove all rows but those named, and give their room back where that is most of the file.
@@ -126,34 +133,36 @@ class EdgeTokens:
             StoreError: If the file is damaged, or cannot be written; what was removed until then is.
         """
         with self._file.writing() as connection:
-            kept = set(named)
-            gone = [row for (row,) in connection.execute("SELECT row FROM legs") if row not in kept]
+            kept, rows = set(named), [row for (row,) in connection.execute("SELECT row FROM legs")]
+        self._rows, gone = len(rows), [row for row in rows if row not in kept]
         for group in groups(gone):  # each by itself, so that the log stays small
             with self._file.writing() as connection:
                 connection.execute(f"DELETE FROM legs WHERE row IN ({', '.join('?' * len(group))})", group)
             self._rows -= len(group)
         self._file.checked.difference_update(gone)
         self._file.shrink()
+        self._changed = 0
 
     def bound_log(self) -> None:
         """Empty the file's log if it is long; the caller lets nobody begin to read meanwhile.
 
+        Where a reader does not end, it is tried again once the log is longer by as much.
+
         Raises:
             StoreError: If the file is damaged, or cannot be written.
         """
-        if self._file.log_size() > LOG_BYTES:
+        size = self._file.log_size()
+        if size > self._log_bound:
             with self._file.named_errors():
-                self._file.checkpoint(wait=READERS_END)
+                emptied = self._file.checkpoint(wait=READERS_END)
+            self._log_bound = LOG_BYTES if emptied else size + LOG_BYTES
 
     @contextmanager
     def reading(self) -> Iterator[TokenRows]:
         """The rows as they are when it is entered, which the caller does while no row that it wants can be removed."""
         connection = self._file.begin_reading()
-        try:
-            with self._file.named_errors():
-                yield TokenRows(connection, self._file, self._model, self._codec)
-        finally:
-            self._file.end_reading(connection)
+        with self._file.reading(connection):
+            yield TokenRows(connection, self._file, self._model, self._codec)
 
     def close(self) -> None:
         """Put everything into the one file, and close it. Closing twice is not an error."""

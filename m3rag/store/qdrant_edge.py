@@ -323,7 +323,7 @@ class QdrantEdgeStore:
     def optimize(self) -> bool:
         """Build the graph of dense vectors and drop deleted points where that is worth its while.
 
-        Called after every change, when it costs microseconds unless about 1 GB has been added or a
+        Called after every change, when it costs microseconds unless about 20,000 chunks have been added or a
         fifth deleted since; then about 0.5 ms a chunk.
 
         Returns:

@@ -75,11 +75,8 @@ class SideLegs:
         """The view and the file of one moment."""
         with self._lock:
             view, connection = self._view, self.file.begin_reading()
-        try:
-            with self.file.named_errors():
-                yield view, connection
-        finally:
-            self.file.end_reading(connection)
+        with self.file.reading(connection):
+            yield view, connection
 
     def remember(self, key: str, value: str) -> None:
         """Write one value of the file's own."""

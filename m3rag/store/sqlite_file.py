@@ -27,9 +27,6 @@ META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
 MAPPED = 1 << 40
 """As much of a file is mapped into memory as SQLite allows, 2 GiB: token vectors are read in half the time."""
 
-PAGE_SIZE = 16_384
-"""Bytes. Beyond what is mapped blobs are read page by page, of SQLite's usual 4,096 in two to three times the time."""
-
 
 def groups(values: Sequence[Any], size: int = GROUP) -> Iterator[list[Any]]:
     """Values in lists of at most `size`: as many parameters as one statement may have."""
@@ -49,6 +46,9 @@ class SqliteFile:
     Raises:
         StoreError: If it is damaged.
     """
+
+    page_size: ClassVar[int] = 4_096
+    """Bytes of a new file's pages."""
 
     schema: ClassVar[str]
     """The statements that make its tables, beside `meta`."""
@@ -83,7 +83,7 @@ class SqliteFile:
             partial.unlink(missing_ok=True)
             connection = sqlite3.connect(partial, isolation_level=None)
             try:
-                connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+                connection.execute(f"PRAGMA page_size = {cls.page_size}")
                 connection.executescript(f"BEGIN; {META} {cls.schema}")
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
                 connection.execute("COMMIT")
@@ -123,7 +123,7 @@ class SqliteFile:
         return bool(found == (value,))
 
     def _roll_back(self) -> None:
-        if self._writer.in_transaction:  # a Ctrl-C may also come right after the commit
+        if not self._closed and self._writer.in_transaction:  # a Ctrl-C may also come right after the commit
             self._writer.execute("ROLLBACK")
 
     def checkpoint(self, *, wait: float = 0) -> bool:
@@ -132,8 +132,9 @@ class SqliteFile:
         Args:
             wait: Seconds to give readers to end.
         """
-        self._writer.execute(f"PRAGMA busy_timeout = {round(1000 * wait)}").fetchall()
+        self._roll_back()
         try:
+            self._writer.execute(f"PRAGMA busy_timeout = {round(1000 * wait)}").fetchall()
             busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             self._writer.execute(f"PRAGMA busy_timeout = {BUSY}").fetchall()
@@ -153,6 +154,7 @@ class SqliteFile:
             StoreError: If the file is damaged, or cannot be written.
         """
         with self.named_errors():
+            self._roll_back()
             free, pages, size = (
                 self._writer.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("freelist_count", "page_count", "page_size")
@@ -163,18 +165,32 @@ class SqliteFile:
                 self.checkpoint()
 
     def begin_reading(self) -> sqlite3.Connection:
-        """A connection that sees the file as it is now, until `end_reading`."""
+        """A connection that sees the file as it is now, to be given to `reading`."""
         with self.named_errors():
             with self._lock:
                 self.require_open()
                 connection = self._idle.pop() if self._idle else None
             connection = connection or self._connect()
-            connection.execute("BEGIN")
-            connection.execute("SELECT 1 FROM meta LIMIT 1").fetchall()  # only a read fixes what is seen
+            try:
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM meta LIMIT 1").fetchall()  # only a read fixes what is seen
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
-    def end_reading(self, connection: sqlite3.Connection) -> None:
-        """Give back what `begin_reading` gave."""
+    @contextmanager
+    def reading(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Read by what `begin_reading` gave, and give it back."""
+        try:
+            with self.named_errors():
+                yield
+        except BaseException:
+            connection.close()  # what an error left unfinished, and keeps, would see the same moment for ever
+            raise
+        self._end_reading(connection)
+
+    def _end_reading(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:  # an error of the disk has ended it
             connection.execute("ROLLBACK")
         with self._lock:
@@ -227,7 +243,11 @@ class SqliteFile:
         with self.named_errors():
             # mode=rw: a file that vanished is not made anew, empty.
             connection = sqlite3.connect(
-                f"{self.path.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+                f"{self.path.resolve().as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY / 1000,
             )
             try:
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()

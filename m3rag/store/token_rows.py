@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,13 +62,13 @@ class TokenRows:
     def _blobs(self, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         for group in groups(rows):
             lost = set(group)
-            found = self.connection.execute(
-                f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({', '.join('?' * len(group))})", group
-            )
-            for row, blob, expected in found:
-                check_codes(row, blob, expected, self.file)
-                lost.discard(row)
-                yield row, blob
+            marks = ", ".join("?" * len(group))
+            asked = f"SELECT row, colbert, colbert_checksum FROM legs WHERE row IN ({marks})"
+            with closing(self.connection.execute(asked, group)) as found:
+                for row, blob, expected in found:
+                    check_codes(row, blob, expected, self.file)
+                    lost.discard(row)
+                    yield row, blob
             if lost:
                 raise self.file.damaged(f"the token vectors of row {min(lost)} are not there")
 
