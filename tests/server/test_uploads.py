@@ -388,8 +388,15 @@ async def test_attempts_that_cannot_be_forgotten_do_not_end_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(base(tmp_path), ServeSettings())
+    unlink = Path.unlink
+
+    def denied_there(path: Path, **options: bool) -> None:
+        if path.parent == app.state.engine.uploads.attempts.folder:
+            denied()
+        unlink(path, **options)
+
     async with client_of(app) as client:
-        monkeypatch.setattr(Path, "unlink", denied)
+        monkeypatch.setattr(Path, "unlink", denied_there)
         job = await uploaded(client, "first.txt", b"First words.")
         monkeypatch.undo()
         assert job["state"] == "done"
