@@ -10,7 +10,7 @@ and 95th percentiles over the questions, after ten to warm up.
 - `m3rag`: the default store with `HybridRetriever`, in every mode, once the first stage is in memory (`read s`);
   filters let 1 % and 50 % pass.
 - `raw`: the calls of Qdrant Edge that the store makes, without the store: dense and lexical top-k with
-  payload, ColBERT of 200 named points. The ratio is what the store adds.
+  payload. The ratio is what the store adds.
 - `chroma`: dense vectors alone in Chroma's PersistentClient, top 10, the same filters.
 - `bm25s`: the tokens alone in bm25s, top 10.
 - `bgem3index`: the search of LlamaIndex's BGEM3Index (its own code and FlagEmbedding's scoring), on the
@@ -148,9 +148,10 @@ def run_raw(corpus: Corpus, folder: Path, queries: list[M3Output]) -> dict[str, 
 
     from m3rag.store.edge_folder import load_shard
     from m3rag.store.edge_points import EXACT_UP_TO, query_vector
+    from m3rag.store.manifest import read_manifest
 
     start = time.perf_counter()
-    shard, _ = load_shard(folder / "m3rag")
+    shard, _ = load_shard(folder / "m3rag", read_manifest(folder / "m3rag"))
     reopened = time.perf_counter() - start
     chunk = qdrant.Filter(must=[qdrant.FieldCondition("kind", match=qdrant.MatchAny(["chunk"]))])
 
@@ -164,17 +165,9 @@ def run_raw(corpus: Corpus, folder: Path, queries: list[M3Output]) -> dict[str, 
         nearest = qdrant.Query.Nearest(vector, leg)
         return shard.query(qdrant.QueryRequest(limit=k, query=nearest, filter=only, params=how, with_payload=["id"]))
 
-    found = [[point.id for point in search(q, "dense", 200, chunk)] for q in queries]
-
-    def named(points: list[Any]) -> Any:
-        return qdrant.Filter(must=[qdrant.HasIdCondition(set(points))])
-
     rows = {
         "dense top 100": timed([lambda q=q: search(q, "dense", 100, chunk) for q in queries]),
         "lexical top 100": timed([lambda q=q: search(q, "lexical", 100, chunk) for q in queries]),
-        "ColBERT of 200": timed(
-            [lambda q=q, f=f: search(q, "colbert", 200, named(f)) for q, f in zip(queries, found, strict=True)]
-        ),
     }
     shard.close()
     return {"reopen": reopened, "memory": memory_mb(), "rows": rows}
