@@ -45,7 +45,7 @@ class QdrantEdgeStore:
 
     One process at a time may have an index open. Writers take turns; readers see a document's old
     version until the new one is complete. Dense vectors and lexical weights that fit into 1 GiB are searched in memory,
-    see `EdgeView`.
+    filtered or not, see `EdgeView`.
 
     A change interrupted at any moment is undone or finished by the next open, see `EdgeChanges`.
 
@@ -222,7 +222,7 @@ class QdrantEdgeStore:
         """The best `k` chunks of one leg for one query: (chunk id, score), best first, ties by id.
 
         `dense` is exact up to 20,000 chunks and documents together, and beyond them once they are in
-        memory; else, and with a filter, a graph finds nearly the same chunks. `lexical` gives only chunks
+        memory; else a graph finds nearly the same chunks. `lexical` gives only chunks
         that share a token with the query, `colbert` only chunks with tokens (and nothing for a query
         without any).
 
@@ -234,11 +234,11 @@ class QdrantEdgeStore:
         check_query(query, leg, self._manifest.model)
         if leg == "colbert":
             return self._best_by_tokens(query, k=k, filter=filter)
-        everything = parse_filter(filter, of=self._manifest) == EVERYTHING
-        if everything:
-            view = self._in_memory(search=leg == "dense")
-            if view is not None:
-                return view.candidates(query, leg, k=k)
+        condition = parse_filter(filter, of=self._manifest)
+        everything = condition == EVERYTHING
+        view = self._in_memory(search=leg == "dense")
+        if view is not None:
+            return view.candidates(query, leg, k=k, among=None if everything else view.where(condition))
         vector = query_vector(query, leg)
         if vector is None:
             return []
@@ -388,12 +388,19 @@ class QdrantEdgeStore:
             yield rows, tokens
 
     def _best_by_tokens(self, query: M3Output, *, k: int, filter: Filter | None) -> list[tuple[str, float]]:
+        condition = parse_filter(filter, of=self._manifest)
         with ExitStack() as stack:
             with self._engine.lock:
-                payloads = self._engine.payloads(self._visible(filter), fields=["id", "row"])
+                view = self._in_memory()
+                if view is None:
+                    payloads = self._engine.payloads(self._visible(filter), fields=["id", "row"])
+                    ids, rows = [one["id"] for one in payloads], [one["row"] for one in payloads]
+                else:
+                    positions = view.where(condition)
+                    ids, rows = view.ids(positions), view.rows[positions].tolist()
                 tokens = stack.enter_context(self._engine.tokens.reading())
-            scores, possible = tokens.scores(query, [payload["row"] for payload in payloads])
-        ids = [payloads[i]["id"] for i in np.flatnonzero(possible)]
+            scores, possible = tokens.scores(query, rows)
+        ids = [ids[i] for i in np.flatnonzero(possible)]
         found = scores[possible]
         return [(ids[i], float(found[i])) for i in order_of(found, ids)[:k]]
 

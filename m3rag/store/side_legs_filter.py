@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
+from m3rag.store.filter_index import Mask, mask_of
+from m3rag.store.filters import DOCUMENT_ID, AnyOf, Condition, Exists, Range
 from m3rag.store.payload import Payload
 from m3rag.store.sqlite_file import groups
-from m3rag.store.view import Mask, Positions, View
+from m3rag.store.view import Positions, View
 
 SCHEMA = """
 CREATE TABLE terms (term TEXT, row INTEGER, PRIMARY KEY (term, row)) WITHOUT ROWID;
@@ -47,20 +48,13 @@ def _numbers(payload: Payload) -> list[tuple[str, float]]:
     return [(f"{field} {key}", value) for field in fields for key, values in payload[field].items() for value in values]
 
 
-def mask_of(condition: Condition, view: View, connection: sqlite3.Connection) -> Mask:
+def mask_in(condition: Condition, view: View, connection: sqlite3.Connection) -> Mask:
     """Which positions of a view hold a chunk for which a condition holds; those not alive may be in it."""
-    match condition:
-        case And(conditions):
-            return _joined(np.logical_and, [view.alive, *(mask_of(one, view, connection) for one in conditions)])
-        case Or(conditions):
-            return _joined(np.logical_or, [_nothing(view), *(mask_of(one, view, connection) for one in conditions)])
-        case Not(inner):
-            return ~mask_of(inner, view, connection)
-        case _:
-            mask = _nothing(view)
-            found: Positions = np.fromiter((row for (row,) in _rows_of(condition, connection)), np.int64)
-            mask[view.positions(found)] = True
-            return mask
+
+    def found(one: AnyOf | Exists | Range) -> Positions:
+        return view.positions(np.fromiter((row for (row,) in _rows_of(one, connection)), np.int64))
+
+    return mask_of(condition, len(view.rows), found)
 
 
 def _rows_of(condition: AnyOf | Exists | Range, connection: sqlite3.Connection) -> Iterator[tuple[int]]:
@@ -87,12 +81,3 @@ def _in_range(connection: sqlite3.Connection, condition: Range) -> Iterator[tupl
     where = " AND ".join(["key = ?", *(f"value {sign} ?" for sign, _ in given)])
     key = f"{condition.field} {condition.digest}"
     yield from connection.execute(f"SELECT row FROM numbers WHERE {where}", [key, *(bound for _, bound in given)])
-
-
-def _joined(operation: np.ufunc, masks: Sequence[Mask]) -> Mask:
-    joined: Mask = operation.reduce(masks)
-    return joined
-
-
-def _nothing(view: View) -> Mask:
-    return np.zeros(len(view.rows), bool)

@@ -18,7 +18,7 @@ from m3rag.store.parts import check_k, check_limit, check_query
 from m3rag.store.payload import chunk_from_payload
 from m3rag.store.protocol import DocumentRecord, Filter, Manifest
 from m3rag.store.side_legs import SideLegs
-from m3rag.store.side_legs_filter import mask_of
+from m3rag.store.side_legs_filter import mask_in
 from m3rag.store.side_legs_read import all_records, find_record, packed_of, payloads_of
 from m3rag.store.side_legs_rows import unpack
 from m3rag.store.terms import is_unicode
@@ -179,7 +179,7 @@ def passing(view: View, connection: sqlite3.Connection, condition: Condition) ->
     """The positions of the chunks for which a condition holds, ascending."""
     if condition == EVERYTHING:
         return np.flatnonzero(view.alive)
-    return np.flatnonzero(mask_of(condition, view, connection) & view.alive)
+    return np.flatnonzero(mask_in(condition, view, connection) & view.alive)
 
 
 def _chunks(view: View, connection: sqlite3.Connection, positions: Iterable[int]) -> list[Chunk]:

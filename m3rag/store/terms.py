@@ -53,6 +53,11 @@ def term(key: str, value: Scalar) -> str:
     return _digest([key, number])
 
 
+def document_term(document_id: str) -> str:
+    """One keyword for the document of a chunk, which no metadata value has: 32 hexadecimal digits."""
+    return _digest(["document", document_id, None])
+
+
 def key_digest(key: str) -> str:
     """One keyword for one metadata key: 32 hexadecimal digits, which fit wherever a field may be named."""
     return _digest([key])

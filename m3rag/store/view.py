@@ -17,9 +17,10 @@ from scipy.sparse import csc_array, vstack
 from m3rag.output import M3Output
 from m3rag.scoring import order_of
 from m3rag.store.dense_codes import DenseCodes, Floats, exact_dots
+from m3rag.store.filter_index import FilterIndex, Mask, merged
+from m3rag.store.filters import Condition
 
 Positions = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Number = TypeVar("Number", bound=np.generic)
 FirstStage = Literal["dense", "lexical"]
 """The legs that bring candidates, which need little memory a chunk."""
@@ -40,6 +41,7 @@ class Segment:
         dense: `(n, d)` float32.
         lexical: `(n, vocab)` float32 by columns: the postings of each token.
         places: Chunk id to the index in this segment.
+        filters: What filters match; None where the store has that elsewhere.
     """
 
     rows: Positions
@@ -47,12 +49,15 @@ class Segment:
     dense: npt.NDArray[np.float32]
     lexical: csc_array
     places: dict[str, int]
+    filters: FilterIndex | None = None
 
     @classmethod
-    def of(cls, rows: Positions, ids: Iterable[str], dense: npt.NDArray[np.float32], lexical: csc_array) -> Segment:
+    def of(
+        cls, rows: Positions, ids: Iterable[str], dense: Floats, lexical: csc_array, filters: FilterIndex | None = None
+    ) -> Segment:
         """A segment of some chunks."""
         ids = tuple(ids)
-        return cls(rows, ids, dense, lexical, {id_: place for place, id_ in enumerate(ids)})
+        return cls(rows, ids, dense, lexical, {id_: place for place, id_ in enumerate(ids)}, filters)
 
     @cached_property
     def codes(self) -> DenseCodes | None:
@@ -157,6 +162,12 @@ class View:
         found: Positions = np.flatnonzero(np.isin(self.rows, rows, assume_unique=False))
         return found
 
+    def where(self, condition: Condition) -> Positions:
+        """The ascending positions of the chunks that meet a condition; every segment has `filters`."""
+        masks = [segment.filters.mask(condition) for segment in self.segments if segment.filters is not None]
+        found: Positions = np.flatnonzero(self.alive & np.concatenate([np.zeros(0, bool), *masks]))
+        return found
+
     def dense_at(self, positions: Positions) -> npt.NDArray[np.float32]:
         """The dense vectors `(n, d)` float32 at some ascending positions, at least one."""
         return np.concatenate([segment.dense[places] for segment, places in self._by_segment(positions)])
@@ -242,11 +253,13 @@ def _merged(segments: Sequence[Segment], alive: Sequence[Mask]) -> tuple[list[Se
     if not sum(map(len, kept)):
         return [], []
     pairs = list(zip(segments, kept, strict=True))
-    merged = Segment.of(
+    filters = [(segment.filters, places) for segment, places in pairs if segment.filters is not None]
+    joined = Segment.of(
         np.concatenate([segment.rows[places] for segment, places in pairs]),
         (segment.ids[place] for segment, places in pairs for place in places.tolist()),
         np.concatenate([segment.dense[places] for segment, places in pairs]),
         # Rows are selected and joined in linear time in CSR only.
         csc_array(vstack([segment.lexical.tocsr()[places] for segment, places in pairs], format="csr").tocsc()),
+        merged(filters) if filters else None,
     )
-    return [merged], [np.ones(len(merged.ids), bool)]
+    return [joined], [np.ones(len(joined.ids), bool)]

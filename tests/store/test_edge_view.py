@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import qdrant_edge as qdrant
 from m3rag.output import M3Output
 from m3rag.store import MemoryStore, QdrantEdgeStore
 from m3rag.store.edge_engine import EdgeEngine
+from m3rag.store.protocol import Filter
 from m3rag.store.view import View
 from m3rag.testing.data import DENSE_ONLY, MODEL, Example, random_document, random_output, random_query
 from m3rag.types import Chunk, Leg
@@ -53,13 +55,18 @@ def put(example: Example, *stores: QdrantEdgeStore | MemoryStore) -> None:
 
 
 def same(store: QdrantEdgeStore, oracle: MemoryStore, rng: np.random.Generator) -> None:
-    """Both legs, best and all, and the scores of every chunk, of some stranger and of none."""
+    """Both legs, best and all, filtered or not, and the scores of every chunk, of some stranger and of none."""
     legs: tuple[Leg, ...] = ("dense", "lexical")
+    filters: list[Filter | None] = [
+        None,
+        {"lang": ["de", "zh"], "year": {"$gt": 2000}},
+        {"document_id": {"$ne": "b.md"}},
+    ]
     ids = [chunk.id for chunk in oracle.scan(limit=10_000)[0]]
     query = random_query(rng)
     for leg in legs:
-        for k in (1, 7, 1000):
-            found, right = store.candidates(query, leg, k=k), oracle.candidates(query, leg, k=k)
+        for k, filter in itertools.product((1, 7, 1000), filters):
+            found, right = (one.candidates(query, leg, k=k, filter=filter) for one in (store, oracle))
             assert [id_ for id_, _ in found] == [id_ for id_, _ in right]
             assert [score for _, score in found] == pytest.approx([score for _, score in right], abs=1e-6)
         assert store.score(query, leg, [*ids, "stranger"]) == pytest.approx(oracle.score(query, leg, ids), abs=1e-6)
