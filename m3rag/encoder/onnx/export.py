@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.mini import cache_folder
 from m3rag.encoder.onnx import FORMAT
 from m3rag.encoder.onnx.builder import GraphBuilder
-from m3rag.encoder.onnx.graph import FloatLinear, Linear, M3Graph
+from m3rag.encoder.onnx.graph import Array, FloatLinear, Linear, M3Graph
 from m3rag.encoder.onnx.quantize import Int8Linear
 from m3rag.errors import ModelError
 
 
-def write_export(checkpoint: Checkpoint, folder: Path, *, int8: bool) -> None:
-    """Write the graph of a checkpoint and its weights into an empty folder."""
-    linear: Linear = Int8Linear() if int8 else FloatLinear()
+def write_export(
+    checkpoint: Checkpoint, folder: Path, *, int8: bool, divisors: Mapping[str, Array] | None = None
+) -> None:
+    """Write the graph of a checkpoint and its weights into an empty folder; `divisors` are those of `Int8Linear`."""
+    linear: Linear = Int8Linear(divisors) if int8 else FloatLinear()
     with GraphBuilder(folder) as graph:
         M3Graph(checkpoint, graph, linear).build()
         graph.write()

@@ -43,6 +43,7 @@ class Figures:
         lexical_top5_texts: Share of the texts that have all five still.
         colbert_ndcg: nDCG@10 of ColBERT in float32, 0 to 100.
         colbert_ndcg_loss: By how many points it is lower in int8.
+        smoothed: Whether channels were made even before they became bytes.
     """
 
     texts: int
@@ -55,6 +56,7 @@ class Figures:
     lexical_top5_texts: float
     colbert_ndcg: float
     colbert_ndcg_loss: float
+    smoothed: bool = False
 
     def misses(self) -> list[str]:
         """The bounds that are not kept, in words; empty for a good export."""
@@ -116,13 +118,14 @@ def encode(encoder: Encoder, trial: Trial) -> Encoded:
     return Encoded(encoder.encode_documents(trial.passages), encoder.encode_queries(trial.questions))
 
 
-def compare(exact: Encoded, quantized: Encoded, *, answers: Sequence[int]) -> Figures:
+def compare(exact: Encoded, quantized: Encoded, *, answers: Sequence[int], smoothed: bool = False) -> Figures:
     """How far int8 is from float32.
 
     Args:
         exact: A trial in float32.
         quantized: The same in int8.
         answers: For each question the number of its passage.
+        smoothed: What is noted of the export.
     """
     dense = _cosines(exact.passages.dense, quantized.passages.dense)
     kept = _top5_kept(exact.passages, quantized.passages)
@@ -138,6 +141,7 @@ def compare(exact: Encoded, quantized: Encoded, *, answers: Sequence[int]) -> Fi
         lexical_top5_texts=float((kept == 1).mean()),
         colbert_ndcg=before,
         colbert_ndcg_loss=before - after,
+        smoothed=smoothed,
     )
 
 

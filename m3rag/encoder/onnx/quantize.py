@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,13 @@ class Int8Linear:
     these models have a few large values, of one sign and not in every token, and one range for all
     tokens would leave the others few steps. The product is put right by
     `x @ w = scale * ((q - 128) @ w + (128 - zero) * sum(w))`, whose second term is a product of rank one.
+
+    Args:
+        divisors: `(in,)` what the channels of some sites are divided by first, see `m3rag.encoder.onnx.smooth`.
     """
+
+    def __init__(self, divisors: Mapping[str, Array] | None = None) -> None:
+        self._divisors = divisors or {}
 
     def feed(self, graph: GraphBuilder, states: str, *, site: str) -> str:
         """States as bytes, with each token's scale and correction."""
@@ -34,6 +41,8 @@ class Int8Linear:
         def node(operator: str, *inputs: str, name: str, **attributes: Any) -> str:
             return graph.node(operator, *inputs, name=f"{site}.{name}", **attributes)
 
+        if site in self._divisors:
+            states = node("Mul", states, graph.constant(f"{site}.even", 1 / self._divisors[site]), name="evened")
         last = graph.constant("last_axis", np.array([-1], np.int64))
         # Zero is in the range, so that its byte is one from 0 to 255; a token of zeros has some scale.
         nothing = number("zero", 0)
@@ -52,6 +61,8 @@ class Int8Linear:
 
     def multiply(self, graph: GraphBuilder, fed: str, weight: Array, bias: Array, *, name: str) -> str:
         """The product of bytes, its correction and the bias."""
+        if fed in self._divisors:
+            weight = weight * self._divisors[fed][:, None]
         largest = np.abs(weight).max(axis=0)
         scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)  # (out,)
         quantized = np.rint(weight / scales).astype(np.int8)
