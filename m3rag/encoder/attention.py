@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from m3rag.encoder.transfer import to_device
 
 Attention = Callable[[Tensor], Tensor]
 """`(tokens, 3, heads, head_dim)` queries, keys and values to `(tokens, heads * head_dim)`; rows behind the texts to
@@ -19,16 +22,23 @@ PADDED = 1.15
 """The longest of the texts that share a padded call, as a multiple of their shortest."""
 
 
-def attention_over(lengths: list[int], *, device: torch.device, dtype: torch.dtype) -> Attention:
+def attention_over(lengths: list[int], *, device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
     """Attention for texts of these lengths that lie one after the other.
 
     On a CUDA device in half precision one varlen kernel takes all texts. Elsewhere neighbours of the
     same length share a call; a batch is sorted by length, so these are few. For gradients on a CPU,
     neighbours of like length are padded: torch's kernel for that direction is slow on many small calls.
+
+    Args:
+        lengths: Tokens of each text.
+        device: Where they are.
+        dtype: Of queries, keys and values.
+        head_dim: Their last dimension.
     """
-    varlen = _varlen_kernel() if device.type == "cuda" and dtype in {torch.float16, torch.bfloat16} else None
-    if varlen is not None:
-        return _varlen_attention(lengths, varlen, device)
+    if device.type == "cuda" and dtype in {torch.float16, torch.bfloat16} and _fits_varlen(head_dim):
+        varlen = _varlen_kernel(device)
+        if varlen is not None:
+            return _varlen_attention(lengths, varlen, device)
     if device.type == "cpu" and lengths and torch.is_grad_enabled():
         return _padded_attention(lengths)
     return _grouped_attention(lengths)
@@ -119,7 +129,7 @@ class _Padded(NamedTuple):
 
 
 def _varlen_attention(lengths: list[int], kernel: Callable[..., Any], device: torch.device) -> Attention:
-    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    starts = to_device(np.array([0, *accumulate(lengths)], np.int32), device)
     longest = max(lengths, default=0)
 
     def attend(qkv: Tensor) -> Tensor:
@@ -130,10 +140,15 @@ def _varlen_attention(lengths: list[int], kernel: Callable[..., Any], device: to
     return attend
 
 
-@lru_cache(maxsize=1)
-def _varlen_kernel() -> Callable[..., Any] | None:
+def _fits_varlen(head_dim: int) -> bool:
+    # Other sizes are padded by torch's ordinary attention, and refused by this kernel.
+    return head_dim % 8 == 0 and head_dim <= 256
+
+
+@cache  # as many entries as devices
+def _varlen_kernel(device: torch.device) -> Callable[..., Any] | None:
     # In torch since 2.10, for devices with FlashAttention (compute capability 8.0 and up).
-    if torch.cuda.get_device_capability() < (8, 0):
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415

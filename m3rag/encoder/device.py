@@ -70,6 +70,12 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     return chosen
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a computation failed for want of memory, of the device or of the host."""
+    # torch has a class of its own for the former alone.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _cpu_has(feature: str) -> bool:
     # torch.cpu tells since 2.11; an older torch is taken to run on an older processor.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -10,13 +10,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from m3rag.encoder.batching import Batch, Rows, plan_batches
+from m3rag.encoder.device import is_out_of_memory
 from m3rag.encoder.finite import require_finite
 from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token
 from m3rag.encoder.model import Representations
+from m3rag.encoder.transfer import ToHost
 from m3rag.errors import ModelError
 from m3rag.output import FloatArray
 
@@ -87,12 +88,20 @@ class DeviceEngine:
         self._locks: dict[int, threading.Lock] = {}
 
     def require_threads(self) -> None:
-        """Refuse to wait for threads of torch that stayed in the process that this one was forked from.
+        """Refuse to wait for threads of torch, or for a GPU, that stayed in the process that this one was forked from.
 
         Raises:
-            ModelError: If this process was forked since the model was loaded, and torch has several threads.
+            ModelError: If this process was forked since the model was loaded, and torch has several threads or
+                the model is on a GPU.
         """
-        if self._process != os.getpid() and torch.get_num_threads() > 1:
+        if self._process == os.getpid():
+            return
+        if self.device.type == "cuda":
+            raise ModelError(
+                f"the model was loaded on {self.device} in the process that this one was forked from, which alone can "
+                "use it: start processes by spawn"
+            )
+        if torch.get_num_threads() > 1:
             raise ModelError(
                 "the model was loaded in the process that this one was forked from, where torch's threads stayed: "
                 "start processes by spawn, or call torch.set_num_threads(1) in this one first"
@@ -113,7 +122,9 @@ class DeviceEngine:
             rows = todo.pop()
             try:
                 results = self._start(texts.take(rows))
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(rows) == 1:
                     raise ModelError(
                         f"one text of {texts.lengths[rows[0]]} tokens does not fit in the memory of {self.device}: "
@@ -150,33 +161,20 @@ class DeviceEngine:
             dense = dense[:, : self.finish.truncate_dim]
             if self.finish.normalize:
                 dense, colbert = F.normalize(dense, dim=-1), F.normalize(colbert, dim=-1)
-            return _Results(batch, dense, lexical, colbert.to(self.finish.colbert_dtype), self.finish.unused_ids)
+            tensors = ToHost(dense, lexical, colbert.to(self.finish.colbert_dtype))
+        return _Results(batch, tensors, self.finish.unused_ids)
 
 
 class _Results:
     """Results on their way from the device."""
 
-    def __init__(
-        self, batch: Batch, dense: Tensor, lexical: Tensor, colbert: Tensor, unused_ids: npt.NDArray[np.int64]
-    ) -> None:
+    def __init__(self, batch: Batch, tensors: ToHost, unused_ids: npt.NDArray[np.int64]) -> None:
         self._batch = batch
         self._unused_ids = unused_ids
-        self._host = [_to_host(tensor) for tensor in (dense, lexical, colbert)]
-        self._arrived = torch.cuda.Event() if dense.is_cuda else None  # type: ignore[no-untyped-call]
-        if self._arrived is not None:
-            self._arrived.record(torch.cuda.current_stream(dense.device))
+        self._tensors = tensors
 
     def wait(self) -> Encoded:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        dense, lexical, colbert = (tensor.numpy() for tensor in self._host)
+        dense, lexical, colbert = (tensor.numpy() for tensor in self._tensors.wait())
         ids, owners = self._batch.ids[self._batch.keep], self._batch.owners[self._batch.keep]
         used = ~np.isin(ids, self._unused_ids)
         return Encoded(dense, max_per_token(owners[used], ids[used], lexical[used]), colbert)
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    if not tensor.is_cuda:
-        return tensor.cpu()
-    # Only a copy to pinned memory runs beside the kernels of the next batch.
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)

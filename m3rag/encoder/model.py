@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from m3rag.encoder.batching import Batch, token_numbers
 from m3rag.encoder.checkpoint import HEAD_FILES, Checkpoint
 from m3rag.encoder.mini import HEADS
 from m3rag.encoder.packed_linear import pack_products
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import Transformer, load_transformer
 from m3rag.encoder.weights import damage_named
 from m3rag.errors import ModelError
@@ -73,13 +73,6 @@ def pool(states: Tensor, batch: Batch) -> Tensor:
     at, owners, weights = (to_device(a, states.device) for a in (used, batch.owners[used], batch.pool[used]))
     pooled = torch.zeros((len(batch), states.shape[1]), device=states.device)
     return pooled.index_add_(0, owners, states[at] * weights.unsqueeze(1))
-
-
-def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The array on a device."""
-    tensor = torch.as_tensor(array)
-    # Pinned memory lets the copy overlap with the kernels already queued.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> M3Model:

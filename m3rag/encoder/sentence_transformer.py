@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer
 
 from m3rag.encoder.checkpoint import ModelName
 from m3rag.encoder.dense_only import Batch, DenseOnlyEncoder
-from m3rag.encoder.device import Device, choose_device, choose_dtype
+from m3rag.encoder.device import Device, choose_device, choose_dtype, is_out_of_memory
 from m3rag.encoder.fingerprint import fingerprint
 from m3rag.encoder.inputs import require_whole
 from m3rag.encoder.spans import Spans, spans_of
@@ -187,7 +186,9 @@ class SentenceTransformerEncoder(DenseOnlyEncoder):
             # Also its tokenizer may be used by one thread at a time only.
             with self._lock:
                 vectors = encode(texts, prompt=self._prompts[role], batch_size=self.batch_size, show_progress_bar=False)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise ModelError(
                 f"{self.batch_size} texts do not fit in the memory of {self.device}: lower batch_size or max_length "
                 f"(now {self.max_length})"

@@ -176,11 +176,22 @@ class Transformer(nn.Module):
             ids, positions = (F.pad(numbers, (0, filler)) for numbers in (ids, positions))
         words = self.words(ids).float()
         states: Tensor = self.norm(words.add_(self.positions(positions + self.shape.first_position)))
-        attend = attention_over(lengths, device=states.device, dtype=self.dtype)
+        attend = attention_over(
+            lengths,
+            device=states.device,
+            dtype=_dtype_of_products(self.dtype, states.device),
+            head_dim=self.shape.hidden // self.shape.heads,
+        )
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
             states = layer(states, attend, only if i == last else None)
         return states if only is not None else states[:tokens]
+
+
+def _dtype_of_products(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What products with weights of a dtype give, under autocast too."""
+    is_autocast = device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    return torch.get_autocast_dtype("cuda") if is_autocast else dtype
 
 
 def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Transformer:

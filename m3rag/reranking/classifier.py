@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from m3rag.encoder.batching import token_numbers
 from m3rag.encoder.checkpoint import Checkpoint
-from m3rag.encoder.model import to_device
 from m3rag.encoder.packed_linear import pack_products
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import MODEL_TYPES, ROBERTA_TYPES, Transformer, load_transformer
 from m3rag.encoder.weights import Weights
 from m3rag.errors import ModelError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from m3rag.encoder.checkpoint import Checkpoint
-from m3rag.encoder.model import to_device
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import MODEL_TYPES
 from m3rag.encoder.weights import damage_named
 from m3rag.errors import ModelError

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from m3rag.encoder.batching import Rows, plan_batches
+from m3rag.encoder.device import is_out_of_memory
+from m3rag.encoder.transfer import ToHost
 from m3rag.errors import ModelError
 from m3rag.reranking.classifier import Classifier
 from m3rag.reranking.pairs import Pair
@@ -46,12 +48,14 @@ class PairScorer:
         """
         lengths = np.array([len(pair.ids) for pair in pairs], np.int64)
         todo = plan_batches(lengths, batch_tokens=self.batch_tokens)[::-1]
-        under_way: tuple[Rows, Tensor] | None = None
+        under_way: tuple[Rows, ToHost] | None = None
         while todo:
             rows = todo.pop()
             try:
                 logits = self._start([pairs[row] for row in rows])
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(rows) == 1:
                     raise ModelError(
                         f"one pair of {lengths[rows[0]]} tokens does not fit in the memory of {self.device}: "
@@ -61,14 +65,14 @@ class PairScorer:
                 continue
             # Fetched one batch late, so that a GPU computes while the next batch is laid out.
             if under_way is not None:
-                yield under_way[0], relevance(under_way[1].cpu())
+                yield under_way[0], relevance(*under_way[1].wait())
             under_way = rows, logits
         if under_way is not None:
-            yield under_way[0], relevance(under_way[1].cpu())
+            yield under_way[0], relevance(*under_way[1].wait())
 
-    def _start(self, pairs: Sequence[Pair]) -> Tensor:
+    def _start(self, pairs: Sequence[Pair]) -> ToHost:
         with self._lock, torch.inference_mode():
-            return self.classifier(pairs)
+            return ToHost(self.classifier(pairs))
 
 
 def relevance(logits: Tensor) -> Scores:

@@ -9,13 +9,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from m3rag.encoder.batching import plan_batches
 from m3rag.encoder.encoder import BATCH_TOKENS
 from m3rag.encoder.inputs import Role
-from m3rag.encoder.model import pool, to_device
+from m3rag.encoder.model import pool
+from m3rag.encoder.transfer import to_device
 from m3rag.training.precision import autocast
+from m3rag.training.recompute import recomputed
 from m3rag.training.representation import Texts, token_rows, unit
 from m3rag.training.settings import TrainingSettings
 from m3rag.training.trainee import Trainee, start_heads
@@ -58,7 +59,7 @@ def encode(trainee: Trainee, texts: Sequence[str], role: Role, *, sub_batch_toke
     for rows in plan:
         batch = packed.take(rows)
         again = len(plan) > 1 and torch.is_grad_enabled()
-        found = checkpoint(trainee.represent, batch, use_reentrant=False) if again else trainee.represent(batch)
+        found = recomputed(trainee.represent, batch, device=trainee.device) if again else trainee.represent(batch)
         parts.append(found)
     order = np.argsort(np.concatenate(plan), kind="stable")
     return Texts.concatenate(parts).take(to_device(order, trainee.device))

@@ -19,7 +19,9 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     """
     wanted: str = precision
     if wanted == "auto":
-        wanted = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        # Older devices emulate it.
+        has = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        wanted = "bfloat16" if has else "float32"
     if choose_dtype(wanted, device) == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

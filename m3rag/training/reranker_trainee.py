@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as computed_again
 
 from m3rag.encoder.batching import plan_batches
 from m3rag.encoder.checkpoint import Checkpoint
-from m3rag.encoder.model import to_device
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import ROBERTA_TYPES, Architecture
 from m3rag.encoder.weights import Weights
 from m3rag.errors import ModelError
 from m3rag.reranking.classifier import REMEDY, Head, PackedClassifier, load_linear, load_packed
 from m3rag.reranking.pairs import Pair, PairTokenizer, TextPair
 from m3rag.training.backbone import free_backbone, trained_parameters
+from m3rag.training.recompute import recomputed
 from m3rag.training.settings import RerankerSettings
 
 SPREAD = 0.02
@@ -72,7 +72,7 @@ class RerankerTrainee:
         for rows in plan:
             batch = [pairs[row] for row in rows]
             again = len(plan) > 1
-            found = computed_again(self.network, batch, use_reentrant=False) if again else self.network(batch)
+            found = recomputed(self.network, batch, device=self.device) if again else self.network(batch)
             parts.append(found)
         order = np.argsort(np.concatenate(plan), kind="stable")
         logits: Tensor = torch.cat(parts)[to_device(order, self.device), 0]

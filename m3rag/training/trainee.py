@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from m3rag.encoder.batching import Batch, pack
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.inputs import Role
-from m3rag.encoder.model import M3Model, load_heads, pool, to_device
+from m3rag.encoder.model import M3Model, load_heads, pool
 from m3rag.encoder.tokenizer import SPECIALS, Tokenizer
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import load_transformer
 from m3rag.errors import ConfigurationError
 from m3rag.training.backbone import free_backbone, trained_parameters

@@ -46,7 +46,7 @@ def train(
     """Train a model and save it.
 
     A run that was killed goes on where it last saved, when started again with the same arguments, and
-    ends with the weights of a run that was not (on one device, to the bit). Its state lies in
+    ends with the weights of a run that was not (on one CPU, to the bit). Its state lies in
     `OUT.training` beside the output folder until that is whole.
 
     Under `torchrun` every worker takes its part of each batch, and all passages are negatives of all.

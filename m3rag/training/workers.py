@@ -16,7 +16,7 @@ def workers(device: str | None) -> Iterator[tuple[bool, str | None]]:
     """Join the other workers, where `torchrun` started several.
 
     Args:
-        device: Of each worker; by default the GPU of its own number where there are GPUs.
+        device: Of each worker; by default, and for `cuda`, the GPU of its own number where there are GPUs.
 
     Yields:
         Whether this is the first worker, which alone writes; and its device.
@@ -24,7 +24,7 @@ def workers(device: str | None) -> Iterator[tuple[bool, str | None]]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield True, device
         return
-    if device is None and torch.cuda.is_available():
+    if device in (None, "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     # Imported later (an optimizer does), its functions would keep the group as their default, and with it its threads:
     # a process that ends with them may abort.

@@ -18,12 +18,12 @@ def test_gradients_are_those_of_the_plain_formula(lengths: list[int]) -> None:
     towards = torch.randn(sum(lengths), 8)
     expected = _one_text_at_a_time(qkv, lengths)
     (wanted,) = torch.autograd.grad((expected * towards).sum(), qkv)
-    found = attention_over(lengths, device=CPU, dtype=torch.float32)(qkv)
+    found = attention_over(lengths, device=CPU, dtype=torch.float32, head_dim=4)(qkv)
     (gradient,) = torch.autograd.grad((found * towards).sum(), qkv)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
     with torch.no_grad():
-        without = attention_over(lengths, device=CPU, dtype=torch.float32)(qkv)
+        without = attention_over(lengths, device=CPU, dtype=torch.float32, head_dim=4)(qkv)
     torch.testing.assert_close(without, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -41,7 +41,7 @@ def test_rows_behind_the_texts_come_back_as_zeros_and_change_nothing(gradients: 
     torch.manual_seed(0)
     qkv = torch.randn(12, 3, 2, 4)
     with torch.set_grad_enabled(gradients):
-        attend = attention_over([5, 3, 3], device=torch.device("cpu"), dtype=torch.float32)
+        attend = attention_over([5, 3, 3], device=CPU, dtype=torch.float32, head_dim=4)
         mixed = attend(qkv)
         assert torch.equal(mixed[:11], attend(qkv[:11]))
     assert torch.equal(mixed[11:], torch.zeros(1, 8))

@@ -29,7 +29,16 @@ def engine_of(encoder: M3Encoder) -> DeviceEngine:
     return encoder.engine
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder) -> None:
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    # What torch raises on a CPU.
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder, error: Exception) -> None:
     expected = encoder.encode_documents(TEXTS * 4).dense
     sizes: list[int] = []
     real = engine_of(encoder).network
@@ -37,7 +46,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder) -> 
     def scarce(batch: Batch) -> Representations:
         sizes.append(len(batch))
         if len(batch) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return real(batch)
 
     engine_of(encoder).network = scarce
@@ -46,6 +55,36 @@ def test_a_batch_that_does_not_fit_is_halved_and_only_it(encoder: M3Encoder) -> 
     assert np.allclose(found, expected, atol=1e-5)
     assert sum(done) == len(TEXTS) * 4
     assert sum(s for s in sizes if s <= 3) == len(TEXTS) * 4  # no text was computed twice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process's address space")
+def test_where_memory_ends_smaller_batches_are_computed(tiny_checkpoint: Path) -> None:
+    code = f"""
+import resource, warnings
+import numpy as np
+from pathlib import Path
+from m3rag.encoder import M3Encoder
+warnings.simplefilter("ignore")
+encoder = M3Encoder({str(tiny_checkpoint)!r}, device="cpu", batch_tokens=1 << 19)
+texts = ["several ducks swim " * 400] * 400
+expected = encoder.encode_documents(texts[:1]).dense
+real, sizes = encoder.engine.network, []
+
+def noted(batch):
+    sizes.append(len(batch))
+    return real(batch)
+
+encoder.engine.network = noted
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (768 << 20), -1))
+dense = encoder.encode_documents(texts).dense
+assert np.abs(dense - expected).max() < 1e-5
+print(sizes[0], max(sizes[-3:]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert run.returncode == 0, run.stderr
+    first, last = map(int, run.stdout.split())
+    assert last < first
 
 
 def test_one_text_too_large_for_memory_is_an_error_with_a_remedy(encoder: M3Encoder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from m3rag.encoder import M3Encoder, M3Output
 from m3rag.scoring import colbert_scores, dense_scores, lexical_scores
@@ -52,12 +53,23 @@ def expected(oracle: Any, texts: list[str]) -> dict[str, Any]:
 
 
 def encoder_of(checkpoint: Path, **options: Any) -> M3Encoder:
-    return M3Encoder(str(checkpoint), device="cpu", colbert_dtype="float32", **options)
+    return M3Encoder(str(checkpoint), **{"device": "cpu", "dtype": "float32", "colbert_dtype": "float32", **options})
 
 
-@pytest.fixture(scope="module")
-def output(tiny_checkpoint: Path, texts: list[str]) -> M3Output:
-    return encoder_of(tiny_checkpoint).encode_documents(texts)
+CUDA = pytest.param(
+    {"device": "cuda"},
+    id="cuda",
+    marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param({}, id="torch"), pytest.param({"backend": "onnx"}, id="onnx"), CUDA],
+)
+def output(tiny_checkpoint: Path, texts: list[str], request: pytest.FixtureRequest) -> M3Output:
+    """The texts by every backend that computes in float32."""
+    return encoder_of(tiny_checkpoint, **request.param).encode_documents(texts)
 
 
 def test_the_gate_covers_200_texts_up_to_the_longest(texts: list[str], output: M3Output) -> None:

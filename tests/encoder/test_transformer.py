@@ -14,7 +14,7 @@ from transformers import AutoModel, BertConfig, CamembertConfig, RobertaConfig, 
 from m3rag.encoder.batching import Batch, pack, token_numbers
 from m3rag.encoder.checkpoint import Checkpoint, Recipe
 from m3rag.encoder.device import choose_dtype
-from m3rag.encoder.model import to_device
+from m3rag.encoder.transfer import to_device
 from m3rag.encoder.transformer import Architecture, Transformer, load_transformer
 from m3rag.errors import ConfigurationError, ModelError
 

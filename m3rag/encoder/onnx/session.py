@@ -58,6 +58,12 @@ class OnnxNetwork:
             if not _is_of_onnxruntime(error):
                 raise
             raise ModelError(f"the exported model in {folder} does not load: {error}; remove the folder") from error
+        self._session.disable_fallback()
+        if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ConfigurationError(
+                "onnxruntime cannot load its CUDA libraries: install those that `onnxruntime-gpu` names, or choose "
+                "device='cpu'"
+            )
         self._run_tokens = RUN_TOKENS[device.type]
         padding = self._session.get_modelmeta().custom_metadata_map.get(PADDING_KEY)
         self._padding = None if padding is None else int(padding)
@@ -150,4 +156,5 @@ def _providers(device: torch.device, available: list[str]) -> list[Any]:
             "the installed onnxruntime has no support for CUDA: "
             "`pip uninstall onnxruntime && pip install onnxruntime-gpu`, or choose device='cpu'"
         )
-    return [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
+    # Whose products would be in TF32, of ten bits.
+    return [("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
