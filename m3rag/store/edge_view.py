@@ -34,7 +34,9 @@ IN_MEMORY = 1 << 30
 """Bytes that a view may take."""
 
 BYTES_A_DIMENSION = 5  # float32, and once more in a byte
-OTHER_BYTES = 1_400  # of a typical chunk: its lexical weights, its id, its row, what filters match
+OTHER_BYTES = 1_600  # of a typical chunk: its lexical weights, its id, its row, what filters match
+FILTER_BYTES = IN_MEMORY // 4
+"""Bytes that what filters match may take of it: of chunks with a thousand metadata values the engine answers."""
 
 AT_ONCE = 1_000  # points: read in the time that a person does not notice; more are read while the engine answers
 MERGED_AT_ONCE = 20_000  # chunks, likewise: half a second
@@ -49,6 +51,10 @@ so often meanwhile that who waits for it would wait to the end."""
 
 class _Stopped(Exception):
     """Nobody waits for what is being read any more."""
+
+
+class _TooLarge(Exception):
+    """What filters match takes too much memory."""
 
 
 @dataclass
@@ -98,7 +104,10 @@ class EdgeView:
                 if self._held is not None or self._searches >= FROM_SEARCH:
                     self._begin(unread)
             elif unread or self._held is None:
-                self._catch_up(unread)
+                try:
+                    self._catch_up(unread)
+                except _TooLarge:
+                    self._up_to = -1
         return None if self._held is None else self._held.view
 
     def wait(self) -> None:
@@ -173,7 +182,7 @@ class EdgeView:
         else:
             pages = self._named(list(changed))
         before = held.view.find([held.names.pop(point) for point in changed if point in held.names])
-        added = self._segment(pace(pages), held.names, unread)
+        added = self._segment(pace(pages), held, unread)
         # What was foreseen is done, or it would be foreseen again with each change, and read beside each search.
         compact = held.view.half_gone(unread)
         held.view = held.view.changed(removed=np.array(sorted(before.values()), np.int64), added=added, compact=compact)
@@ -187,8 +196,9 @@ class EdgeView:
     def _legs(self) -> list[str]:
         return [leg for leg in FIRST_STAGE if leg in self._model.legs]
 
-    def _segment(self, pages: Pages, names: dict[Any, str], expected: int) -> Segment:
-        """The chunks among some points, whose names are noted."""
+    def _segment(self, pages: Pages, held: _Held, expected: int) -> Segment:
+        """The chunks among some points, whose names are noted, beside what is held."""
+        already = sum(segment.filters.nbytes for segment in held.view.segments if segment.filters is not None)
         ids, rows, dim = list[str](), list[int](), self._model.dense_dim
         filters = FilterIndexBuilder()
         lexical = [M3Output.empty(dense_dim=dim, vocab_size=self._model.vocab_size, colbert_dim=0).lexical]
@@ -202,11 +212,13 @@ class EdgeView:
                 dense = np.concatenate([dense, np.empty((end, dim), np.float32)])
             dense[len(ids) : end] = output.dense
             lexical.append(output.lexical)
-            names.update((point.id, payload["id"]) for point, payload in chunks)
+            held.names.update((point.id, payload["id"]) for point, payload in chunks)
             ids += [payload["id"] for _, payload in chunks]
             rows += [payload["row"] for _, payload in chunks]
             for _, payload in chunks:
                 filters.add(payload)
+            if already + filters.nbytes > FILTER_BYTES:
+                raise _TooLarge
         weights = csc_array(vstack(lexical, format="csr").tocsc())
         return Segment.of(np.array(rows, np.int64), ids, dense[: len(ids)], weights, filters.index())
 

@@ -1,32 +1,32 @@
 """What filters match, in memory: which chunks hold a keyword, and which a number.
 
 A filter of any kind then takes microseconds for each of its conditions, and no engine. Keywords are the digests of
-`m3rag.store.terms`, so that a chunk of ten metadata values takes some 300 bytes.
+`m3rag.store.terms`, so that a chunk of ten short metadata values takes some 500 bytes.
 """
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from m3rag.store.filters import DOCUMENT_ID, And, AnyOf, Condition, Exists, Not, Or, Range
 from m3rag.store.payload import Payload
-from m3rag.store.terms import document_term
+from m3rag.store.terms import document_term, numbers
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int32]
 Halves = npt.NDArray[np.uint64]
+Keywords = tuple[Halves, Halves]
+"""The first and the second halves of some digests, which are of 16 bytes."""
 
-FIELDS = ("document_id", "terms", "keys", "numbers", "times")
-"""What of a chunk's payload filters match."""
-
-RANGED = ("numbers", "times")
+FIELDS = ("document_id", "terms", "keys", "numbers", "times", "metadata")
+"""What of a chunk's payload `FilterIndexBuilder` reads."""
 
 
 def mask_of(condition: Condition, n: int, found: Callable[[AnyOf | Exists | Range], npt.NDArray[np.integer]]) -> Mask:
@@ -42,95 +42,43 @@ def mask_of(condition: Condition, n: int, found: Callable[[AnyOf | Exists | Rang
     """
     match condition:
         case And(conditions):
-            return _joined(np.logical_and, np.ones(n, bool), [mask_of(one, n, found) for one in conditions])
+            mask = np.ones(n, bool)
+            for one in conditions:
+                mask &= mask_of(one, n, found)
         case Or(conditions):
-            return _joined(np.logical_or, np.zeros(n, bool), [mask_of(one, n, found) for one in conditions])
+            mask = np.zeros(n, bool)
+            for one in conditions:
+                mask |= mask_of(one, n, found)
         case Not(inner):
-            return ~mask_of(inner, n, found)
+            mask = ~mask_of(inner, n, found)
         case _:
             mask = np.zeros(n, bool)
             mask[found(condition)] = True
-            return mask
+    return mask
 
 
-def _joined(operation: np.ufunc, first: Mask, others: Sequence[Mask]) -> Mask:
-    joined: Mask = operation.reduce([first, *others])
-    return joined
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Numbers:
-    """The numbers, or the times, that some chunks hold under one key.
+class Postings(NamedTuple):
+    """Which chunks hold which keywords.
 
     Attributes:
-        values: `(m,)` float64, ascending.
-        places: `(m,)` int32, the index of the chunk that holds each.
-    """
-
-    values: npt.NDArray[np.float64]
-    places: Places
-
-    @classmethod
-    def of(cls, values: npt.NDArray[np.float64], places: Places) -> Numbers:
-        """Of numbers in any order."""
-        order = np.argsort(values, kind="stable")
-        return cls(values[order], places[order])
-
-    def within(self, range_: Range) -> Places:
-        """The chunks that hold a number within all bounds."""
-        first = self._before([(range_.gt, "right"), (range_.gte, "left")])
-        behind = self._before([(range_.lt, "left"), (range_.lte, "right")])
-        return self.places[max(first, default=0) : min(behind, default=len(self.values))]
-
-    def _before(self, bounds: Sequence[tuple[float | None, Literal["left", "right"]]]) -> list[int]:
-        return [int(np.searchsorted(self.values, bound, side)) for bound, side in bounds if bound is not None]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class FilterIndex:
-    """The inverted index of what filters match in some chunks.
-
-    Attributes:
-        chunks: How many they are.
         high: `(m,)` uint64, the first halves of all chunks' keywords, ascending.
         low: `(m,)` uint64, the other halves.
         places: `(m,)` int32, the index of the chunk that has each.
-        ranged: What ranges compare, by the field and the digest of the key.
     """
 
-    chunks: int
     high: Halves
     low: Halves
     places: Places
-    ranged: Mapping[tuple[str, str], Numbers]
 
     @classmethod
-    def of(
-        cls, high: Halves, low: Halves, places: Places, ranged: Mapping[tuple[str, str], Numbers], n: int
-    ) -> FilterIndex:
-        """Of `n` chunks' keywords in any order."""
+    def of(cls, high: Halves, low: Halves, places: Places) -> Postings:
+        """Of keywords in any order."""
         order = np.argsort(high, kind="stable")
-        return cls(n, high[order], low[order], places[order], ranged)
+        return cls(high[order], low[order], places[order])
 
-    def mask(self, condition: Condition) -> Mask:
-        """Which chunks meet a condition: `(chunks,)` bool."""
-        return mask_of(condition, self.chunks, self._found)
-
-    def _found(self, condition: AnyOf | Exists | Range) -> Places:
-        match condition:
-            case Exists():
-                return self._with_any([condition.digest])
-            case AnyOf(key, values) if key == DOCUMENT_ID:
-                return self._with_any([document_term(str(value)) for value in values])
-            case AnyOf():
-                return self._with_any(condition.terms)
-            case Range():
-                numbers = self.ranged.get((condition.field, condition.digest))
-                return np.zeros(0, np.int32) if numbers is None else numbers.within(condition)
-
-    def _with_any(self, keywords: Sequence[str]) -> Places:
+    def with_any(self, keywords: Keywords) -> Places:
         """The chunks that have one of some keywords, some perhaps twice."""
-        high, low = _halves(map(bytes.fromhex, keywords))
+        high, low = keywords
         first = np.searchsorted(self.high, high, "left")
         counts = np.searchsorted(self.high, high, "right") - first
         # From the first of each keyword on, as many as there are.
@@ -139,15 +87,135 @@ class FilterIndex:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class FilterIndexBuilder:
-    """Gathers what filters match, chunk by chunk, in as little memory as the index takes."""
+class Numbers(NamedTuple):
+    """Which chunks hold which numbers under which keys.
 
-    _keywords: bytearray = field(default_factory=bytearray)
-    _counts: array[int] = field(default_factory=lambda: array("i"))
-    _ranged: dict[tuple[str, str], tuple[array[float], array[int]]] = field(
-        default_factory=lambda: defaultdict(lambda: (array("d"), array("i")))
-    )
+    Attributes:
+        high: `(m,)` uint64, the first halves of the keys' digests, ascending.
+        low: `(m,)` uint64, the other halves.
+        values: `(m,)` float64, ascending under each key.
+        places: `(m,)` int32, the index of the chunk that holds each.
+    """
+
+    high: Halves
+    low: Halves
+    values: npt.NDArray[np.float64]
+    places: Places
+
+    @classmethod
+    def of(cls, high: Halves, low: Halves, values: npt.NDArray[np.float64], places: Places) -> Numbers:
+        """Of numbers in any order."""
+        order = np.lexsort((values, high))
+        return cls(high[order], low[order], values[order], places[order])
+
+    def within(self, key: Keywords, range_: Range) -> Places:
+        """The chunks that hold a number under one key within all bounds."""
+        (high,), (low,) = key
+        start, end = np.searchsorted(self.high, high, "left"), np.searchsorted(self.high, high, "right")
+        values = self.values[start:end]
+
+        def before(bounds: Sequence[tuple[float | None, Literal["left", "right"]]]) -> list[int]:
+            return [int(np.searchsorted(values, bound, side)) for bound, side in bounds if bound is not None]
+
+        first = max(before([(range_.gt, "right"), (range_.gte, "left")]), default=0)
+        behind = min(before([(range_.lt, "left"), (range_.lte, "right")]), default=len(values))
+        some = slice(start + first, start + max(first, behind))
+        found: Places = self.places[some][self.low[some] == low]
+        return found
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FilterIndex:
+    """The inverted index of what filters match in some chunks.
+
+    Attributes:
+        chunks: How many they are.
+        keywords: Of values, keys and documents.
+        numbers: What ranges of numbers compare.
+        times: Likewise, seconds since 1970.
+    """
+
+    chunks: int
+    keywords: Postings
+    numbers: Numbers
+    times: Numbers
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return 20 * len(self.keywords.places) + 28 * (len(self.numbers.places) + len(self.times.places))
+
+    def mask(self, asked: Asked) -> Mask:
+        """Which chunks meet a condition: `(chunks,)` bool."""
+
+        def found(condition: AnyOf | Exists | Range) -> Places:
+            keywords = asked.keywords(condition)
+            if isinstance(condition, Range):
+                return (self.numbers if condition.kind == "number" else self.times).within(keywords, condition)
+            return self.keywords.with_any(keywords)
+
+        return mask_of(asked.condition, self.chunks, found)
+
+
+class Asked:
+    """A condition whose keywords are made once, for any number of indices.
+
+    Args:
+        condition: Of any kind.
+    """
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+        self._keywords: dict[int, Keywords] = {}  # by the condition's identity: a 1 equals True
+
+    def keywords(self, condition: AnyOf | Exists | Range) -> Keywords:
+        """What a part of the condition looks for."""
+        known = self._keywords.get(id(condition))
+        if known is None:
+            known = self._keywords[id(condition)] = _halves(bytes.fromhex("".join(dict.fromkeys(_digests(condition)))))
+        return known
+
+
+def _digests(condition: AnyOf | Exists | Range) -> Iterable[str]:
+    if not isinstance(condition, AnyOf):
+        return [condition.digest]
+    if condition.key == DOCUMENT_ID:
+        return [document_term(str(value)) for value in condition.values]
+    return condition.terms
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Numbers by key, chunk after chunk."""
+
+    keys: bytearray = field(default_factory=bytearray)
+    values: array[float] = field(default_factory=lambda: array("d"))
+    places: array[int] = field(default_factory=lambda: array("i"))
+
+    def add(self, place: int, held: Iterable[tuple[str, Sequence[float]]]) -> None:
+        for digest, values in held:
+            self.keys.extend(bytes.fromhex(digest) * len(values))
+            self.values.extend(values)
+            self.places.extend([place] * len(values))
+
+    def numbers(self) -> Numbers:
+        return Numbers.of(
+            *_halves(self.keys), np.frombuffer(self.values, np.float64), np.frombuffer(self.places, np.int32)
+        )
+
+
+class FilterIndexBuilder:
+    """Gathers what filters match, chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._keywords = bytearray()
+        self._counts = array("i")
+        self._numbers, self._times = _Gathered(), _Gathered()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the index will take."""
+        return 20 * (len(self._keywords) // 16) + 28 * (len(self._numbers.values) + len(self._times.values))
 
     def add(self, payload: Payload) -> None:
         """The next chunk, of whose payload `FIELDS` are needed."""
@@ -155,47 +223,49 @@ class FilterIndexBuilder:
         keywords = [document_term(payload["document_id"]), *payload["terms"], *payload["keys"]]
         self._keywords.extend(bytes.fromhex("".join(keywords)))
         self._counts.append(len(keywords))
-        for name in RANGED:
-            for digest, numbers in payload[name].items():
-                values, places = self._ranged[name, digest]
-                values.extend(numbers)
-                places.extend([place] * len(numbers))
+        held = payload["numbers"]
+        if held:  # of which an engine may change the last bit; the text of the metadata has all
+            held = {**held, **numbers(json.loads(payload["metadata"]))}
+        self._numbers.add(place, held.items())
+        self._times.add(place, payload["times"].items())
 
     def index(self) -> FilterIndex:
-        """The index of all chunks so far."""
+        """The index of all chunks so far; nothing may be added behind it."""
         n = len(self._counts)
         places = np.repeat(np.arange(n, dtype=np.int32), np.frombuffer(self._counts, np.int32))
-        ranged = {
-            key: Numbers.of(np.array(values, np.float64), np.array(holders, np.int32))
-            for key, (values, holders) in self._ranged.items()
-        }
-        return FilterIndex.of(*_halves([bytes(self._keywords)]), places, ranged, n)
+        keywords = Postings.of(*_halves(self._keywords), places)
+        return FilterIndex(n, keywords, self._numbers.numbers(), self._times.numbers())
 
 
-def merged(parts: Iterable[tuple[FilterIndex, npt.NDArray[np.int64]]]) -> FilterIndex:
+def merged(parts: Sequence[tuple[FilterIndex, npt.NDArray[np.int64]]]) -> FilterIndex:
     """One index of some chunks of several, in their order.
 
     Args:
-        parts: The indices, and the ascending places of the chunks that are kept of each.
+        parts: The indices, at least one, and the ascending places of the chunks that are kept of each.
     """
-    kept, ranged, n = [], defaultdict[tuple[str, str], list[tuple[npt.NDArray[np.float64], Places]]](list), 0
+    n, now = 0, list[Places]()
     for index, wanted in parts:
-        now = np.full(index.chunks, -1, np.int32)
-        now[wanted] = np.arange(n, n + len(wanted))
+        now.append(np.full(index.chunks, -1, np.int32))
+        now[-1][wanted] = np.arange(n, n + len(wanted))
         n += len(wanted)
-        moved = now[index.places]
-        kept.append((index.high[moved >= 0], index.low[moved >= 0], moved[moved >= 0]))
-        for key, numbers in index.ranged.items():
-            moved = now[numbers.places]
-            if (moved >= 0).any():
-                ranged[key].append((numbers.values[moved >= 0], moved[moved >= 0]))
-    high, low, places = (np.concatenate(each) for each in zip(*kept, strict=True))
-    joined = {
-        key: Numbers.of(*(np.concatenate(each) for each in zip(*some, strict=True))) for key, some in ranged.items()
-    }
-    return FilterIndex.of(high, low, places, joined, n)
+
+    def joined(some: Sequence[tuple[npt.NDArray[Any], ...]]) -> list[npt.NDArray[Any]]:
+        """The columns of what is kept; the last are the places."""
+        kept = []
+        for (*columns, held), moved in zip(some, now, strict=True):
+            alive = moved[held] >= 0
+            kept.append([column[alive] for column in (*columns, moved[held])])
+        return [np.concatenate(each) for each in zip(*kept, strict=True)]
+
+    indices = [index for index, _ in parts]
+    return FilterIndex(
+        n,
+        Postings.of(*joined([index.keywords for index in indices])),
+        Numbers.of(*joined([index.numbers for index in indices])),
+        Numbers.of(*joined([index.times for index in indices])),
+    )
 
 
-def _halves(digests: Iterable[bytes]) -> tuple[Halves, Halves]:
-    both = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
-    return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+def _halves(digests: bytes | bytearray) -> Keywords:
+    both = np.frombuffer(digests, ">u8").reshape(-1, 2)
+    return both[:, 0].astype(np.uint64), both[:, 1].astype(np.uint64)

@@ -17,7 +17,7 @@ from scipy.sparse import csc_array, vstack
 from m3rag.output import M3Output
 from m3rag.scoring import order_of
 from m3rag.store.dense_codes import DenseCodes, Floats, exact_dots
-from m3rag.store.filter_index import FilterIndex, Mask, merged
+from m3rag.store.filter_index import Asked, FilterIndex, Mask, merged
 from m3rag.store.filters import Condition
 
 Positions = npt.NDArray[np.int64]
@@ -164,8 +164,11 @@ class View:
 
     def where(self, condition: Condition) -> Positions:
         """The ascending positions of the chunks that meet a condition; every segment has `filters`."""
-        masks = [segment.filters.mask(condition) for segment in self.segments if segment.filters is not None]
-        found: Positions = np.flatnonzero(self.alive & np.concatenate([np.zeros(0, bool), *masks]))
+        asked, masks = Asked(condition), [np.zeros(0, bool)]
+        for segment in self.segments:
+            assert segment.filters is not None
+            masks.append(segment.filters.mask(asked))
+        found: Positions = np.flatnonzero(self.alive & np.concatenate(masks))
         return found
 
     def dense_at(self, positions: Positions) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -450,3 +451,31 @@ def test_a_model_of_one_leg(tmp_path: Path, rng: np.random.Generator) -> None:
         found, right = (one.candidates(query, "dense", k=9) for one in (store, oracle))
         assert in_memory(store) is not None
         assert [id_ for id_, _ in found] == [id_ for id_, _ in right]
+
+
+def test_numbers_are_found_to_their_last_bit(store: QdrantEdgeStore, rng: np.random.Generator) -> None:
+    # Of which the engine gives some back with another.
+    held = [float(number) for number in rng.random(300)]
+    example = random_document(rng, "a.md", chunks=len(held))
+    chunks = [replace(chunk, metadata={"x": x}) for chunk, x in zip(example.chunks, held, strict=True)]
+    store.upsert(chunks, example.output)
+    query = random_query(rng)
+    for chunk, x in zip(chunks, held, strict=True):
+        (hit,) = store.candidates(query, "dense", k=2, filter={"x": {"$gte": x, "$lte": x}})
+        assert hit[0] == chunk.id
+
+
+def test_where_filters_would_take_too_much_memory_the_engine_answers(
+    store: QdrantEdgeStore, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = MemoryStore(MODEL)
+    monkeypatch.setattr("m3rag.store.edge_view.FILTER_BYTES", 10_000)
+    put(random_document(rng, "a.md", chunks=9), store, oracle)
+    assert in_memory(store) is not None
+    same(store, oracle, rng)
+    put(random_document(rng, "b.md", chunks=30), store, oracle)
+    assert in_memory(store) is None
+    same(store, oracle, rng)
+    put(random_document(rng, "c.md", chunks=3), store, oracle)
+    assert in_memory(store) is None
+    same(store, oracle, rng)
