@@ -8,6 +8,9 @@ import torch
 
 from m3rag.errors import ConfigurationError
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "CUDA error: out of memory")
+"""What torch says where the host's memory, oneDNN's or a GPU's before its allocator is full."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 NATIVE_ON_CPU = {
@@ -72,8 +75,9 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a computation failed for want of memory, of the device or of the host."""
-    # torch has a class of its own for the former alone.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    # torch has a class of its own for its GPUs' allocator alone.
+    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return is_told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def _cpu_has(feature: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -15,6 +13,7 @@ from torch.nn import functional as F
 from m3rag.encoder.batching import Batch, Rows, plan_batches
 from m3rag.encoder.device import is_out_of_memory
 from m3rag.encoder.finite import require_finite
+from m3rag.encoder.forks import OfThisProcess
 from m3rag.encoder.lexical import MAX_TEXTS, TokenWeights, max_per_token
 from m3rag.encoder.model import Representations
 from m3rag.encoder.transfer import ToHost
@@ -84,28 +83,11 @@ class DeviceEngine:
         self.device = device
         self.batch_tokens = batch_tokens
         self.finish = finish
-        self._process = os.getpid()
-        self._locks: dict[int, threading.Lock] = {}
+        self._process = OfThisProcess(device)
 
     def require_threads(self) -> None:
-        """Refuse to wait for threads of torch, or for a GPU, that stayed in the process that this one was forked from.
-
-        Raises:
-            ModelError: If this process was forked since the model was loaded, and torch has several threads or
-                the model is on a GPU.
-        """
-        if self._process == os.getpid():
-            return
-        if self.device.type == "cuda":
-            raise ModelError(
-                f"the model was loaded on {self.device} in the process that this one was forked from, which alone can "
-                "use it: start processes by spawn"
-            )
-        if torch.get_num_threads() > 1:
-            raise ModelError(
-                "the model was loaded in the process that this one was forked from, where torch's threads stayed: "
-                "start processes by spawn, or call torch.set_num_threads(1) in this one first"
-            )
+        """As `OfThisProcess.require_threads`."""
+        self._process.require_threads()
 
     def run(self, texts: Batch) -> Iterator[tuple[Rows, Encoded]]:
         """Compute every text once.
@@ -142,21 +124,16 @@ class DeviceEngine:
     def token_weights(self, text: Batch) -> npt.NDArray[np.float32]:
         """The lexical weight of each kept token of one text, before maxima: `(kept tokens,)`."""
         self.require_threads()
-        with self._lock, torch.inference_mode():
+        with self._process.lock, torch.inference_mode():
             weights: npt.NDArray[np.float32] = self.network(text).lexical.cpu().numpy()
         return weights
 
     def close(self) -> None:
         """Nothing of it outlives it."""
 
-    @property
-    def _lock(self) -> threading.Lock:
-        # One a process: what another thread of the parent held during a fork, nobody in the child would let go.
-        return self._locks.setdefault(os.getpid(), threading.Lock())
-
     def _start(self, batch: Batch) -> _Results:
         self.require_threads()
-        with self._lock, torch.inference_mode():
+        with self._process.lock, torch.inference_mode():
             dense, lexical, colbert = self.network(batch)
             dense = dense[:, : self.finish.truncate_dim]
             if self.finish.normalize:

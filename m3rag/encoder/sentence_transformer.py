@@ -213,6 +213,8 @@ def _load(model: str, *, cache_folder: str | None, local_files_only: bool, **opt
         if library.util.is_sentence_transformer_model(source, cache_folder=cache_folder):
             return library.SentenceTransformer(source, cache_folder=cache_folder, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split())[:300]
         remedy = "if you trust it, allow trust_remote_code=True" if "trust_remote_code" in said else fetch
         raise ModelError(f"the model {model!r} cannot be loaded ({type(error).__name__}: {said}): {remedy}") from error

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from m3rag.encoder.attention import Attention, attention_over
 from m3rag.encoder.checkpoint import Checkpoint
+from m3rag.encoder.device import is_out_of_memory
 from m3rag.encoder.weights import WORD_TABLE, Weights
 from m3rag.errors import ModelError
 
@@ -216,9 +217,9 @@ def load_transformer(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torc
         for name, tensor in _tensors(weights, shape):
             state[name] = tensor.to(device=device, dtype=dtype if _is_product(name) else torch.float32)
         model.load_state_dict(state, assign=True)
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"the weights in {checkpoint.folder} do not fit their config.json: {error}") from error
     return model
 

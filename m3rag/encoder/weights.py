@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from m3rag.encoder.device import is_out_of_memory
 from m3rag.errors import ModelError
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{path} is damaged: {error}; fetch it again") from error
     except Exception as error:
         # torch raises pickle.UnpicklingError for anything that weights_only refuses

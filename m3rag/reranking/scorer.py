@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from m3rag.encoder.batching import Rows, plan_batches
 from m3rag.encoder.device import is_out_of_memory
+from m3rag.encoder.forks import OfThisProcess
 from m3rag.encoder.transfer import ToHost
 from m3rag.errors import ModelError
 from m3rag.reranking.classifier import Classifier
@@ -23,7 +23,8 @@ Scores = npt.NDArray[np.float32]
 class PairScorer:
     """One classifier on one device.
 
-    Safe to share between threads: the forward pass is locked, batch by batch.
+    Safe to share between threads: the forward pass is locked, batch by batch. A process that was forked since can
+    use it with one thread of torch.
 
     Args:
         classifier: What computes a batch.
@@ -35,7 +36,7 @@ class PairScorer:
         self.classifier = classifier
         self.device = device
         self.batch_tokens = batch_tokens
-        self._lock = threading.Lock()
+        self._process = OfThisProcess(device)
 
     def run(self, pairs: Sequence[Pair]) -> Iterator[tuple[Rows, Scores]]:
         """Compute every pair once.
@@ -44,7 +45,8 @@ class PairScorer:
             Pair numbers and their scores, the longest pairs first.
 
         Raises:
-            ModelError: If one pair alone does not fit in memory, or a score is no number.
+            ModelError: If one pair alone does not fit in memory, a score is no number, or the process was forked, as
+                in `OfThisProcess.require_threads`.
         """
         lengths = np.array([len(pair.ids) for pair in pairs], np.int64)
         todo = plan_batches(lengths, batch_tokens=self.batch_tokens)[::-1]
@@ -71,7 +73,8 @@ class PairScorer:
             yield under_way[0], relevance(*under_way[1].wait())
 
     def _start(self, pairs: Sequence[Pair]) -> ToHost:
-        with self._lock, torch.inference_mode():
+        self._process.require_threads()
+        with self._process.lock, torch.inference_mode():
             return ToHost(self.classifier(pairs))
 
 

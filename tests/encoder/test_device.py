@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from m3rag.encoder import M3Encoder
-from m3rag.encoder.device import Device, choose_device, choose_dtype
+from m3rag.encoder.device import Device, choose_device, choose_dtype, is_out_of_memory
 from m3rag.errors import ConfigurationError
 
 CPU = torch.device("cpu")
@@ -49,3 +49,19 @@ def test_half_precision_is_refused_a_cpu_that_would_emulate_it(dtype: str, monke
 def test_half_precision_is_taken_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("DefaultCPUAllocator"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_failures(error: Exception, is_told: bool) -> None:
+    assert is_out_of_memory(error) == is_told

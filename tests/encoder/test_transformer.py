@@ -127,6 +127,17 @@ def test_a_damaged_weight_file_is_named(tmp_path: Path, damage: str) -> None:
         load_transformer(checkpoint, dtype=torch.float32, device=CPU)
 
 
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = checkpoint_of(tmp_path, AutoModel.from_config(BertConfig(**SHAPE), add_pooling_layer=False))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Transformer, "load_state_dict", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_transformer(checkpoint, dtype=torch.float32, device=CPU)
+
+
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +65,37 @@ def test_other_errors_are_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         scores_of(PairScorer(Broken(9), device=CPU, batch_tokens=40))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent(xlmr: Path) -> None:
+    code = """
+import os, signal, sys, warnings
+import torch
+from m3rag.reranking import CrossEncoderReranker
+from m3rag.errors import ModelError
+warnings.simplefilter("ignore")
+torch.set_num_threads(2)
+reranker = CrossEncoderReranker(sys.argv[1], device="cpu")
+pairs = [("who quacks?", "a duck " * 100)] * 20
+assert len(reranker.compute_score(pairs)) == 20
+pid = os.fork()
+if pid == 0:
+    signal.alarm(60)
+    try:
+        reranker.compute_score(pairs)
+        os._exit(1)
+    except ModelError as error:
+        if "start processes by spawn" not in str(error):
+            os._exit(2)
+    torch.set_num_threads(1)
+    os._exit(0 if len(reranker.compute_score(pairs)) == 20 else 3)
+status = os.waitpid(pid, 0)[1]
+assert status == 0, status
+"""
+    arguments = [sys.executable, "-c", code, str(xlmr)]
+    run = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_one_label_is_the_score_and_of_two_the_log_odds() -> None:

@@ -62,26 +62,31 @@ def export_int8(checkpoint: Checkpoint, encoder: M3Encoder, trial: gate.Trial) -
         ImportError: If the packages of the extra `onnx` are missing.
     """
     exact = gate.encode(encoder, trial)
-    figures = _attempt(checkpoint, encoder, trial, exact, None)
-    if figures.misses():
-        seen = trial.passages[::SMOOTHED_ON]
-        figures = _attempt(checkpoint, encoder, trial, exact, divisors(checkpoint, encoder, seen))
-    return figures
-
-
-def _attempt(
-    checkpoint: Checkpoint, encoder: M3Encoder, trial: gate.Trial, exact: gate.Encoded, even: Mapping[str, Array] | None
-) -> gate.Figures:
-    """Make the int8 export, with or without divisors, and keep it if it is good."""
     with cache_lock(), appearing(cached_export(checkpoint, int8=True)) as work:
-        write_export(checkpoint, work, int8=True, divisors=even)
-        quantized = gate.encode(_with_network(encoder, OnnxNetwork(work, device=torch.device("cpu"))), trial)
-        figures = gate.compare(exact, quantized, answers=trial.answers, smoothed=even is not None)
+        figures = _attempt(checkpoint, encoder, trial, exact, work=work)
+        if figures.misses():
+            even = divisors(checkpoint, encoder, trial.passages[::SMOOTHED_ON])
+            figures = _attempt(checkpoint, encoder, trial, exact, work=work, even=even)
         if figures.misses():
             for name in (GRAPH_FILE, WEIGHT_FILE):
                 (work / name).unlink()
         figures.write(work)
     return figures
+
+
+def _attempt(
+    checkpoint: Checkpoint,
+    encoder: M3Encoder,
+    trial: gate.Trial,
+    exact: gate.Encoded,
+    *,
+    work: Path,
+    even: Mapping[str, Array] | None = None,
+) -> gate.Figures:
+    """Make the int8 export in a folder, with or without divisors, and measure it."""
+    write_export(checkpoint, work, int8=True, divisors=even)
+    quantized = gate.encode(_with_network(encoder, OnnxNetwork(work, device=torch.device("cpu"))), trial)
+    return gate.compare(exact, quantized, answers=trial.answers, smoothed=even is not None)
 
 
 def _with_network(encoder: M3Encoder, network: OnnxNetwork) -> M3Encoder:

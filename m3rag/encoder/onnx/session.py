@@ -53,8 +53,15 @@ class OnnxNetwork:
         options.log_severity_level = 4  # what goes wrong is raised; stderr belongs to the caller
         providers = _providers(device, runtime.get_available_providers())
         try:
-            self._session = runtime.InferenceSession(str(folder / GRAPH_FILE), options, providers=providers)
+            # Its own answer to a failure is to try the CPU, told on stdout.
+            self._session = runtime.InferenceSession(
+                str(folder / GRAPH_FILE), options, providers=providers, enable_fallback=0
+            )
         except Exception as error:
+            if device.type == "cuda" and type(error) is RuntimeError:
+                raise ConfigurationError(
+                    f"onnxruntime cannot use {device}: {error}; choose another, or device='cpu'"
+                ) from error
             if not _is_of_onnxruntime(error):
                 raise
             raise ModelError(f"the exported model in {folder} does not load: {error}; remove the folder") from error

@@ -30,6 +30,9 @@ WEIGHTS = {
 }
 """The products of a layer, and the weights of each in a checkpoint."""
 
+LEAST = 1e-3
+"""The smallest channel is taken for this share of the largest."""
+
 
 def divisors(checkpoint: Checkpoint, encoder: M3Encoder, texts: Sequence[str]) -> dict[str, Array]:
     """What each input channel of each product is divided by, found on some texts.
@@ -48,9 +51,15 @@ def divisors(checkpoint: Checkpoint, encoder: M3Encoder, texts: Sequence[str]) -
         _, i, product = name.split(".")
         rows = [weights[f"encoder.layer.{i}.{part}.weight"].float().abs().amax(0).numpy() for part in WEIGHTS[product]]
         weight = np.max(rows, axis=0)
-        used = (states > 0) & (weight > 0)
-        found[name] = np.sqrt(np.divide(states, weight, where=used, out=np.ones_like(states)))
+        if states.max() > 0 < weight.max():
+            found[name] = np.sqrt(_raised(states) / _raised(weight))
     return found
+
+
+def _raised(largest: Array) -> Array:
+    # Who is small in all that was seen may be larger in another text, and would then be made the largest of all.
+    raised: Array = np.maximum(largest, largest.max() * LEAST)
+    return raised
 
 
 def _largest(encoder: M3Encoder, texts: Sequence[str]) -> Mapping[str, Array]:
@@ -64,8 +73,11 @@ def _largest(encoder: M3Encoder, texts: Sequence[str]) -> Mapping[str, Array]:
 
         return hook
 
+    backbone = encoder.network.backbone
     with ExitStack() as hooks, torch.inference_mode():
-        for i, layer in enumerate(encoder.network.backbone.layers):
+        hooks.callback(setattr, backbone, "rows_for", backbone.rows_for)
+        backbone.rows_for = int  # filler is no text
+        for i, layer in enumerate(backbone.layers):
             for product in WEIGHTS:
                 handle = layer.get_submodule(product).register_forward_pre_hook(seen(f"layers.{i}.{product}"))
                 hooks.callback(handle.remove)

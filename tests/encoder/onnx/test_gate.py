@@ -16,12 +16,12 @@ import torch
 from m3rag.encoder import M3Encoder
 from m3rag.encoder.checkpoint import Checkpoint
 from m3rag.encoder.model import M3Model
-from m3rag.encoder.onnx import gate
+from m3rag.encoder.onnx import gate, smooth
 from m3rag.encoder.onnx.builder import GRAPH_FILE, WEIGHT_FILE
 from m3rag.encoder.onnx.export import cached_export
 from m3rag.encoder.onnx.load import _attempt, export_int8, load_onnx
 from m3rag.encoder.onnx.session import OnnxNetwork
-from m3rag.errors import ConfigurationError, InputError
+from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.testing import HashEncoder
 
 CPU = torch.device("cpu")
@@ -150,10 +150,12 @@ def uneven_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def test_channels_of_which_one_is_large_are_made_even(cache: Path, uneven_checkpoint: Path, xquad: gate.Trial) -> None:
+def test_channels_of_which_one_is_large_are_made_even(
+    cache: Path, uneven_checkpoint: Path, xquad: gate.Trial, tmp_path: Path
+) -> None:
     checkpoint, encoder = Checkpoint.find(str(uneven_checkpoint)), float_encoder(uneven_checkpoint)
     exact = gate.encode(encoder, xquad)
-    plain = _attempt(checkpoint, encoder, xquad, exact, None)
+    plain = _attempt(checkpoint, encoder, xquad, exact, work=tmp_path)
     figures = export_int8(checkpoint, encoder, xquad)
     assert figures.smoothed
     assert not plain.smoothed
@@ -162,6 +164,49 @@ def test_channels_of_which_one_is_large_are_made_even(cache: Path, uneven_checkp
     # The encoder compared with is as it was.
     assert isinstance(encoder.network, M3Model)
     assert np.array_equal(gate.encode(encoder, xquad).passages.dense, exact.passages.dense)
+
+
+def test_filler_and_channels_of_nothing_divide_nothing(uneven_checkpoint: Path) -> None:
+    checkpoint, encoder = Checkpoint.find(str(uneven_checkpoint)), float_encoder(uneven_checkpoint)
+    backbone = encoder.network.backbone
+    rows_for = backbone.rows_for
+    found = smooth.divisors(checkpoint, encoder, ["a duck"])
+    backbone.rows_for = lambda tokens: tokens + 1000  # whose rows are of another token
+    assert all(
+        np.array_equal(found[site], other) for site, other in smooth.divisors(checkpoint, encoder, ["a duck"]).items()
+    )
+    assert backbone.rows_for(1) == 1001
+    backbone.rows_for = rows_for
+    assert len(found) == 4 * len(backbone.layers)
+    for each in found.values():
+        assert np.isfinite(each).all()
+        assert each.max() / each.min() <= 1 / smooth.LEAST
+    with torch.no_grad():
+        backbone.layers[0].get_submodule("out").bias.zero_()  # and all that the site is given
+        backbone.layers[0].get_submodule("qkv").bias.zero_()
+        backbone.words.weight.zero_()
+        backbone.positions.weight.zero_()
+        backbone.norm.bias.zero_()
+    assert "layers.0.qkv" not in smooth.divisors(checkpoint, encoder, ["a duck"])
+
+
+def test_a_failure_leaves_the_export_that_was_there(
+    cache: Path, mini_folder: Path, xquad: gate.Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, encoder = Checkpoint.find(str(mini_folder)), float_encoder(mini_folder)
+    export_int8(checkpoint, encoder, xquad)
+    before = {path: path.stat().st_ino for path in cached_export(checkpoint, int8=True).iterdir()}
+    monkeypatch.setitem(gate.AT_LEAST, "dense_cosine_min", 0.99999)  # so that a second attempt is made
+
+    def fails(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("m3rag.encoder.onnx.load.divisors", fails)
+    with pytest.raises(ModelError, match="No space left"):
+        export_int8(checkpoint, encoder, xquad)
+    folder = cached_export(checkpoint, int8=True)
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".partial")] == []
 
 
 def test_a_model_that_int8_ruins_is_refused(
