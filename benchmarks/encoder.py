@@ -11,7 +11,7 @@ texts once and says how long that took and how much memory the process needed at
 turns, run by run, so that a drift of the machine's speed meets all of them; the ratio is that of the
 medians. All give all three representations, at FlagEmbedding's default max_length of 512. The weights
 are random, in the layout of BAAI/bge-m3, with the real vocabulary; speed does not depend on what they
-are. The first contender is FlagEmbedding with its default batch size, which takes hours for 2,000 texts at
+are. The first contender is FlagEmbedding with its default batch size, which takes long for 2,000 texts at
 24x1024 (--without-default), the second with the fastest of --batch-sizes, found on 200 texts. bge-m3-lite
 (`lite.py`) computes BGE-M3's size only.
 """

@@ -30,10 +30,12 @@ class Classifier(Protocol):
     Attributes:
         max_length: Most tokens of a pair that it has positions for.
         labels: How many numbers it gives a pair.
+        words: How many token ids it has vectors for.
     """
 
     max_length: int
     labels: int
+    words: int
 
     def __call__(self, pairs: Sequence[Pair]) -> Tensor:
         """One forward pass: `(pairs, labels)` float32."""
@@ -53,6 +55,7 @@ class PackedClassifier(nn.Module):
         self.types = types
         self.max_length = backbone.shape.max_length
         self.labels = out.out_features
+        self.words = backbone.shape.vocab_size
 
     def forward(self, pairs: Sequence[Pair]) -> Tensor:
         """The logits of some pairs."""

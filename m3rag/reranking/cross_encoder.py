@@ -14,6 +14,7 @@ from m3rag.encoder.device import Device, choose_device, choose_dtype
 from m3rag.encoder.encoder import BATCH_TOKENS, CHARACTERS_PER_TOKEN, WINDOW_BATCHES
 from m3rag.encoder.inputs import Progress, require_whole
 from m3rag.encoder.lookahead import lookahead
+from m3rag.errors import ModelError
 from m3rag.reranking.classifier import load_classifier
 from m3rag.reranking.order import reordered, require_rerankable, require_top_n
 from m3rag.reranking.pairs import PairTokenizer, TextPair, TokenizedPairs, require_pairs, windows
@@ -96,6 +97,7 @@ class CrossEncoderReranker(CopiedAsItself):
         self.tokenizer = PairTokenizer(checkpoint.folder / "tokenizer.json")
         classifier = load_classifier(checkpoint, dtype=self.dtype, device=self.device)
         self.scorer = PairScorer(classifier, device=self.device, batch_tokens=self.batch_tokens)
+        self._words = classifier.words
         limit = classifier.max_length
         self.max_length, self.query_max_length = self.tokenizer.lengths(max_length, query_max_length, limit=limit)
 
@@ -111,7 +113,8 @@ class CrossEncoderReranker(CopiedAsItself):
 
         Raises:
             InputError: If `pairs` is one pair, or holds something that is none.
-            ModelError: If one pair alone does not fit in memory, or a score is no number.
+            ModelError: If one pair alone does not fit in memory, a score is no number, or the network has no vector for
+                a token.
         """
         return self._reported(self._logits(pairs, progress=progress))
 
@@ -147,9 +150,17 @@ class CrossEncoderReranker(CopiedAsItself):
     def _windows(self, pairs: Sequence[TextPair]) -> Iterator[tuple[int, TokenizedPairs]]:
         """Tokenised pairs, a window at a time while the one before is computed: (its first pair's number, pairs)."""
         characters = WINDOW_BATCHES * self.batch_tokens * CHARACTERS_PER_TOKEN
-        lengths = {"query_max_length": self.query_max_length, "max_length": self.max_length}
-        stretches = windows(pairs, characters=characters)
-        return lookahead((start, self.tokenizer.encode(stretch, **lengths)) for start, stretch in stretches)
+        return lookahead((start, self._tokenized(stretch)) for start, stretch in windows(pairs, characters=characters))
+
+    def _tokenized(self, pairs: Sequence[TextPair]) -> TokenizedPairs:
+        found = self.tokenizer.encode(pairs, query_max_length=self.query_max_length, max_length=self.max_length)
+        last = max((int(pair.ids.max()) for pair in found.pairs), default=0)
+        if last >= self._words:  # which a GPU would not tell, but fail for good
+            raise ModelError(
+                f"the tokenizer.json of {self.model!r} has the token {self.tokenizer.token(last)!r} with id {last}, "
+                f"its weights end at id {self._words - 1}: save the tokenizer and the weights of one model"
+            )
+        return found
 
     def _tell(self, cut: int, pairs: int) -> None:
         if cut:

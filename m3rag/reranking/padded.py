@@ -27,6 +27,7 @@ class PaddedClassifier:
         self.device = device
         self.max_length = _positions(model)
         self.labels = int(model.config.num_labels)
+        self.words = int(model.get_input_embeddings().num_embeddings)
 
     def __call__(self, pairs: Sequence[Pair]) -> Tensor:
         """The logits of some pairs."""

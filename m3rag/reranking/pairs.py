@@ -98,6 +98,10 @@ class PairTokenizer:
         self._text_types = sample.type_ids[first[0]], sample.type_ids[second[0]]
         self.specials = len(self._before) + len(self._between) + len(self._after)
 
+    def token(self, token_id: int) -> str:
+        """The readable token of an id."""
+        return str(self._backend.id_to_token(token_id))
+
     def encode(self, pairs: Sequence[TextPair], *, query_max_length: int, max_length: int) -> TokenizedPairs:
         """Token ids of each pair, cut as FlagEmbedding's reranker cuts.
 

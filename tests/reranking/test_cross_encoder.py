@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, ElectraConfig
 
 from m3rag.errors import ConfigurationError, InputError, ModelError
 from m3rag.reranking import CrossEncoderReranker, Reranker
@@ -259,6 +261,28 @@ def test_a_damaged_tokenizer_is_named(copy: Path) -> None:
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer\.json is no tokenizer\.json"):
         reranker_of(copy)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_a_token_without_a_vector_is_named(make_wordpiece: Callable[[Any], Path], family: str) -> None:
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_labels": 1,
+    }
+    folder = make_wordpiece(BertConfig(**sizes) if family == "bert" else ElectraConfig(**sizes))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = tokenizer["model"]["vocab"]
+    vocab["geese"] = len(vocab)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    reranker = CrossEncoderReranker(folder, device="cpu")
+    assert len(reranker.compute_score([("ducks?", "ducks swim")])) == 1
+    with pytest.raises(
+        ModelError, match=rf"has the token 'geese' with id {len(vocab) - 1}, its weights end at id {len(vocab) - 2}"
+    ):
+        reranker.compute_score([("ducks?", "geese swim")])
 
 
 def test_a_tokenizer_that_does_not_part_the_texts_is_refused(copy: Path) -> None:

@@ -25,6 +25,7 @@ class Scarce:
 
     max_length = 100
     labels = 1
+    words = 100
 
     def __init__(self, room: int) -> None:
         self.room = room
